@@ -1,0 +1,51 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both make .venv on first use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := pyproject.toml constraints.txt $(wildcard kernels/CMakeLists.txt kernels/native/* kernels/gradscore_kernels/*.py gradscore/*.py gradscore/*/*.py)
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-all lint format wheel wheel-test clean
+
+help:
+	@echo "make demo      digits, a small CNN, and a verdict on each prediction (writes demo/)"
+	@echo "make test      every test but the slow ones, linters and types"
+	@echo "make test-all  the slow ones too"
+	@echo "make wheel     dist/*.whl; make wheel-test tries it in a clean environment"
+
+$(STAMP): $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[cpu,export,report,dev]"
+	$(BIN)/gradscore doctor
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python -m tools.demo demo
+
+test: $(STAMP) lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP) lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist
+
+wheel-test: wheel
+	$(BIN)/python tools/try_wheel.py dist
+
+clean:
+	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,73 @@
+"""How likely is each prediction of a classifier to be right? Gradient-based scoring of any ONNX classifier."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gradscore.errors import (
+    BuilderError,
+    GradscoreError,
+    InputError,
+    MismatchError,
+    ModelError,
+    OutputExistsError,
+    RuntimeUnavailableError,
+    UnsupportedOpError,
+)
+from gradscore.version import __version__
+
+if TYPE_CHECKING:
+    from gradscore.evaluation import Evaluation, evaluate
+    from gradscore.export import export_classifier
+    from gradscore.features import ScoreTable
+    from gradscore.preparation import prepare
+    from gradscore.scoring import ScoredBatch, Scorer, Scores
+    from gradscore.sources import Source, open_source
+    from gradscore.verdict import Verdict
+
+_LAZY = {
+    "Evaluation": "gradscore.evaluation",
+    "ScoreTable": "gradscore.features",
+    "ScoredBatch": "gradscore.scoring",
+    "Scorer": "gradscore.scoring",
+    "Scores": "gradscore.scoring",
+    "Source": "gradscore.sources",
+    "Verdict": "gradscore.verdict",
+    "evaluate": "gradscore.evaluation",
+    "export_classifier": "gradscore.export",
+    "open_source": "gradscore.sources",
+    "prepare": "gradscore.preparation",
+}
+
+__all__ = [
+    "BuilderError",
+    "Evaluation",
+    "GradscoreError",
+    "InputError",
+    "MismatchError",
+    "ModelError",
+    "OutputExistsError",
+    "RuntimeUnavailableError",
+    "ScoreTable",
+    "ScoredBatch",
+    "Scorer",
+    "Scores",
+    "Source",
+    "UnsupportedOpError",
+    "Verdict",
+    "__version__",
+    "evaluate",
+    "export_classifier",
+    "open_source",
+    "prepare",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the public name is
+    """Load a public name's module at its first use, so that `import gradscore` stays light."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'gradscore' has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

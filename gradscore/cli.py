@@ -1,0 +1,319 @@
+"""The command line: parse, one call into the API, print. Data goes to stdout or files, progress and errors to stderr."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gradscore.errors import GradscoreError, InputError
+from gradscore.version import __version__
+
+EXIT_ERROR = 1
+EXIT_SOME_FAILED = 3
+
+app = typer.Typer(
+    help="How likely is each prediction of a classifier to be right?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+builder_app = typer.Typer(help="The isolated environment that builds gradient graphs.", no_args_is_help=True)
+app.add_typer(builder_app, name="builder")
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of text.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="CSV with the columns id,label; by default folder names are the true classes."),
+]
+UnknownLabels = Annotated[
+    str, typer.Option("--unknown-labels", help="What a label that is no class means: error, or incorrect.")
+]
+Unknown = Annotated[
+    list[str] | None,
+    typer.Option("--unknown", help="Score table of inputs of no known class; PATH:N draws N of its rows. Repeatable."),
+]
+
+
+def main() -> None:
+    """Run the command line; an error is one line on stderr and exit code 1."""
+    try:
+        app()
+    except GradscoreError as error:
+        typer.echo(f"gradscore: {error}", err=True)
+        sys.exit(EXIT_ERROR)
+
+
+def _version(value: bool) -> None:  # noqa: FBT001 - typer's callback
+    if value:
+        typer.echo(f"gradscore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Register the options that stand before a command."""
+
+
+@app.command()
+def export(
+    factory: Annotated[str, typer.Argument(help="package.module:factory, called without arguments.")],
+    output: Output,
+    input_shape: Annotated[str, typer.Option(help="Shape of one input, such as 1x28x28.")],
+    weights: Annotated[Path | None, typer.Option(help="State dict (.pt, never unpickled) or .safetensors.")] = None,
+    class_names: Annotated[str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Export a torch classifier.
+
+    Example: gradscore export models.digits_cnn:DigitsCNN --input-shape 1x8x8 -o classifier.onnx
+    """
+    from gradscore.export import export_classifier, load_module
+
+    module = load_module(factory, weights)
+    import torch
+
+    example = torch.zeros(2, *_shape(input_shape))
+    export_classifier(module, example, output, class_names=_names(class_names), overwrite=overwrite)
+    typer.echo(f"wrote {output}", err=True)
+
+
+@app.command()
+def prepare(
+    classifier: Annotated[Path, typer.Argument(help="The classifier's ONNX file.")],
+    output: Output,
+    logits: Annotated[str | None, typer.Option(help="Output with the class scores, if there are several.")] = None,
+    class_names: Annotated[str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")] = None,
+    scale: Annotated[float, typer.Option(help="A pixel 0..255 becomes (pixel·scale − mean) / std.")] = 1 / 255,
+    mean: Annotated[str, typer.Option(help="One number, or one a channel, comma-separated.")] = "0",
+    std: Annotated[str, typer.Option(help="One number, or one a channel, comma-separated.")] = "1",
+    color: Annotated[str, typer.Option(help="Image of another channel count: strict (error) or convert.")] = "strict",
+    engine: Annotated[str, typer.Option(help="Gradient engine.")] = "ort-training",
+    allow_uncovered: Annotated[bool, typer.Option(help="Leave parameters without a rule out of the statistics.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a classifier into a scoring model.
+
+    Example: gradscore prepare classifier.onnx -o scoring.onnx
+    """
+    from gradscore.preparation import prepare as run
+
+    metadata = run(
+        classifier, output, logits=logits, class_names=_names(class_names), scale=scale,
+        mean=_numbers(mean, "--mean"), std=_numbers(std, "--std"), color=color, engine=engine,
+        allow_uncovered=allow_uncovered, overwrite=overwrite,
+    )  # fmt: skip
+    typer.echo(f"wrote {output}: {len(metadata.layers)} layers, {len(metadata.feature_names)} features", err=True)
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(help="A scoring model.")], as_json: AsJson = False
+) -> None:
+    """List a scoring model's layers, parameters and coverage.
+
+    Example: gradscore inspect scoring.onnx
+    """
+    from gradscore import console
+    from gradscore.inspection import inspect_model
+
+    report = inspect_model(model)
+    typer.echo(json.dumps(report, indent=2)) if as_json else console.show_inspection(report)
+
+
+@app.command()
+def score(
+    model: Annotated[Path, typer.Argument(help="A scoring model.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Image folders (recursive), image files, .npz or .npy arrays.")],
+    output: Output,
+    batch_size: Annotated[int, typer.Option(help="Inputs read and written together.")] = 256,
+    providers: Annotated[str | None, typer.Option(help="onnxruntime providers, comma-separated; default CPU.")] = None,
+    backend: Annotated[str, typer.Option(help="Kernel back end: auto, native, numba or reference.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of session and kernels; default all cores.")] = None,
+    as_json: AsJson = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score inputs into a Parquet table.
+
+    Example: gradscore score scoring.onnx images/ -o scores.parquet
+    """
+    from gradscore import console
+    from gradscore.batch import score_to_parquet
+    from gradscore.scoring import Scorer
+    from gradscore.sources import open_source
+
+    scorer = Scorer.load(model, providers=providers.split(",") if providers else None, backend=backend, threads=threads)
+    source = open_source(inputs)
+    with console.progress(len(source)) as advance:
+        summary = score_to_parquet(
+            scorer, source, output, batch_size=batch_size, overwrite=overwrite, progress=advance
+        )  # fmt: skip
+    console.show_summary(summary)
+    if as_json:
+        typer.echo(json.dumps(summary.as_dict()))
+    if summary.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def fit(
+    scores: Annotated[Path, typer.Argument(help="Score table of labelled inputs that the classifier never saw.")],
+    output: Output,
+    unknown: Unknown = None,
+    labels: Labels = None,
+    unknown_labels: UnknownLabels = "error",
+    method: Annotated[str, typer.Option(help="lasso, glm, ridge, elastic-net, threshold, nn or boosting.")] = "lasso",
+    features: Annotated[str | None, typer.Option(help="Patterns of the features to use, such as 'fc.*,entropy'.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed and rows give the same verdict.")] = 0,
+    as_json: AsJson = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Fit a meta-classifier.
+
+    Example: gradscore fit scores.parquet --unknown noise.parquet:200 -o verdict.onnx
+    """
+    from gradscore import console
+    from gradscore.verdict import Verdict
+    from gradscore.writing import refuse_existing
+
+    refuse_existing(output, overwrite=overwrite)
+    cases = _cases(scores, unknown, labels, unknown_labels, seed)
+    verdict = Verdict.fit(
+        cases.features, cases.correct, feature_names=cases.table.feature_names,
+        model_fingerprint=cases.table.model_fingerprint, method=method,
+        select=features.split(",") if features else None, seed=seed,
+    )  # fmt: skip
+    verdict.save(output, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps({"output": str(output), "threshold": verdict.threshold, **verdict.summary}))
+    console.show_fit(verdict, output, cases.left_out)
+
+
+@app.command()
+def apply(
+    scores: Annotated[Path, typer.Argument(help="A score table.")],
+    verdict: Annotated[Path, typer.Option(help="A verdict that `fit` wrote.")],
+    output: Output,
+    overwrite: Overwrite = False,
+) -> None:
+    """Add P(correct) and accept or reject to every row.
+
+    Example: gradscore apply scores.parquet --verdict verdict.onnx -o verdicts.parquet
+    """
+    import pyarrow.parquet as pq
+
+    from gradscore import console
+    from gradscore.features import ScoreTable
+    from gradscore.verdict import Verdict
+    from gradscore.writing import refuse_existing, replacing
+
+    refuse_existing(output, overwrite=overwrite)
+    judged = Verdict.load(verdict).judge(ScoreTable.read(scores))
+    with replacing(output, overwrite=overwrite) as part:
+        pq.write_table(judged, part, compression="zstd")
+    console.show_verdicts(judged, output)
+
+
+@app.command()
+def evaluate(
+    scores: Annotated[Path, typer.Argument(help="Score table of labelled inputs.")],
+    unknown: Unknown = None,
+    verdict: Annotated[list[Path] | None, typer.Option(help="Verdicts to compare with softmax and entropy.")] = None,
+    labels: Labels = None,
+    unknown_labels: UnknownLabels = "error",
+    convention: Annotated[str, typer.Option(help="hendrycks, openood or torch-uncertainty.")] = "hendrycks",
+    seed: Annotated[int, typer.Option(help="Seed of the draw in PATH:N.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare confidences.
+
+    Example: gradscore evaluate test.parquet --unknown noise.parquet --verdict verdict.onnx
+    """
+    from gradscore import console
+    from gradscore.comparison import compare
+    from gradscore.verdict import Verdict
+
+    cases = _cases(scores, unknown, labels, unknown_labels, seed)
+    verdicts = {path.stem: Verdict.load(path) for path in verdict or []}
+    comparison = compare(cases, verdicts, convention=convention)
+    if as_json:
+        typer.echo(json.dumps({name: result.as_dict() for name, result in comparison.items()}, indent=2))
+    else:
+        console.show_comparison(comparison, convention)
+
+
+@builder_app.command("install")
+def builder_install(
+    force: Annotated[bool, typer.Option("--force", help="Install again even if it is there.")] = False,
+) -> None:
+    """Install onnxruntime-training into an environment of its own in your cache folder (about 30 MB)."""
+    from gradscore import builder
+
+    typer.echo(f"installed: {builder.install(force=force).path}", err=True)
+
+
+@builder_app.command("status")
+def builder_status(as_json: AsJson = False) -> None:
+    """Tell whether the gradient builder is installed, and where."""
+    from gradscore import builder
+
+    status = builder.status()
+    if as_json:
+        typer.echo(json.dumps({"path": str(status.path), "installed": status.installed, "version": status.version}))
+    else:
+        typer.echo(f"onnxruntime-training {status.version}: {'installed' if status.installed else 'not installed'}, {status.path}")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Print versions, providers and kernel back ends, and what is wrong with them."""
+    from gradscore import console
+    from gradscore.inspection import examine_installation
+
+    report = examine_installation()
+    typer.echo(json.dumps(report, indent=2)) if as_json else console.show_doctor(report)
+    if report["problems"]:
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _cases(scores: Path, unknown: list[str] | None, labels: Path | None, unknown_labels: str, seed: int) -> Any:  # noqa: ANN401 - loaded late
+    from gradscore.cases import collect, sample
+    from gradscore.features import ScoreTable
+
+    tables = []
+    for text in unknown or []:
+        path, separator, count = text.rpartition(":")
+        drawn = separator and count.isdigit()
+        table = ScoreTable.read(path if drawn else text)
+        tables.append(sample(table, int(count), seed=seed) if drawn else table)
+    if unknown_labels not in ("error", "incorrect"):
+        raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")
+    return collect(ScoreTable.read(scores), tables, label_file=labels, unknown_labels=unknown_labels)  # type: ignore[arg-type]  # checked above
+
+
+def _names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    path = Path(text)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _numbers(text: str, flag: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{flag} is {text!r}: give numbers separated by commas") from error
+
+
+def _shape(text: str) -> list[int]:
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise InputError(f"--input-shape is {text!r}: give one input's extents, such as 1x28x28")
+    return [int(part) for part in parts]

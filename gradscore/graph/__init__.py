@@ -1,0 +1,1 @@
+"""classifier.onnx -> scoring model: read, normalise, find head and layers, differentiate, lower, seed, check."""

@@ -1,0 +1,106 @@
+"""What a scoring model covers, and what this installation can do, as plain values ready for JSON."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gradscore import builder
+from gradscore.errors import GradscoreError
+from gradscore.metadata import ModelMetadata, Parameter
+from gradscore.session import installed_runtimes, load_onnxruntime
+from gradscore.version import __version__
+
+_PACKAGES = ("numpy", "onnx", "numba", "pyarrow", "pillow", "scikit-learn", "torch")
+
+
+def inspect_model(path: Path) -> dict[str, Any]:
+    """Describe a scoring model: input, classes, layers, every parameter with its coverage, fingerprint.
+
+    Raises
+    ------
+    ModelError
+        The file is not a scoring model.
+    """
+    from gradscore.scoring import Scorer  # noqa: PLC0415 - `doctor` needs no model
+
+    scorer = Scorer.load(path)
+    metadata = scorer.metadata
+    parameters = [_described(layer.name, layer.op, item) for layer in metadata.layers for item in layer.parameters]
+    covered = sum(item["count"] for item in parameters)
+    uncovered = [_described("", "", item) for item in metadata.uncovered]
+    total = covered + sum(item["count"] for item in uncovered)
+    return {
+        "path": str(path),
+        "fingerprint": scorer.fingerprint,
+        "source_sha256": metadata.source_sha256,
+        "input": {"name": metadata.input_name, "shape": [extent or "batch" for extent in metadata.input_shape]},
+        "classes": metadata.classes,
+        "class_names": [metadata.label_name(label) for label in range(metadata.classes)],
+        "preprocessing": _preprocessing(metadata),
+        "features": len(metadata.feature_names),
+        "engine": metadata.engine,
+        "gradscore_version": metadata.gradscore_version,
+        "layers": [layer.name for layer in metadata.layers],
+        "parameters": [*parameters, *uncovered],
+        "weights": total,
+        "covered_share": covered / total if total else 0.0,
+    }
+
+
+def examine_installation() -> dict[str, Any]:
+    """Describe versions, runtimes, providers and kernel back ends; `problems` lists what is wrong."""
+    import gradscore_kernels as kernels  # noqa: PLC0415 - loads back ends
+
+    problems: list[str] = []
+    providers: list[str] = []
+    try:
+        providers = list(load_onnxruntime().get_available_providers())
+    except GradscoreError as error:
+        problems.append(str(error))
+    status = builder.status()
+    notes = [] if status.installed else ["preparing models needs `gradscore builder install` once"]
+    if "native" not in kernels.available_backends():
+        notes.append("no native kernels: a C++ compiler was missing at install time, so the numba back end is used")
+    return {
+        "gradscore": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "packages": {name: _version_of(name) for name in _PACKAGES},
+        "runtimes": {name: _version_of(name) for name in installed_runtimes()},
+        "providers": providers,
+        "backends": list(kernels.available_backends()),
+        "default_backend": kernels.default_backend(),
+        "simd": kernels.simd_level() if "native" in kernels.available_backends() else None,
+        "builder": {"version": status.version, "installed": status.installed, "path": str(status.path)},
+        "notes": notes,
+        "problems": problems,
+    }
+
+
+def _described(layer: str, op: str, parameter: Parameter) -> dict[str, Any]:
+    return {
+        "layer": layer,
+        "op": op,
+        "name": parameter.name,
+        "shape": list(parameter.shape),
+        "count": parameter.count,
+        "coverage": parameter.coverage,
+    }
+
+
+def _preprocessing(metadata: ModelMetadata) -> str:
+    how = metadata.preprocessing
+    if how.kind == "array":
+        return "arrays, taken as they are"
+    mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (how.mean, how.std))
+    return f"{how.channels}×{how.height}×{how.width} images, (pixel · {how.scale:.6g} − {mean}) / {std}, color {how.color}"
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,81 @@
+"""signals -> per-sample accumulators -> statistics: the layer table's reductions, run by the kernels."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gradscore_kernels as kernels
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.metadata import LAYER_STATISTICS, Layer, Reduction
+
+_SCALED = ("l1", "l2", "min", "max", "mean", "std")
+Signals = Mapping[str, NDArray[Any]]
+FloatArray = NDArray[np.float64]
+
+
+def layer_features(
+    layers: tuple[Layer, ...], signals: Signals, residual: FloatArray, *, backend: str, threads: int | None
+) -> FloatArray:
+    """Return the eight statistics of every layer's gradient and of all together, [B, 8·(layers + 1)].
+
+    The signals come from the unit seed; the residual s [B] multiplies norms, extrema, mean and standard deviation here,
+    in float64. Skewness and kurtosis do not depend on it.
+    """
+    accumulators = [
+        kernels.merge([reduce(reduction, signals, backend=backend, threads=threads) for reduction in layer.reductions])
+        for layer in layers
+    ]
+    accumulators.append(kernels.merge(accumulators))
+    scale = np.ones((len(residual), len(LAYER_STATISTICS)))
+    scale[:, [LAYER_STATISTICS.index(name) for name in _SCALED]] = residual[:, None]
+    return np.concatenate([kernels.statistics(accumulator) * scale for accumulator in accumulators], axis=1)
+
+
+def reduce(reduction: Reduction, signals: Signals, *, backend: str, threads: int | None) -> FloatArray:
+    """Run one reduction; returns its accumulators [B, 8]."""
+    return REDUCTIONS[reduction.kernel](reduction, signals, backend=backend, threads=threads)
+
+
+def _outer(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    return kernels.outer_moments(_activation(reduction, signals), signals[reduction.delta], **options)
+
+
+def _sequence(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    return kernels.sequence_moments(_activation(reduction, signals), signals[reduction.delta], **options)
+
+
+def _conv(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    geometry = kernels.ConvGeometry(**{key: _tuple(value) for key, value in (reduction.geometry or {}).items()})
+    return kernels.conv_moments(_activation(reduction, signals), signals[reduction.delta], geometry, **options)
+
+
+def _position_sum(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    return kernels.position_sum_moments(signals[reduction.delta], **options)
+
+
+def _sequence_sum(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    return kernels.sequence_sum_moments(signals[reduction.delta], **options)
+
+
+def _direct(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    return kernels.direct_moments(signals[reduction.delta], **options)
+
+
+def _activation(reduction: Reduction, signals: Signals) -> NDArray[Any]:
+    assert reduction.activation is not None, reduction  # noqa: S101 - the layer rules always name it for these kernels
+    return signals[reduction.activation]
+
+
+def _tuple(value: Any) -> Any:  # noqa: ANN401 - JSON holds numbers and lists
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+REDUCTIONS: Mapping[str, Callable[..., FloatArray]] = {
+    "conv": _conv,
+    "direct": _direct,
+    "outer": _outer,
+    "position_sum": _position_sum,
+    "sequence": _sequence,
+    "sequence_sum": _sequence_sum,
+}

@@ -1,0 +1,156 @@
+"""What a scoring model says about itself: the JSON in its `metadata_props`, as typed records.
+
+Read without the onnx package: a session hands out the metadata of the model that it has loaded.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from gradscore.errors import ModelError
+
+METADATA_KEY = "gradscore"
+CLASS_NAMES_KEY = "gradscore.class_names"  # left in a classifier by `export_classifier`
+FORMAT_VERSION = 1
+LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
+HEAD_FEATURES = ("entropy", "max_softmax", "residual")
+ALL_LAYERS = "all"
+SIGNAL_LABEL = "gradscore/label"
+KernelName = Literal["conv", "direct", "outer", "position_sum", "sequence", "sequence_sum"]
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One kernel call: which graph values hold the layer's input a and output gradient δ, and how they combine.
+
+    Attributes
+    ----------
+    kernel
+        The function `<kernel>_moments` of `gradscore_kernels`.
+    activation, delta
+        Names of graph values; `activation` is None where the kernel needs δ alone.
+    geometry
+        For convolutions: kernel, strides, dilations, pads, groups.
+    """
+
+    kernel: KernelName
+    delta: str
+    activation: str | None = None
+    geometry: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One learned tensor, and how its gradient's statistics are found."""
+
+    name: str
+    shape: tuple[int, ...]
+    coverage: str
+
+    @property
+    def count(self) -> int:
+        """Number of weights."""
+        product = 1
+        for extent in self.shape:
+            product *= extent
+        return product
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights: its parameters, and the reductions whose merged moments are its statistics."""
+
+    name: str
+    op: str
+    parameters: tuple[Parameter, ...]
+    reductions: tuple[Reduction, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How uint8 pixels become the model's input: x = (pixel · scale − mean) / std, per channel.
+
+    Attributes
+    ----------
+    kind
+        "image" for inputs [B, C, H, W]; "array" for any other input, taken as it is.
+    color
+        "strict": an image of another channel count is an error row; "convert": Pillow converts it.
+    """
+
+    kind: Literal["image", "array"] = "array"
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    color: Literal["strict", "convert"] = "strict"
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Everything that a scoring model carries beside its graph."""
+
+    source_sha256: str
+    input_name: str
+    input_shape: tuple[int | None, ...]
+    logits: str
+    classes: int
+    layers: tuple[Layer, ...]
+    class_names: tuple[str, ...] | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    uncovered: tuple[Parameter, ...] = ()
+    engine: str = ""
+    gradscore_version: str = ""
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of all features in table order: layers in graph order, "all", then those of the head."""
+        layers = [*(layer.name for layer in self.layers), ALL_LAYERS]
+        return (*(f"{layer}.{statistic}" for layer in layers for statistic in LAYER_STATISTICS), *HEAD_FEATURES)
+
+    def label_name(self, label: int) -> str:
+        """Return the class name of a predicted label; its number where the model has no names."""
+        return self.class_names[label] if self.class_names else str(label)
+
+    def to_json(self) -> str:
+        """Serialise to the text stored under `METADATA_KEY`."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str) -> "ModelMetadata":
+        """Parse what `to_json` wrote; `where` names the file in errors."""
+        try:
+            raw = json.loads(text)
+            version = raw["format_version"]
+            if version != FORMAT_VERSION:
+                raise ModelError(
+                    f"{where} has scoring-model format {version}, this gradscore reads {FORMAT_VERSION}: "
+                    "run `gradscore prepare` again on the classifier"
+                )
+            raw["layers"] = tuple(_layer(layer) for layer in raw["layers"])
+            raw["uncovered"] = tuple(_parameter(parameter) for parameter in raw["uncovered"])
+            raw["preprocessing"] = Preprocessing(**_tuples(raw["preprocessing"]))
+            return cls(**_tuples(raw))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{where} has damaged gradscore metadata ({error}): prepare it again") from error
+
+
+def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+
+
+def _parameter(raw: Mapping[str, Any]) -> Parameter:
+    return Parameter(**_tuples(raw))
+
+
+def _layer(raw: Mapping[str, Any]) -> Layer:
+    return Layer(
+        name=raw["name"],
+        op=raw["op"],
+        parameters=tuple(_parameter(parameter) for parameter in raw["parameters"]),
+        reductions=tuple(Reduction(**reduction) for reduction in raw["reductions"]),
+    )

@@ -1,0 +1,199 @@
+"""classifier.onnx -> scoring model: the passes of `gradscore.graph` in order, and the file they make."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+from gradscore.digest import sha256_of_file
+from gradscore.errors import InputError, ModelError
+from gradscore.graph.checking import check_outputs, check_structure
+from gradscore.graph.gradient import ENGINES, GradientEngine, add_gradient, seed_of
+from gradscore.graph.head import append_seed, cut_at, find_logits
+from gradscore.graph.layers import FoundLayer, find_layers
+from gradscore.graph.lowering import lower
+from gradscore.graph.normalize import normalize
+from gradscore.graph.reading import read_classifier
+from gradscore.metadata import CLASS_NAMES_KEY, METADATA_KEY, Layer, ModelMetadata, Parameter, Preprocessing
+from gradscore.version import __version__
+from gradscore.writing import refuse_existing, replacing
+
+_IMAGE_CHANNELS = (1, 3, 4)
+
+
+def prepare(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    logits: str | None = None,
+    class_names: Sequence[str] | None = None,
+    scale: float = 1 / 255,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    color: str = "strict",
+    engine: str = "ort-training",
+    allow_uncovered: bool = False,
+    overwrite: bool = False,
+) -> ModelMetadata:
+    """Turn a classifier's ONNX file into a scoring model and return what is written about it.
+
+    Parameters
+    ----------
+    path, out
+        The classifier, and the scoring model to write.
+    logits
+        Name of the output with the class scores, where the model has several.
+    class_names
+        One name a class; by default those that `export_classifier` left in the file.
+    scale, mean, std
+        A pixel of 0..255 becomes (pixel · scale − mean) / std, per channel or one number for all.
+    color
+        "strict": an image of another channel count is an error; "convert": it is converted.
+    engine
+        Which gradient engine differentiates the graph.
+    allow_uncovered
+        Leave parameters without a rule out of the statistics and list them in the metadata, instead of refusing.
+
+    Raises
+    ------
+    ModelError, UnsupportedOpError, BuilderError, OutputExistsError
+    """
+    source, target = Path(path), Path(out)
+    refuse_existing(target, overwrite=overwrite)
+    classifier = read_classifier(source)
+    names = class_names if class_names is not None else _names_in(classifier)
+    model = normalize(classifier)
+    logits_value, classes = find_logits(model.graph, logits)
+    _check_class_names(names, classes)
+    cut_at(model, logits_value)
+    found, uncovered = find_layers(model.graph, allow_uncovered=allow_uncovered)
+    input_name, input_shape = _single_input(model.graph)
+    metadata = ModelMetadata(
+        source_sha256=sha256_of_file(source),
+        input_name=input_name,
+        input_shape=input_shape,
+        logits=str(logits_value.name),
+        classes=classes,
+        class_names=tuple(names) if names else None,
+        layers=(),
+        uncovered=uncovered,
+        preprocessing=_preprocessing(input_shape, scale, mean, std, color),
+        engine=engine,
+        gradscore_version=__version__,
+    )
+    scoring, layers = _scoring_model(model, logits_value, found, classes, _engine(engine))
+    metadata = replace(metadata, layers=layers)
+    proto = _finished(scoring, metadata)
+    check_structure(scoring, proto)
+    plain = ir.to_proto(model)
+    content = proto.SerializeToString()
+    check_outputs(plain.SerializeToString(), content, metadata.logits, input_shape)
+    with replacing(target, overwrite=overwrite) as part:
+        part.write_bytes(content)
+    return metadata
+
+
+def _scoring_model(
+    model: ir.Model, logits: ir.Value, found: tuple[FoundLayer, ...], classes: int, engine: GradientEngine
+) -> tuple[ir.Model, tuple[Layer, ...]]:
+    """Differentiate, lower and seed; returns the model and its layers, their reductions naming the final values."""
+    scoring = add_gradient(model, logits, [layer.output for layer in found], engine)
+    graph = scoring.graph
+    lower(scoring)
+    logits_value = graph.outputs[0]
+    seed = seed_of(graph)
+    label = append_seed(graph, logits_value, seed, classes)
+    graph.inputs.remove(seed)
+    final = {f"{layer.output.name}_grad": delta for layer, delta in zip(found, graph.outputs[1:], strict=True)}
+    for layer in found:
+        delta = final[f"{layer.output.name}_grad"]
+        delta.shape, delta.type = layer.output.shape, layer.output.type
+    layers = tuple(_renamed(layer.layer, final) for layer in found)
+    signals = _signals(graph, layers)
+    graph.outputs.clear()
+    graph.outputs.extend([logits_value, label, *signals])
+    for value in graph.outputs:
+        value.shape = ir.Shape(["batch", *(value.shape or ())[1:]])
+    common_passes.RemoveUnusedNodesPass()(scoring)
+    common_passes.TopologicalSortPass()(scoring)
+    return scoring, layers
+
+
+def _renamed(layer: Layer, final: dict[str, ir.Value]) -> Layer:
+    return replace(layer, reductions=tuple(replace(item, delta=str(final[item.delta].name)) for item in layer.reductions))
+
+
+def _signals(graph: ir.Graph, layers: tuple[Layer, ...]) -> list[ir.Value]:
+    """Return each value that a reduction reads, once; the model's input is at hand without being an output."""
+    names = [name for layer in layers for item in layer.reductions for name in (item.activation, item.delta) if name]
+    values = {value.name: value for node in graph for value in node.outputs}
+    return [values[name] for name in dict.fromkeys(names) if name in values]
+
+
+def _finished(scoring: ir.Model, metadata: ModelMetadata) -> onnx.ModelProto:
+    scoring.producer_name, scoring.producer_version = "gradscore", metadata.gradscore_version
+    scoring.metadata_props.clear()
+    scoring.metadata_props[METADATA_KEY] = metadata.to_json()
+    proto = ir.to_proto(scoring)
+    del proto.graph.value_info[:]
+    return proto
+
+
+def _engine(name: str) -> GradientEngine:
+    if name not in ENGINES:
+        raise InputError(f"there is no gradient engine {name!r}: --engine takes {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def _single_input(graph: ir.Graph) -> tuple[str, tuple[int | None, ...]]:
+    if len(graph.inputs) != 1:
+        names = ", ".join(str(value.name) for value in graph.inputs)
+        raise ModelError(f"the model has {len(graph.inputs)} inputs ({names}): only models of one input are covered")
+    value = graph.inputs[0]
+    if value.dtype is not ir.DataType.FLOAT:
+        raise ModelError(f"input {value.name!r} is of type {value.dtype}: only float32 inputs are covered")
+    shape = value.shape or ()
+    return str(value.name), (None, *(extent if isinstance(extent, int) else None for extent in shape[1:]))
+
+
+def _names_in(classifier: onnx.ModelProto) -> list[str] | None:
+    for entry in classifier.metadata_props:
+        if entry.key == CLASS_NAMES_KEY:
+            names: list[str] = json.loads(entry.value)
+            return names
+    return None
+
+
+def _check_class_names(names: Sequence[str] | None, classes: int) -> None:
+    if names is not None and len(names) != classes:
+        raise InputError(f"{len(names)} class names for {classes} classes: give one name a class with --class-names")
+    if names is not None and len(set(names)) != len(names):
+        raise InputError("class names repeat: each class needs a name of its own")
+
+
+def _preprocessing(
+    shape: tuple[int | None, ...], scale: float, mean: Sequence[float], std: Sequence[float], color: str
+) -> Preprocessing:
+    if color not in ("strict", "convert"):
+        raise InputError(f"--color is {color!r}: it takes strict or convert")
+    if len(shape) != 4 or shape[1] not in _IMAGE_CHANNELS or shape[2] is None or shape[3] is None:
+        return Preprocessing()
+    for flag, values in (("--mean", mean), ("--std", std)):
+        if len(values) not in (1, shape[1]):
+            raise InputError(f"{flag} has {len(values)} numbers for {shape[1]} channels: give one, or one a channel")
+    if min(std) <= 0:
+        raise InputError(f"--std is {min(std)}: it divides, so it must be positive")
+    return Preprocessing(
+        "image", shape[1], shape[2], shape[3], scale, tuple(map(float, mean)), tuple(map(float, std)), color
+    )  # fmt: skip
+
+
+def parameters_of(metadata: ModelMetadata) -> tuple[tuple[str, str, Parameter], ...]:
+    """List every parameter with its layer and operator, uncovered ones last."""
+    covered = [(layer.name, layer.op, item) for layer in metadata.layers for item in layer.parameters]
+    return (*covered, *(("—", "—", item) for item in metadata.uncovered))

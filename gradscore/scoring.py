@@ -1,0 +1,190 @@
+"""The whole way: inputs -> batch -> signals -> statistics -> scores, one batch or a stream of them."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import gradscore_kernels as kernels
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.digest import sha256_of_file
+from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
+from gradscore.images import to_input
+from gradscore.layerstats import layer_features
+from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.session import SignalSession
+from gradscore.softmax import head_features
+from gradscore.sources import Entry
+
+FloatArray = NDArray[np.float64]
+_MICRO_BATCH = 32  # signals of so many samples stay in cache between the session and the kernels
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is known of each prediction of a batch.
+
+    Attributes
+    ----------
+    label
+        Predicted class, int64 [B].
+    features
+        float64 [B, F], in the order of `feature_names`; the last three are entropy, max_softmax and residual.
+    """
+
+    label: NDArray[np.int64]
+    features: FloatArray
+    feature_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def entropy(self) -> FloatArray:
+        """Entropy of the softmax over log q, [B] in [0, 1]."""
+        return self["entropy"]
+
+    @property
+    def max_softmax(self) -> FloatArray:
+        """Softmax of the predicted class, [B]."""
+        return self["max_softmax"]
+
+    @property
+    def residual(self) -> FloatArray:
+        """1 − max_softmax without cancellation, [B]."""
+        return self["residual"]
+
+    def __getitem__(self, feature: str) -> FloatArray:
+        return self.features[:, self.feature_names.index(feature)]
+
+
+@dataclass(frozen=True)
+class ScoredBatch:
+    """Scores of consecutive entries of a source; rows with an error hold NaN features and label −1."""
+
+    ids: tuple[str, ...]
+    scores: Scores
+    errors: tuple[str | None, ...]
+
+
+class Scorer:
+    """A scoring model, loaded: batches in, scores out. Create with `Scorer.load`."""
+
+    def __init__(self, session: SignalSession, metadata: ModelMetadata, fingerprint: str, backend: str, threads: int | None) -> None:
+        self._session = session
+        self.metadata = metadata
+        self.fingerprint = fingerprint
+        self.backend = backend
+        self._threads = threads
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        providers: Sequence[str] | None = None,
+        backend: str = "auto",
+        threads: int | None = None,
+    ) -> "Scorer":
+        """Load a scoring model written by `prepare`.
+
+        Parameters
+        ----------
+        providers
+            onnxruntime execution providers; one that is asked for and absent is an error. Default: CPU.
+        backend
+            Kernel back end, "auto" for the fastest there is.
+        threads
+            Threads for the session and the kernels alike; default: all cores.
+
+        Raises
+        ------
+        ModelError
+            The file is not a scoring model.
+        RuntimeUnavailableError
+            onnxruntime, a provider or the back end is not there.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise ModelError(f"{file}: no such file; `gradscore prepare CLASSIFIER -o {file}` writes a scoring model")
+        session = SignalSession(file, providers=providers, threads=threads)
+        text = session.metadata_props.get(METADATA_KEY)
+        if text is None:
+            raise ModelError(f"{file} is an ONNX model but not a scoring model: run `gradscore prepare {file} -o scoring.onnx`")
+        return cls(session, ModelMetadata.from_json(text, where=str(file)), sha256_of_file(file), _backend(backend), threads)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features, in the order of `Scores.features`."""
+        return self.metadata.feature_names
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use."""
+        return self._session.providers
+
+    def score(self, batch: NDArray[Any]) -> Scores:
+        """Score a batch: uint8 pixels are preprocessed as the metadata says, floats are taken as they are.
+
+        Raises
+        ------
+        InputError
+            The array does not fit the model's input.
+        """
+        inputs = to_input(np.asarray(batch), self.metadata.preprocessing, self.metadata.input_shape)
+        return self._score_inputs(inputs)
+
+    def stream(self, source: Iterable[Entry], *, batch_size: int = 256) -> Iterator[ScoredBatch]:
+        """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
+        if batch_size < 1:
+            raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
+        entries = iter(source)
+        with ThreadPoolExecutor(self._threads or os.cpu_count() or 1, thread_name_prefix="gradscore-decode") as pool:
+            ahead = pool.map(self._read, chunk) if (chunk := list(islice(entries, batch_size))) else None
+            while ahead is not None:
+                current, ids = ahead, tuple(entry.id for entry in chunk)
+                ahead = pool.map(self._read, chunk) if (chunk := list(islice(entries, batch_size))) else None
+                yield self._scored(ids, list(current))
+
+    def _read(self, entry: Entry) -> NDArray[np.float32] | str:
+        try:
+            return entry.read(self.metadata)
+        except InputError as error:
+            return str(error)
+
+    def _scored(self, ids: tuple[str, ...], inputs: list[NDArray[np.float32] | str]) -> ScoredBatch:
+        good = [index for index, item in enumerate(inputs) if not isinstance(item, str)]
+        labels = np.full(len(ids), -1, dtype=np.int64)
+        features = np.full((len(ids), len(self.feature_names)), np.nan)
+        if good:
+            scores = self._score_inputs(np.stack([item for item in inputs if not isinstance(item, str)]))
+            labels[good], features[good] = scores.label, scores.features
+        errors = tuple(item if isinstance(item, str) else None for item in inputs)
+        return ScoredBatch(ids, Scores(labels, features, self.feature_names), errors)
+
+    def _score_inputs(self, inputs: NDArray[np.float32]) -> Scores:
+        parts = [self._micro_batch(inputs[start : start + _MICRO_BATCH]) for start in range(0, len(inputs), _MICRO_BATCH)]
+        labels = np.concatenate([label for label, _ in parts]) if parts else np.empty(0, dtype=np.int64)
+        features = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, len(self.feature_names)))
+        return Scores(labels, features, self.feature_names)
+
+    def _micro_batch(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.int64], FloatArray]:
+        signals = self._session.run(inputs)
+        labels = signals[SIGNAL_LABEL]
+        entropy, max_softmax, residual = head_features(signals[self.metadata.logits], labels)
+        layers = layer_features(self.metadata.layers, signals, residual, backend=self.backend, threads=self._threads)
+        return labels, np.column_stack([layers, entropy, max_softmax, residual])
+
+
+def _backend(name: str) -> str:
+    available = kernels.available_backends()
+    if name == "auto":
+        return kernels.default_backend()
+    if name not in available:
+        raise RuntimeUnavailableError(f"kernel back end {name!r} is not there: choose {', '.join(available)} or auto with --backend")
+    return name

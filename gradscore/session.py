@@ -1,0 +1,111 @@
+"""batch -> signals: onnxruntime, whichever distribution is installed, and no provider that was not asked for."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.metadata import distributions
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.errors import ModelError, RuntimeUnavailableError
+
+CPU_PROVIDER = "CPUExecutionProvider"
+_DISTRIBUTION = "onnxruntime"
+_NOT_A_RUNTIME = ("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-tools")
+
+
+@cache
+def load_onnxruntime() -> ModuleType:
+    """Import onnxruntime once, after making sure that exactly one distribution provides it.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        None is installed, or several overwrite one another; the message holds the pip line that mends it.
+    """
+    found = installed_runtimes()
+    if not found:
+        raise RuntimeUnavailableError('no onnxruntime is installed: run `pip install "gradscore[cpu]"` or `pip install "gradscore[gpu]"`')
+    if len(found) > 1:
+        raise RuntimeUnavailableError(
+            f"{' and '.join(found)} overwrite one another's files: run `pip uninstall -y {' '.join(found)}`, then "
+            '`pip install "gradscore[cpu]"` or `pip install "gradscore[gpu]"`'
+        )
+    module = import_module("onnxruntime")
+    module.set_default_logger_severity(3)
+    return module
+
+
+def installed_runtimes() -> list[str]:
+    """Return the names of the installed distributions that provide the module `onnxruntime`, sorted."""
+    names = {str(distribution.metadata["Name"] or "").lower().replace("_", "-") for distribution in distributions()}
+    return sorted(
+        name
+        for name in names
+        if (name == _DISTRIBUTION or name.startswith(f"{_DISTRIBUTION}-")) and not name.startswith(_NOT_A_RUNTIME)
+    )
+
+
+def open_session(
+    model: bytes | os.PathLike[str], *, providers: Sequence[str] | None = None, threads: int | None = None
+) -> Any:  # noqa: ANN401 - onnxruntime has no type stubs
+    """Open an inference session on exactly the providers asked for (default: CPU).
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        A provider is not in this onnxruntime, or it did not start.
+    ModelError
+        onnxruntime cannot load the model.
+    """
+    runtime = load_onnxruntime()
+    wanted = list(providers or [CPU_PROVIDER])
+    missing = [name for name in wanted if name not in runtime.get_available_providers()]
+    if missing:
+        raise RuntimeUnavailableError(
+            f"provider {missing[0]} is not in the installed {installed_runtimes()[0]} "
+            f"(it has {', '.join(runtime.get_available_providers())}): choose one of these with --providers, or install gradscore[gpu]"
+        )
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = runtime.InferenceSession(model if isinstance(model, bytes) else os.fspath(model), options, providers=wanted)
+    except Exception as error:  # onnxruntime raises many types of its own
+        raise ModelError(f"onnxruntime cannot load the model: {str(error).splitlines()[0][:400]}") from error
+    silent = [name for name in wanted if name not in session.get_providers()]
+    if silent:
+        raise RuntimeUnavailableError(f"provider {silent[0]} is installed but did not start (driver, CUDA or cuDNN missing?)")
+    return session
+
+
+class SignalSession:
+    """A scoring model in a session: one batch in, its label, logits and the layers' signals out."""
+
+    def __init__(self, model: bytes | os.PathLike[str], *, providers: Sequence[str] | None = None, threads: int | None = None) -> None:
+        self._session = open_session(model, providers=providers, threads=threads)
+        self._input = self._session.get_inputs()[0]
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def metadata_props(self) -> Mapping[str, str]:
+        """The model's own metadata, as text."""
+        properties: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return properties
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use."""
+        return tuple(self._session.get_providers())
+
+    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Return every output by name, and the batch itself under the input's name."""
+        values = self._session.run(self._outputs, {self._input.name: batch})
+        signals = dict(zip(self._outputs, values, strict=True))
+        signals[self._input.name] = np.asarray(batch)
+        return signals

@@ -1,0 +1,44 @@
+"""Writes the nodes of a verdict's ONNX graph: double precision, default domain, only the operators in `OPERATORS`."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 8
+INPUT, OUTPUT = "features", "p_correct"
+ARITHMETIC = ("Abs", "Add", "Div", "Log", "MatMul", "Mul", "ReduceSum", "Sign", "Sub")
+CLASSIFIERS = ("Cast", "Equal", "Gather", "Identity", "LessOrEqual", "Relu", "Reshape", "Sigmoid")
+OPERATORS = frozenset((*ARITHMETIC, *CLASSIFIERS))
+
+
+class Emitter:
+    """Collects nodes and constants; each call returns the name of the value that it made."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def __call__(self, operator: str, *inputs: str | npt.ArrayLike, **attributes: Any) -> str:  # noqa: ANN401 - as in onnx
+        """Append a node of one output; arrays among the inputs become constants."""
+        if operator not in OPERATORS:
+            raise ValueError(f"{operator} is not among the operators that a verdict may use")
+        names = [given if isinstance(given, str) else self._constant(given) for given in inputs]
+        output = f"{operator.lower()}_{len(self._nodes)}"
+        self._nodes.append(helper.make_node(operator, names, [output], name=output, **attributes))
+        return output
+
+    def _constant(self, value: npt.ArrayLike) -> str:
+        name = f"constant_{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def graph(self, result: str, feature_count: int) -> onnx.GraphProto:
+        """Close the graph: `features` [N, F] in, the value `result` out as `p_correct` [N]."""
+        last = helper.make_node("Identity", [result], [OUTPUT], name=OUTPUT)
+        features = helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["N", feature_count])
+        p_correct = helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["N"])
+        return helper.make_graph([*self._nodes, last], "verdict", [features], [p_correct], self._constants)

@@ -1,0 +1,112 @@
+"""Merging accumulators and reading the eight statistics from them.
+
+An accumulator is a row of eight float64 numbers: n, Σ|g|, mean, M2, M3, M4, min, max.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore_kernels._errors import KernelError
+
+ACCUMULATORS = ("n", "abs_sum", "mean", "M2", "M3", "M4", "min", "max")
+STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
+
+# A standard deviation below this part of the mean is float64 rounding of a constant, not spread (scipy.stats' rule).
+ROUNDING = 1e-15
+
+type_error = "an accumulator is a float64 array [B, 8] ({}), not {} {}"
+
+
+def _accumulators(value: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return `value` if it is an array of accumulators, else say what it is."""
+    if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 2 or value.shape[1] != 8:
+        found = (value.dtype, list(value.shape)) if isinstance(value, np.ndarray) else ("a", type(value).__name__)
+        raise KernelError(type_error.format(", ".join(ACCUMULATORS), *found))
+    return value
+
+
+def merge(accumulators: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Merge accumulators of disjoint parts of one gradient, sample by sample.
+
+    Parameters
+    ----------
+    accumulators
+        Arrays `[B, 8]`, one per part (a kernel and its bias; all layers of a network).
+
+    Returns
+    -------
+    NDArray
+        `[B, 8]`: what one pass over all parts together would give.
+
+    Raises
+    ------
+    KernelError
+        Nothing to merge, or differing numbers of samples.
+
+    Notes
+    -----
+    Pébay (2008), *Formulas for robust, one-pass parallel computation of covariances and arbitrary-order statistical
+    moments*, eq. 2.1 for any number of sets at once: with d_i = mean_i − mean,
+    M2 = Σ(M2_i + n_i d_i²), M3 = Σ(M3_i + 3 d_i M2_i + n_i d_i³), M4 = Σ(M4_i + 4 d_i M3_i + 6 d_i² M2_i + n_i d_i⁴).
+    """
+    parts = [_accumulators(part) for part in accumulators]
+    if not parts:
+        raise KernelError("nothing to merge: pass at least one array of accumulators [B, 8]")
+    if len({len(part) for part in parts}) > 1:
+        raise KernelError(f"accumulators of {[len(part) for part in parts]} samples do not merge: pass parts of one batch")
+    if len(parts) == 1:
+        return parts[0].copy()
+    n, abs_sum, mean, m2, m3, m4, low, high = np.stack(parts).transpose(2, 0, 1)
+    merged = np.empty((len(parts[0]), 8))
+    with np.errstate(invalid="ignore"):  # rows that hold NaN stay NaN
+        total = n.sum(0)
+        # Measured from the first part's mean, so that parts of one constant merge to that constant exactly.
+        centre = mean[0] + (n * (mean - mean[0])).sum(0) / total
+        d = mean - centre
+        merged[:, 0] = total
+        merged[:, 1] = abs_sum.sum(0)
+        merged[:, 2] = centre
+        merged[:, 3] = (m2 + n * d * d).sum(0)
+        merged[:, 4] = (m3 + d * (3 * m2 + n * d * d)).sum(0)
+        merged[:, 5] = (m4 + d * (4 * m3 + d * (6 * m2 + n * d * d))).sum(0)
+        merged[:, 6] = low.min(0)
+        merged[:, 7] = high.max(0)
+    return merged
+
+
+def statistics(accumulators: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn accumulators `[B, 8]` into the statistics `[B, 8]` that `STATISTICS` names.
+
+    Population moments, as `scipy.stats.skew` and `scipy.stats.kurtosis` compute them by default (kurtosis is Fisher's
+    excess). Where the gradient is constant (standard deviation 0, or below 1e-15 of the mean, which is rounding),
+    skewness and kurtosis are 0. A row of NaN (a gradient that held NaN or Inf) gives a row of NaN.
+
+    Raises
+    ------
+    KernelError
+        The array is not float64 `[B, 8]`.
+
+    Notes
+    -----
+    Every quotient is formed from quantities of like size, so neither squares nor fourth powers leave the range of
+    float64 here: gradients from 1e-75 to 1e75 (all of float32's range) are exact.
+    """
+    n, abs_sum, mean, m2, m3, m4, low, high = _accumulators(accumulators).T
+    result = np.empty((len(accumulators), 8))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = m2 / n
+        std = np.sqrt(variance)
+        constant = std <= ROUNDING * np.abs(mean)
+        skewness = m3 / n / std / std / std
+        kurtosis = m4 / n / variance / variance - 3
+        result[:, 0] = abs_sum
+        result[:, 1] = np.hypot(np.sqrt(m2), np.sqrt(n) * mean)
+        result[:, 2] = low
+        result[:, 3] = high
+        result[:, 4] = mean
+        result[:, 5] = std
+        result[:, 6] = np.where(constant, 0, skewness)
+        result[:, 7] = np.where(constant, 0, kurtosis)
+    return result

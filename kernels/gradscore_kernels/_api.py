@@ -1,0 +1,149 @@
+"""The kernels: one signature each, checked once, run by the back end asked for."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore_kernels._backends import load, workers
+from gradscore_kernels._checks import kernel
+from gradscore_kernels._errors import KernelError
+from gradscore_kernels._geometry import ConvGeometry
+
+Accumulators = NDArray[np.float64]
+Array = NDArray[Any]
+
+NOTES = """
+Common to all kernels
+---------------------
+Arrays are float32 or float64, converted to C order where they are not; mixed types are computed in float64. The back
+ends sum over positions in the arrays' own type (as a matrix product does; native and numba in short blocks) and reduce
+in float64. `backend` is "auto" (native, else numba), or one of `available_backends()`; `threads` shares samples among
+that many threads (None: all processors) and never changes a bit of the result. A sample whose gradient holds NaN or
+Inf gets a row that is NaN but for n; no other row is touched. Wrong shapes, types or back ends raise `KernelError`.
+"""
+
+
+@kernel(a="B n", delta="B m")
+def outer_moments(a: Array, delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
+    """Accumulators of G = δ aᵀ per sample: a dense layer's weight gradient, without forming it.
+
+    Equivalent to `direct_moments(np.einsum("bm,bn->bmn", delta, a))` in float64, in O(m + n): Σ|g| and Σg factorise,
+    extrema are among the products of extremes, central moments follow from those of a and δ.
+
+    Parameters
+    ----------
+    a
+        The layer's input `[B, n]`.
+    delta
+        The loss's derivative by the layer's output `[B, m]`.
+    """
+    return load(backend).outer_moments(a, delta, workers(threads))
+
+
+@kernel(a="B C *in", delta="B M *out")
+def conv_moments(
+    a: Array, delta: Array, geometry: ConvGeometry, *, backend: str = "auto", threads: int | None = None
+) -> Accumulators:
+    """Accumulators of a convolution's weight gradient `[M, C / groups, *kernel]` per sample.
+
+    Equivalent to `direct_moments` of `torch.nn.grad.conv2d_weight` one sample at a time. For `ConvTranspose` swap the
+    roles of a and δ (see `ConvGeometry`).
+
+    Parameters
+    ----------
+    a
+        The layer's input `[B, C, *in]`.
+    delta
+        The loss's derivative by the layer's output `[B, M, *out]`.
+    geometry
+        Kernel, strides, dilations, pads and groups.
+    """
+    _check_geometry(a, delta, geometry)
+    return load(backend).conv_moments(a, delta, geometry, workers(threads))
+
+
+@kernel(a="B T n", delta="B T m")
+def sequence_moments(a: Array, delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
+    """Accumulators of G = Σ_t δ_t a_tᵀ per sample: a dense layer applied at T positions.
+
+    Equivalent to `direct_moments(np.einsum("btm,btn->bmn", delta, a))`. Positions that a mask left out count nothing
+    if their δ is zero.
+
+    Parameters
+    ----------
+    a
+        The layer's input `[B, T, n]`.
+    delta
+        The loss's derivative by the layer's output `[B, T, m]`.
+    """
+    return load(backend).sequence_moments(a, delta, workers(threads))
+
+
+@kernel(g="B *")
+def direct_moments(g: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
+    """Accumulators of a gradient that is there per sample already, `[B, ...]`, in one pass over memory."""
+    return load(backend).direct_moments(g.reshape(len(g), -1) if g.size else g.reshape(0, 1), workers(threads))
+
+
+@kernel(delta="B M *positions")
+def position_sum_moments(delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
+    """Accumulators of Σ_t δ_t for channels-first δ `[B, M, *positions]`: a convolution's bias gradient."""
+    count, channels = delta.shape[:2]
+    positions = int(np.prod(delta.shape[2:]))
+    return load(backend).position_sum_moments(delta.reshape(count, channels, positions), workers(threads))
+
+
+@kernel(delta="B T m")
+def sequence_sum_moments(delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
+    """Accumulators of Σ_t δ_t for channels-last δ `[B, T, m]`: the bias gradient of a dense layer over T positions."""
+    return load(backend).sequence_sum_moments(delta, workers(threads))
+
+
+@kernel(ids="B T", delta="B T d")
+def embedding_moments(
+    ids: Array, delta: Array, vocabulary: int, *, backend: str = "auto", threads: int | None = None
+) -> Accumulators:
+    """Accumulators of an embedding table's gradient `[vocabulary, d]`: δ_t is added to row ids[t].
+
+    Rows that no id touches are zeros and count in n, mean, minimum and maximum.
+
+    Parameters
+    ----------
+    ids
+        Row numbers `[B, T]`, int64 or int32, from −vocabulary to vocabulary − 1 (negative ones count from the end, as
+        in ONNX `Gather`).
+    delta
+        The loss's derivative by the looked-up rows `[B, T, d]`.
+    vocabulary
+        Number of rows of the table.
+    """
+    if isinstance(vocabulary, bool) or not isinstance(vocabulary, int | np.integer) or vocabulary < 1:
+        raise KernelError(f"embedding_moments: vocabulary is {vocabulary!r}: pass the table's number of rows, 1 or more")
+    outside = (ids < -vocabulary) | (ids >= vocabulary)
+    if outside.any():
+        sample, position = np.argwhere(outside)[0]
+        raise KernelError(
+            f"embedding_moments: sample {sample} has id {ids[sample, position]} at position {position}, outside "
+            f"{-vocabulary}..{vocabulary - 1}: pass the vocabulary of the table that was looked up"
+        )
+    rows = np.where(ids < 0, ids + vocabulary, ids)
+    return load(backend).embedding_moments(rows, delta, int(vocabulary), workers(threads))
+
+
+def _check_geometry(a: Array, delta: Array, geometry: ConvGeometry) -> None:
+    """Refuse arrays that no convolution of this geometry has as input and output."""
+    if not isinstance(geometry, ConvGeometry):
+        raise KernelError(f"conv_moments: geometry is a {type(geometry).__name__}: pass a ConvGeometry(kernel=...)")
+    rank, found = len(geometry.kernel), {"a": a, "delta": delta}
+    for key, array in found.items():
+        if array.ndim != rank + 2:
+            raise KernelError(f"conv_moments: {key!r} has shape {list(array.shape)}: a kernel {geometry.kernel} needs {rank + 2} axes")
+        if array.shape[1] % geometry.groups:
+            raise KernelError(f"conv_moments: {array.shape[1]} channels of {key!r} do not divide into {geometry.groups} groups")
+    expected = geometry.output(a.shape[2:])
+    if delta.shape[2:] != expected:
+        raise KernelError(
+            f"conv_moments: 'a' of spatial size {list(a.shape[2:])} under {geometry} gives an output of size "
+            f"{list(expected)}, but 'delta' has {list(delta.shape[2:])}: check strides, dilations and pads"
+        )

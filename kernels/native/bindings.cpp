@@ -1,0 +1,121 @@
+// The kernels as a Python module. Shapes and types were checked on the Python side.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "kernels.hpp"
+
+namespace nb = nanobind;
+using namespace gradscore;
+
+namespace {
+
+template <class T, std::size_t Rank>
+using Array = nb::ndarray<const T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
+template <class T>
+using AnyArray = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+using Result = nb::ndarray<nb::numpy, double, nb::ndim<2>>;
+
+Index size(const nb::ndarray<>& array, std::size_t axis) { return static_cast<Index>(array.shape(axis)); }
+
+std::vector<Index> spatial(const nb::ndarray<>& array) {
+  std::vector<Index> sizes;
+  for (std::size_t axis = 2; axis < array.ndim(); ++axis) sizes.push_back(size(array, axis));
+  return sizes;
+}
+
+// Let `fill` write a new array [batch, 8] while other Python threads run.
+template <class Fill>
+Result accumulators(Index batch, const Fill& fill) {
+  double* values = new double[batch * kAccumulator];
+  const nb::capsule owner(values, [](void* memory) noexcept { delete[] static_cast<double*>(memory); });
+  {
+    const nb::gil_scoped_release released;
+    fill(values);
+  }
+  return Result(values, {static_cast<std::size_t>(batch), kAccumulator}, owner);
+}
+
+Geometry geometry_of(const nb::object& object) {
+  const auto axes = [&object](const char* name) { return nb::cast<std::vector<Index>>(object.attr(name)); };
+  return {axes("kernel"), axes("strides"), axes("dilations"), axes("pads"), nb::cast<Index>(object.attr("groups"))};
+}
+
+template <class T>
+void bind(nb::module_& module) {
+  using namespace nb::literals;
+  module.def(
+      "outer_moments",
+      [](const Array<T, 2>& a, const Array<T, 2>& delta, int threads) {
+        const Index batch = a.shape(0), inputs = a.shape(1), outputs = delta.shape(1);
+        return accumulators(batch, [&](double* out) {
+          outer_moments<T>(a.data(), delta.data(), batch, inputs, outputs, threads, out);
+        });
+      },
+      "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
+  module.def(
+      "conv_moments",
+      [](const AnyArray<T>& a, const AnyArray<T>& delta, const nb::object& object, int threads) {
+        const Geometry geometry = geometry_of(object);
+        const std::vector<Index> input = spatial(nb::ndarray<>(a)), output = spatial(nb::ndarray<>(delta));
+        const Index batch = a.shape(0), channels = a.shape(1), filters = delta.shape(1);
+        return accumulators(batch, [&](double* out) {
+          conv_moments<T>(a.data(), delta.data(), batch, channels, filters, input, output, geometry, threads, out);
+        });
+      },
+      "a"_a.noconvert(), "delta"_a.noconvert(), "geometry"_a, "threads"_a);
+  module.def(
+      "sequence_moments",
+      [](const Array<T, 3>& a, const Array<T, 3>& delta, int threads) {
+        const Index batch = a.shape(0);
+        const SequenceShape shape{Index(a.shape(1)), Index(a.shape(2)), Index(delta.shape(2))};
+        return accumulators(
+            batch, [&](double* out) { sequence_moments<T>(a.data(), delta.data(), batch, shape, threads, out); });
+      },
+      "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
+  module.def(
+      "direct_moments",
+      [](const Array<T, 2>& g, int threads) {
+        const Index batch = g.shape(0), count = g.shape(1);
+        return accumulators(batch, [&](double* out) { direct_moments<T>(g.data(), batch, count, threads, out); });
+      },
+      "g"_a.noconvert(), "threads"_a);
+  module.def(
+      "position_sum_moments",
+      [](const Array<T, 3>& delta, int threads) {
+        const Index batch = delta.shape(0), channels = delta.shape(1), positions = delta.shape(2);
+        return accumulators(batch, [&](double* out) {
+          position_sum_moments<T>(delta.data(), batch, channels, positions, threads, out);
+        });
+      },
+      "delta"_a.noconvert(), "threads"_a);
+  module.def(
+      "sequence_sum_moments",
+      [](const Array<T, 3>& delta, int threads) {
+        const Index batch = delta.shape(0), positions = delta.shape(1), channels = delta.shape(2);
+        return accumulators(batch, [&](double* out) {
+          sequence_sum_moments<T>(delta.data(), batch, positions, channels, threads, out);
+        });
+      },
+      "delta"_a.noconvert(), "threads"_a);
+  module.def(
+      "embedding_moments",
+      [](const Array<std::int64_t, 2>& ids, const Array<T, 3>& delta, Index vocabulary, int threads) {
+        const Index batch = delta.shape(0), positions = delta.shape(1), width = delta.shape(2);
+        return accumulators(batch, [&](double* out) {
+          embedding_moments<T>(ids.data(), delta.data(), batch, positions, width, vocabulary, threads, out);
+        });
+      },
+      "ids"_a.noconvert(), "delta"_a.noconvert(), "vocabulary"_a, "threads"_a);
+}
+
+}  // namespace
+
+NB_MODULE(_native, module) {
+  module.def("simd_levels", &simd_levels);
+  module.def("simd_level", &simd_level);
+  module.def("force_simd_level", &force_simd_level, nb::arg("name"));
+  bind<float>(module);
+  bind<double>(module);
+}

@@ -1,0 +1,67 @@
+// What one instruction-set level offers: for every kernel a function that reduces one sample. No code here.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace gradscore {
+
+using Index = std::ptrdiff_t;
+
+constexpr int kAccumulator = 8;  // n, sum |g|, mean, M2, M3, M4, min, max
+constexpr Index kPanel = 12;     // neighbouring inputs of a sequence that are packed side by side
+
+// A run of input elements and where it lies in the padded plane.
+struct Segment {
+  Index source, target, length;
+};
+
+// A convolution of any dimension as two tables of offsets: the input that weight r meets at position t lies at
+// row[r] + position[t]. Offsets count elements of one group's channels, in the padded copy where there is one.
+struct ConvPlan {
+  Index groups, channels, filters;  // channels and filters are those of one group
+  Index kernel_size, positions;
+  Index plane;         // elements of one input channel as given
+  Index padded_plane;  // distance of two channels in what the tables address: `plane` if that is the input itself
+  bool padded;         // the tables address a padded copy, not the input itself
+  const Segment* segments;
+  Index segment_count;
+  const Index* row;       // [channels * kernel_size]
+  const Index* position;  // [positions]
+};
+
+struct SequenceShape {
+  Index positions, inputs, outputs;
+};
+
+// Bytes needed beside the inputs to reduce one sample; must be zero at first, is reused from sample to sample.
+template <class T>
+struct Kernels {
+  void (*outer)(const T* a, Index inputs, const T* delta, Index outputs, double* out);
+  Index (*conv_scratch)(const ConvPlan& plan);  // elements of T
+  void (*conv)(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* out);
+  Index (*sequence_scratch)(const SequenceShape& shape);  // elements of T
+  // `position` lists t * kPanel for every t.
+  void (*sequence)(const SequenceShape& shape, const Index* position, const T* a, const T* delta, T* scratch,
+                   double* out);
+  void (*direct)(const T* g, Index count, double* out);
+  void (*position_sum)(const T* delta, Index channels, Index positions, double* sums, double* out);
+  void (*sequence_sum)(const T* delta, Index positions, Index channels, double* sums, double* out);
+  // `order` lists a sample's positions sorted by id, `ids` its ids by position; `sums` holds one row of the table.
+  void (*embedding)(const std::int64_t* ids, const Index* order, Index positions, const T* delta, Index width,
+                    Index vocabulary, double* sums, double* out);
+};
+
+struct Level {
+  const char* name;
+  Kernels<float> single;
+  Kernels<double> twice;
+};
+
+extern const Level kPortable;
+#if defined(GRADSCORE_X86_LEVELS)
+extern const Level kAvx2;
+extern const Level kAvx512;
+#endif
+
+}  // namespace gradscore

@@ -1,0 +1,92 @@
+// The tables behind a ConvPlan.
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace gradscore {
+
+inline Index product(const std::vector<Index>& sizes) {
+  return std::accumulate(sizes.begin(), sizes.end(), Index{1}, std::multiplies<Index>());
+}
+
+// Distance of neighbours along each axis of a contiguous array.
+inline std::vector<Index> pitches(const std::vector<Index>& sizes) {
+  std::vector<Index> pitch(sizes.size(), 1);
+  for (std::size_t axis = sizes.size() - 1; axis > 0; --axis) pitch[axis - 1] = pitch[axis] * sizes[axis];
+  return pitch;
+}
+
+// Offsets of all points of a grid whose axes have `sizes` points, `steps` apart, last axis fastest.
+inline std::vector<Index> grid(const std::vector<Index>& sizes, const std::vector<Index>& steps, Index first) {
+  std::vector<Index> offsets{first};
+  for (std::size_t axis = 0; axis < sizes.size(); ++axis) {
+    std::vector<Index> finer;
+    finer.reserve(offsets.size() * sizes[axis]);
+    for (const Index offset : offsets) {
+      for (Index i = 0; i < sizes[axis]; ++i) finer.push_back(offset + i * steps[axis]);
+    }
+    offsets = std::move(finer);
+  }
+  return offsets;
+}
+
+class ConvTables {
+ public:
+  ConvTables(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
+             const Geometry& g) {
+    const std::size_t rank = input.size();
+    const bool padded = std::any_of(g.pads.begin(), g.pads.end(), [](Index p) { return p > 0; });
+    std::vector<Index> extent = input;
+    for (std::size_t axis = 0; axis < rank && padded; ++axis) extent[axis] += g.pads[axis] + g.pads[rank + axis];
+    const std::vector<Index> pitch = pitches(extent);
+    std::vector<Index> dilated = pitch, strided = pitch;
+    Index first = 0;  // where only crops are asked for, the tables skip what is cropped
+    for (std::size_t axis = 0; axis < rank; ++axis) {
+      dilated[axis] *= g.dilations[axis];
+      strided[axis] *= g.strides[axis];
+      if (!padded) first -= g.pads[axis] * pitch[axis];
+    }
+    if (padded) plan_segments(input, extent, g.pads);
+    std::vector<Index> sizes{channels / g.groups}, steps{product(extent)};
+    sizes.insert(sizes.end(), g.kernel.begin(), g.kernel.end());
+    steps.insert(steps.end(), dilated.begin(), dilated.end());
+    row_ = grid(sizes, steps, 0);
+    position_ = grid(output, strided, first);
+    plan_ = {g.groups,       channels / g.groups, filters / g.groups, product(g.kernel),
+             product(output), product(input),     product(extent),    padded,
+             segments_.data(), static_cast<Index>(segments_.size()), row_.data(), position_.data()};
+  }
+  ConvTables(const ConvTables&) = delete;
+  ConvTables& operator=(const ConvTables&) = delete;
+
+  const ConvPlan& plan() const { return plan_; }
+
+ private:
+  // The rows (last axis) of the input that lie inside the padded plane, less what a negative pad crops.
+  void plan_segments(const std::vector<Index>& input, const std::vector<Index>& extent, const std::vector<Index>& pads) {
+    const std::size_t rank = input.size();
+    std::vector<Index> kept = input;
+    const std::vector<Index> from = pitches(input), to = pitches(extent);
+    Index source = 0, target = 0;
+    for (std::size_t axis = 0; axis < rank; ++axis) {
+      const Index begin = pads[axis], crop = std::max<Index>(-begin, 0);
+      kept[axis] = std::max<Index>(kept[axis] - crop - std::max<Index>(-pads[rank + axis], 0), 0);
+      source += crop * from[axis];
+      target += std::max<Index>(begin, 0) * to[axis];
+    }
+    const Index length = kept.back();
+    kept.back() = 1;
+    const std::vector<Index> sources = grid(kept, from, source), targets = grid(kept, to, target);
+    for (std::size_t i = 0; i < sources.size() && length > 0; ++i) segments_.push_back({sources[i], targets[i], length});
+  }
+
+  std::vector<Segment> segments_;
+  std::vector<Index> row_, position_;
+  ConvPlan plan_;
+};
+
+}  // namespace gradscore

@@ -1,0 +1,151 @@
+// Gradients that are a sum of products over positions: convolution and dense over a sequence. Included inside a level's
+// namespace after tile.hpp.
+
+template <class T>
+constexpr int kWidth = GRADSCORE_BYTES / sizeof(T);
+
+// Call `work` with the widest block of lanes that `left` outputs fill well: two vectors, one, a half or a quarter.
+template <class T, class Work>
+Index one_block(Index left, Work&& work) {
+  constexpr int W = kWidth<T>;
+  constexpr int half = W >= 8 ? W / 2 : W, quarter = W >= 16 ? W / 4 : half;
+  if (left > W) {
+    work.template run<W, 2>(left < 2 * W ? left : 2 * W);
+    return 2 * W;
+  }
+  if (left > half) {
+    work.template run<W, 1>(left);
+  } else if (left > quarter) {
+    work.template run<half, 1>(left);
+  } else {
+    work.template run<quarter, 1>(left);
+  }
+  return left;
+}
+
+constexpr Index round_up(Index value, Index step) { return (value + step - 1) / step * step; }
+
+// With few outputs per group, lanes are groups rather than outputs.
+template <class T>
+bool lanes_are_groups(const ConvPlan& plan) {
+  const Index groups = plan.groups < kWidth<T> ? plan.groups : kWidth<T>;
+  return groups > 2 * plan.filters;
+}
+
+template <class T>
+Index conv_scratch(const ConvPlan& plan) {
+  const Index lanes = lanes_are_groups<T>(plan) ? kWidth<T> : 1;
+  const Index padded = plan.padded ? plan.channels * plan.padded_plane * lanes : 0;
+  const Index interleaved = lanes > 1 ? plan.channels * plan.padded_plane * lanes : 0;
+  return round_up(padded, 16) + round_up(interleaved, 16) + 2 * kWidth<T> * plan.positions;
+}
+
+// One group's outputs, a block of lanes at a time.
+template <class T>
+struct GroupBlock {
+  const ConvPlan& plan;
+  const T* a;
+  const T* delta;
+  T* strip;
+  Reducer<kDoubles>& reducer;
+
+  template <int W, int V>
+  void run(Index valid) {
+    interleave<T, W>(delta, plan.positions, valid, plan.positions, strip, W * V);
+    Tiles<T, W, V, Input::kShared>::reduce(a, plan.row, plan.channels * plan.kernel_size, plan.position, plan.positions,
+                                           strip, valid, reducer);
+  }
+};
+
+template <class T>
+void conv_by_outputs(const ConvPlan& plan, const T* a, const T* delta, T* scratch, Reducer<kDoubles>& reducer) {
+  T* strip = scratch + (plan.padded ? round_up(plan.channels * plan.padded_plane, 16) : 0);
+  for (Index group = 0; group < plan.groups; ++group, a += plan.channels * plan.plane) {
+    for (Index c = 0; plan.padded && c < plan.channels; ++c) {
+      pad(plan, a + c * plan.plane, scratch + c * plan.padded_plane);
+    }
+    for (Index left = plan.filters, used = 0; left > 0; left -= used) {
+      used = one_block<T>(left, GroupBlock<T>{plan, plan.padded ? scratch : a, delta, strip, reducer});
+      used = used < left ? used : left;
+      delta += used * plan.positions;
+    }
+  }
+}
+
+template <class T>
+void conv_by_groups(const ConvPlan& plan, const T* a, const T* delta, T* scratch, Reducer<kDoubles>& reducer) {
+  constexpr int W = kWidth<T>;
+  const Index weights = plan.channels * plan.kernel_size, size = plan.channels * plan.padded_plane;
+  T* lanes = scratch + (plan.padded ? round_up(size * W, 16) : 0);
+  T* strip = lanes + round_up(size * W, 16);
+  for (Index group = 0; group < plan.groups; group += W) {
+    const Index valid = plan.groups - group < W ? plan.groups - group : W;
+    const T* source = a + group * plan.channels * plan.plane;
+    for (Index c = 0; plan.padded && c < valid * plan.channels; ++c) {
+      pad(plan, source + c * plan.plane, scratch + c * plan.padded_plane);
+    }
+    for (Index c = 0; c < plan.channels; ++c) {
+      interleave<T, W>((plan.padded ? scratch : source) + c * plan.padded_plane, plan.channels * plan.padded_plane,
+                       valid, plan.padded_plane, lanes + c * plan.padded_plane * W, W);
+    }
+    for (Index filter = 0; filter < plan.filters; ++filter) {
+      interleave<T, W>(delta + (group * plan.filters + filter) * plan.positions, plan.filters * plan.positions, valid,
+                       plan.positions, strip, W);
+      Tiles<T, W, 1, Input::kPerLane>::reduce(lanes, plan.row, weights, plan.position, plan.positions, strip, valid,
+                                              reducer);
+    }
+  }
+}
+
+template <class T>
+void conv(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* out) {
+  Reducer<kDoubles> reducer;
+  if (lanes_are_groups<T>(plan)) {
+    conv_by_groups(plan, a, delta, scratch, reducer);
+  } else {
+    conv_by_outputs(plan, a, delta, scratch, reducer);
+  }
+  reducer.finish().write(out);
+}
+
+template <class T>
+Index sequence_scratch(const SequenceShape& shape) {
+  return (round_up(shape.inputs, kPanel) + 2 * kWidth<T>) * shape.positions;
+}
+
+// A block of a sequence's outputs against all its inputs, which lie packed in panels [positions][kPanel].
+template <class T>
+struct SequenceBlock {
+  const SequenceShape& shape;
+  const T* panels;
+  const Index* position;
+  const T* delta;
+  T* columns;
+  Reducer<kDoubles>& reducer;
+
+  template <int W, int V>
+  void run(Index valid) {
+    static constexpr Index row[kPanel] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+    strip(delta, shape.outputs, valid, shape.positions, columns, Index{W * V});
+    for (Index start = 0; start < shape.inputs; start += kPanel) {
+      const Index some = shape.inputs - start < kPanel ? shape.inputs - start : kPanel;
+      Tiles<T, W, V, Input::kShared>::reduce(panels + start * shape.positions, row, some, position, shape.positions,
+                                             columns, valid, reducer);
+    }
+  }
+};
+
+template <class T>
+void sequence(const SequenceShape& shape, const Index* position, const T* a, const T* delta, T* scratch, double* out) {
+  Reducer<kDoubles> reducer;
+  for (Index start = 0; start < shape.inputs; start += kPanel) {
+    const Index some = shape.inputs - start < kPanel ? shape.inputs - start : kPanel;
+    strip(a + start, shape.inputs, some, shape.positions, scratch + start * shape.positions, kPanel);
+  }
+  T* columns = scratch + round_up(shape.inputs, kPanel) * shape.positions;
+  for (Index left = shape.outputs, used = 0; left > 0; left -= used, delta += used) {
+    used = one_block<T>(left, SequenceBlock<T>{shape, scratch, position, delta, columns, reducer});
+    used = used < left ? used : left;
+  }
+  reducer.finish().write(out);
+}

@@ -1,0 +1,116 @@
+// Short vectors of W numbers. Included once by each level's source file, inside that level's own namespace, because
+// the same templates compiled for two instruction sets must not be merged by the linker.
+
+#if defined(__GNUC__) && !defined(GRADSCORE_PLAIN_VECTORS)
+#define GRADSCORE_INLINE inline __attribute__((always_inline))
+#define GRADSCORE_UNROLL _Pragma("GCC unroll 16")
+
+template <class T, int W>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(sizeof(T) * W)));
+};
+template <class T, int W>
+using Vector = typename VectorOf<T, W>::type;
+
+template <class T, int W>
+GRADSCORE_INLINE Vector<T, W> load(const T* from) {
+  Vector<T, W> x;
+  __builtin_memcpy(&x, from, sizeof x);
+  return x;
+}
+
+template <class T, int W>
+GRADSCORE_INLINE void store(T* to, Vector<T, W> x) {
+  __builtin_memcpy(to, &x, sizeof x);
+}
+
+template <class T, int W>
+GRADSCORE_INLINE Vector<T, W> fill(T value) {
+  return Vector<T, W>{} + value;  // -0.0 becomes 0.0, which no statistic distinguishes
+}
+
+template <int W, class V>
+GRADSCORE_INLINE Vector<double, W> widen(V x) {
+  return __builtin_convertvector(x, Vector<double, W>);
+}
+
+// Comparisons with NaN are false, so NaN is passed over: the sums tell of it.
+template <class V>
+GRADSCORE_INLINE V smaller(V x, V known) {
+  return x < known ? x : known;
+}
+template <class V>
+GRADSCORE_INLINE V larger(V x, V known) {
+  return x > known ? x : known;
+}
+template <class V>
+GRADSCORE_INLINE V magnitude(V x) {
+  return x < 0 ? -x : x;
+}
+
+#else  // any other compiler: the same operations as plain loops
+#define GRADSCORE_INLINE inline
+#define GRADSCORE_UNROLL
+
+template <class T, int W>
+struct Vector {
+  T lane[W] = {};
+  T& operator[](int i) { return lane[i]; }
+  T operator[](int i) const { return lane[i]; }
+  Vector& operator+=(const Vector& y) { return *this = *this + y; }
+  friend Vector operator+(Vector x, const Vector& y) {
+    for (int i = 0; i < W; ++i) x.lane[i] += y.lane[i];
+    return x;
+  }
+  friend Vector operator-(Vector x, const Vector& y) {
+    for (int i = 0; i < W; ++i) x.lane[i] -= y.lane[i];
+    return x;
+  }
+  friend Vector operator*(Vector x, const Vector& y) {
+    for (int i = 0; i < W; ++i) x.lane[i] *= y.lane[i];
+    return x;
+  }
+};
+
+template <class T, int W>
+Vector<T, W> load(const T* from) {
+  Vector<T, W> x;
+  for (int i = 0; i < W; ++i) x.lane[i] = from[i];
+  return x;
+}
+
+template <class T, int W>
+void store(T* to, const Vector<T, W>& x) {
+  for (int i = 0; i < W; ++i) to[i] = x.lane[i];
+}
+
+template <class T, int W>
+Vector<T, W> fill(T value) {
+  Vector<T, W> x;
+  for (int i = 0; i < W; ++i) x.lane[i] = value;
+  return x;
+}
+
+template <int W, class V>
+Vector<double, W> widen(const V& x) {
+  Vector<double, W> y;
+  for (int i = 0; i < W; ++i) y.lane[i] = x.lane[i];
+  return y;
+}
+
+template <class T, int W>
+Vector<T, W> smaller(const Vector<T, W>& x, Vector<T, W> known) {
+  for (int i = 0; i < W; ++i) known.lane[i] = x.lane[i] < known.lane[i] ? x.lane[i] : known.lane[i];
+  return known;
+}
+template <class T, int W>
+Vector<T, W> larger(const Vector<T, W>& x, Vector<T, W> known) {
+  for (int i = 0; i < W; ++i) known.lane[i] = x.lane[i] > known.lane[i] ? x.lane[i] : known.lane[i];
+  return known;
+}
+template <class T, int W>
+Vector<T, W> magnitude(Vector<T, W> x) {
+  for (int i = 0; i < W; ++i) x.lane[i] = x.lane[i] < 0 ? -x.lane[i] : x.lane[i];
+  return x;
+}
+#endif

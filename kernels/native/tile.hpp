@@ -1,0 +1,76 @@
+// Tiles of G = sum_t delta_t a_t^T held in registers, reduced at once and forgotten. Included inside a level's namespace.
+
+constexpr Index kRun = 128;  // positions summed in T before the sums are folded into float64
+
+// What weight r meets at a position: one number for all lanes, or (grouped convolutions) one number per lane.
+enum class Input { kShared, kPerLane };
+
+// R rows (weights) times V vectors of W lanes (outputs, or groups): out[r * V * W + lane] = G.
+template <class T, int W, int V, int R, Input kind>
+void tile(const T* const* rows, const Index* position, Index positions, const T* delta, double* out) {
+  using Lanes = Vector<T, W>;
+  const T* row[R];
+  GRADSCORE_UNROLL
+  for (int r = 0; r < R; ++r) row[r] = rows[r];
+  for (Index start = 0; start < positions; start += kRun) {
+    const Index end = start + kRun < positions ? start + kRun : positions;
+    Lanes sums[R][V] = {};
+    for (Index t = start; t < end; ++t, delta += V * W) {
+      const Index at = kind == Input::kShared ? position[t] : position[t] * W;
+      Lanes d[V];
+      GRADSCORE_UNROLL
+      for (int v = 0; v < V; ++v) d[v] = load<T, W>(delta + v * W);
+      GRADSCORE_UNROLL
+      for (int r = 0; r < R; ++r) {
+        const Lanes a = kind == Input::kShared ? fill<T, W>(row[r][at]) : load<T, W>(row[r] + at);
+        GRADSCORE_UNROLL
+        for (int v = 0; v < V; ++v) sums[r][v] = sums[r][v] + a * d[v];
+      }
+    }
+    GRADSCORE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      GRADSCORE_UNROLL
+      for (int v = 0; v < V; ++v) {
+        double* to = out + (r * V + v) * W;
+        const auto wide = widen<W>(sums[r][v]);
+        store<double, W>(to, start == 0 ? wide : wide + load<double, W>(to));
+      }
+    }
+  }
+}
+
+// G of all `count` rows and `valid` lanes, tile by tile into the reducer. delta is [positions][V * W].
+template <class T, int W, int V, Input kind>
+class Tiles {
+ public:
+  static void reduce(const T* a, const Index* row, Index count, const Index* position, Index positions, const T* delta,
+                     Index valid, Reducer<kDoubles>& reducer) {
+    for (Index r = 0; r < count; r += kRows) {
+      const Index some = count - r < kRows ? count - r : kRows;
+      const T* rows[kRows];
+      for (Index i = 0; i < kRows; ++i) rows[i] = a + row[r + (i < some ? i : 0)] * (kind == Input::kShared ? 1 : W);
+      alignas(64) double out[kRows * V * W];
+      choose(some)(rows, position, positions, delta, out);
+      if (valid < V * W) {
+        for (Index i = 1; i < some; ++i) {
+          for (Index lane = 0; lane < valid; ++lane) out[i * valid + lane] = out[i * V * W + lane];
+        }
+      }
+      reducer.add(out, some * valid);
+    }
+  }
+
+ private:
+  using Function = void (*)(const T* const*, const Index*, Index, const T*, double*);
+
+  // The smallest tile of at least `rows` rows; what it computes too much is not looked at.
+  static Function choose(Index rows) {
+    if (rows <= 1) return tile<T, W, V, 1, kind>;
+    if (rows <= 2) return tile<T, W, V, 2, kind>;
+    if (rows <= 3) return tile<T, W, V, 3, kind>;
+    if (rows <= 4) return tile<T, W, V, 4, kind>;
+    if (rows <= 6 || kRows <= 6) return tile<T, W, V, 6, kind>;
+    if (rows <= 9) return tile<T, W, V, kRows < 9 ? kRows : 9, kind>;
+    return tile<T, W, V, kRows, kind>;
+  }
+};
