@@ -62,7 +62,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the public name is
+def __getattr__(name: str) -> Any:
     """Load a public name's module at its first use, so that `import gradscore` stays light."""
     if name not in _LAZY:
         raise AttributeError(f"module 'gradscore' has no attribute {name!r}")

@@ -46,8 +46,13 @@ def _sequence(reduction: Reduction, signals: Signals, **options: Any) -> FloatAr
 
 
 def _conv(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
-    geometry = kernels.ConvGeometry(**{key: _tuple(value) for key, value in (reduction.geometry or {}).items()})
+    geometry = kernels.ConvGeometry(**{key: _tuple(value) for key, value in (reduction.attributes or {}).items()})
     return kernels.conv_moments(_activation(reduction, signals), signals[reduction.delta], geometry, **options)
+
+
+def _embedding(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    vocabulary = (reduction.attributes or {})["vocabulary"]
+    return kernels.embedding_moments(_activation(reduction, signals), signals[reduction.delta], vocabulary, **options)
 
 
 def _position_sum(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
@@ -74,6 +79,7 @@ def _tuple(value: Any) -> Any:  # noqa: ANN401 - JSON holds numbers and lists
 REDUCTIONS: Mapping[str, Callable[..., FloatArray]] = {
     "conv": _conv,
     "direct": _direct,
+    "embedding": _embedding,
     "outer": _outer,
     "position_sum": _position_sum,
     "sequence": _sequence,

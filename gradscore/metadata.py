@@ -17,7 +17,7 @@ LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtos
 HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
 SIGNAL_LABEL = "gradscore/label"
-KernelName = Literal["conv", "direct", "outer", "position_sum", "sequence", "sequence_sum"]
+KernelName = Literal["conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class Reduction:
         The function `<kernel>_moments` of `gradscore_kernels`.
     activation, delta
         Names of graph values; `activation` is None where the kernel needs δ alone.
-    geometry
-        For convolutions: kernel, strides, dilations, pads, groups.
+    attributes
+        For convolutions: kernel, strides, dilations, pads, groups. For embeddings: vocabulary.
     """
 
     kernel: KernelName
     delta: str
     activation: str | None = None
-    geometry: Mapping[str, Any] | None = None
+    attributes: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ import onnx_ir.passes.common as common_passes
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError
 from gradscore.graph.checking import check_outputs, check_structure
-from gradscore.graph.gradient import ENGINES, GradientEngine, add_gradient, seed_of
+from gradscore.graph.forms import Scope
+from gradscore.graph.gradient import ENGINES, GradientEngine, add_gradient, values_of
 from gradscore.graph.head import append_seed, cut_at, find_logits
 from gradscore.graph.layers import FoundLayer, find_layers
 from gradscore.graph.lowering import lower
-from gradscore.graph.normalize import normalize
+from gradscore.graph.normalize import infer_shapes, normalize
 from gradscore.graph.reading import read_classifier
 from gradscore.metadata import CLASS_NAMES_KEY, METADATA_KEY, Layer, ModelMetadata, Parameter, Preprocessing
 from gradscore.version import __version__
@@ -102,30 +103,20 @@ def _scoring_model(
     model: ir.Model, logits: ir.Value, found: tuple[FoundLayer, ...], classes: int, engine: GradientEngine
 ) -> tuple[ir.Model, tuple[Layer, ...]]:
     """Differentiate, lower and seed; returns the model and its layers, their reductions naming the final values."""
-    scoring = add_gradient(model, logits, [layer.output for layer in found], engine)
-    graph = scoring.graph
+    forms = [parameter.form for layer in found for parameter in layer.parameters]
+    gradient = add_gradient(model, logits, forms, engine)
+    scoring, graph = gradient.model, gradient.model.graph
     lower(scoring)
-    logits_value = graph.outputs[0]
-    seed = seed_of(graph)
-    label = append_seed(graph, logits_value, seed, classes)
-    graph.inputs.remove(seed)
-    final = {f"{layer.output.name}_grad": delta for layer, delta in zip(found, graph.outputs[1:], strict=True)}
-    for layer in found:
-        delta = final[f"{layer.output.name}_grad"]
-        delta.shape, delta.type = layer.output.shape, layer.output.type
-    layers = tuple(_renamed(layer.layer, final) for layer in found)
-    signals = _signals(graph, layers)
+    label = append_seed(graph, gradient.logits, gradient.seed, classes)
+    graph.inputs.remove(gradient.seed)
+    scope = Scope(graph, values_of(graph), gradient.deltas)
+    final_logits = gradient.logits
+    layers = tuple(layer.finished(scope) for layer in found)
     graph.outputs.clear()
-    graph.outputs.extend([logits_value, label, *signals])
-    for value in graph.outputs:
-        value.shape = ir.Shape(["batch", *(value.shape or ())[1:]])
+    graph.outputs.extend([final_logits, label, *_signals(graph, layers)])
     common_passes.RemoveUnusedNodesPass()(scoring)
     common_passes.TopologicalSortPass()(scoring)
-    return scoring, layers
-
-
-def _renamed(layer: Layer, final: dict[str, ir.Value]) -> Layer:
-    return replace(layer, reductions=tuple(replace(item, delta=str(final[item.delta].name)) for item in layer.reductions))
+    return infer_shapes(scoring), layers
 
 
 def _signals(graph: ir.Graph, layers: tuple[Layer, ...]) -> list[ir.Value]:

@@ -13,10 +13,11 @@ from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
 from gradscore.errors import InputError, MismatchError, ModelError, OutputExistsError
-from gradscore.evaluation import Ranking, evaluate
+from gradscore.evaluation import evaluate
 from gradscore.features import ScoreTable, schema, to_batch
+from gradscore.ranking import Ranking
 from gradscore.verdict import METHODS, Verdict, emitter, fitting
-from gradscore.verdict.thresholds import balanced
+from gradscore.verdict.thresholds import Balanced, ConformalRisk, TargetPrecision, balanced_gain
 from gradscore.verdict.transforms import SignedLog
 
 NAMES = (
@@ -63,7 +64,7 @@ def fitted(method="lasso", rows=TRAIN, correct=RIGHT, names=NAMES, **settings):
 
 
 def directly(method="lasso", select=None, folds=5, ensemble=1, seed=0):
-    settings = {"select": select, "folds": folds, "ensemble": ensemble, "seed": seed}
+    settings = {"select": select, "folds": folds, "ensemble": ensemble, "seed": seed, "rule": Balanced()}
     return fitting.fit(TRAIN, RIGHT, feature_names=NAMES, method=method, **settings)
 
 
@@ -230,6 +231,14 @@ def test_cross_validation_picks_the_penalty_of_least_held_out_loss(verdict):
     assert hopeless.summary["penalty"] == max(METHODS["lasso"].penalties)
 
 
+def test_many_rows_are_tuned_on_a_part_and_fitted_whole(monkeypatch):
+    monkeypatch.setattr("gradscore.verdict.fitting.MOST_TUNING_ROWS", 300)
+    found = fitted()
+    assert found.summary["notes"] == ["cross-validated on 300 of 600 rows"]
+    assert found.summary["rows"] == 600
+    assert found.summary["hyper_parameters"]["C"] == pytest.approx(1 / (600 * found.summary["penalty"]))
+
+
 def test_too_few_rows_for_folds_fall_back_and_say_so():
     chosen = np.r_[np.flatnonzero(RIGHT)[:50], np.flatnonzero(~RIGHT)[:6]]
     summary = fitted(rows=TRAIN[chosen], correct=RIGHT[chosen]).summary
@@ -237,28 +246,11 @@ def test_too_few_rows_for_folds_fall_back_and_say_so():
     assert "too few rows of one class for 5 folds" in summary["notes"][0]
 
 
-def test_threshold_equals_a_search_over_equation_seven():
-    scores, correct = np.round(TRAIN[:, 4], 1), RIGHT
-    threshold, gain = balanced(Ranking.of(scores, correct))
-
-    def objective(t):
-        return 0.5 * np.mean(scores[correct] >= t) + 0.5 * (1 - np.mean(scores[~correct] >= t))
-
-    assert gain == pytest.approx(max(objective(t) for t in np.unique(scores)), abs=1e-12)
-    assert objective(threshold) == pytest.approx(gain, abs=1e-12)
-
-
-def test_threshold_lies_between_neighbouring_doubles():
-    low, high = 0.5, np.nextafter(0.5, 1)
-    threshold, gain = balanced(Ranking.of(np.array([low, high]), np.array([False, True])))
-    assert (threshold, gain) == (high, 1.0)
-
-
 def test_the_threshold_method_uses_the_feature_that_separates_best():
     found = fitted("threshold", folds=0)
     gains = {}
     for index in VARYING:
-        both = [balanced(Ranking.of(sign * TRAIN[:, index], RIGHT))[1] for sign in (1, -1)]
+        both = [balanced_gain(Ranking.of(sign * TRAIN[:, index], RIGHT)) for sign in (1, -1)]
         gains[NAMES[index]] = max(both)
     assert found.summary["used_features"] == [max(gains, key=gains.get)]
     accepted = found.apply(TRAIN) >= found.threshold
@@ -283,6 +275,34 @@ def test_summary_tells_how_it_came_about(verdict):
     assert "all.constant" not in summary["used_features"]
     assert set(summary["coefficients"]) <= set(summary["used_features"])
     assert set(summary["versions"]) == {"gradscore", "numpy", "onnx", "scikit-learn"}
+
+
+def test_another_rule_changes_the_threshold_and_nothing_else(tmp_path, verdict):
+    stricter = verdict.decide_by(TargetPrecision(0.95), TEST, TEST_RIGHT)
+    p = verdict.apply(TEST)
+    np.testing.assert_array_equal(stricter.apply(TEST), p)
+    assert TEST_RIGHT[p >= stricter.threshold].mean() >= 0.95
+    assert stricter.summary["threshold_rule"] == {"rule": "target-precision", "value": 0.95}
+    assert stricter.summary["threshold_rows"] == "500 further rows"
+    assert verdict.summary["threshold_rule"] == {"rule": "balanced"}
+    stricter.save(tmp_path / "v.onnx")
+    assert Verdict.load(tmp_path / "v.onnx").threshold == stricter.threshold
+
+
+def test_the_rule_of_a_fit_is_applied_to_held_out_rows():
+    found = fitted(rule=TargetPrecision(0.95))
+    accepted = found.apply(TEST) >= found.threshold
+    assert TEST_RIGHT[accepted].mean() > 0.9
+    with pytest.raises(InputError, match=r"conformal-risk needs rows that the verdict was not fitted on.*decide_by"):
+        fitted(rule=ConformalRisk(0.1))
+
+
+def test_decide_by_leaves_out_rows_that_are_not_finite(verdict):
+    rows = np.vstack([TEST, np.full((5, len(NAMES)), np.nan)])
+    found = verdict.decide_by(Balanced(), rows, np.r_[TEST_RIGHT, [False] * 5])
+    assert found.threshold == verdict.decide_by(Balanced(), TEST, TEST_RIGHT).threshold
+    with pytest.raises(InputError, match="of 500 rows 500 are correct"):
+        verdict.decide_by(Balanced(), TEST, np.ones(500, bool))
 
 
 # ---------------------------------------------------------------- rows and tables

@@ -1,11 +1,12 @@
 """Pass 4: differentiate the logits with respect to the layers' outputs.
 
-Requires: a normalised model. Ensures: the same graph plus one value `<output>_grad` per layer, waiting for the seed
-`<target>_grad`; initializers are the very tensors that went in, since engines see shapes, not weights.
+Requires: a normalised model. Ensures: the same graph plus the gradient of each value asked for, waiting for its seed;
+initializers are the very tensors that went in, since engines see shapes, not weights.
 """
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import onnx
@@ -14,10 +15,13 @@ import onnx_ir.passes.common as common_passes
 
 from gradscore import builder
 from gradscore.errors import BuilderError, ModelError, UnsupportedOpError
+from gradscore.graph.activations import DERIVATIVES
+from gradscore.graph.forms import Broadcast, Form
 
 TARGET = "gradscore/target"
 _LARGEST_CONSTANT = 64
 _GRADIENT_NAME = re.compile(r"_grad(_\d+)?$")
+_PROXY = "Sigmoid"
 
 
 class GradientEngine(Protocol):
@@ -39,7 +43,8 @@ class OrtTrainingEngine:
         try:
             return builder.differentiate(model, target, wrt)
         except BuilderError as error:
-            if "gradient" in str(error) and "not" in str(error) and "registered" in str(error):
+            missing = re.search(r"gradient.*?(?:registered|implemented|supported).*?\b([A-Z]\w+)", str(error))
+            if missing or "GradientForOp" in str(error):
                 raise UnsupportedOpError(f"{error}; export the model without this operator") from error
             raise
 
@@ -47,77 +52,137 @@ class OrtTrainingEngine:
 ENGINES: dict[str, GradientEngine] = {engine.name: engine for engine in (OrtTrainingEngine(),)}
 
 
-def add_gradient(model: ir.Model, logits: ir.Value, outputs: Sequence[ir.Value], engine: GradientEngine) -> ir.Model:
-    """Return a new model: the graph of `model` with the gradients of `logits` at `outputs`, the seed an input."""
-    weights = {name: value.const_value for name, value in model.graph.initializers.items()}
-    proto = _weightless(model, logits)
-    wrt = [str(output.name) for output in outputs]
+@dataclass(frozen=True)
+class Differentiated:
+    """A model whose outputs are its logits, then the gradients at the values `wrt`, all fed by the input `seed`."""
+
+    model: ir.Model
+    seed: ir.Value
+    wrt: tuple[ir.Value, ...]
+
+    @property
+    def logits(self) -> ir.Value:
+        """The logits."""
+        return self.model.graph.outputs[0]
+
+    @property
+    def deltas(self) -> dict[str, ir.Value]:
+        """The gradient at each value of `wrt`, by that value's name, with its shape."""
+        found = {str(value.name): delta for value, delta in zip(self.wrt, self.model.graph.outputs[1:], strict=True)}
+        for value in self.wrt:
+            found[str(value.name)].shape, found[str(value.name)].type = value.shape, value.type
+        return found
+
+
+def add_gradient(model: ir.Model, logits: ir.Value, forms: Sequence[Form], engine: GradientEngine) -> Differentiated:
+    """Return a copy of the model with the gradients of `logits` at every output of the forms.
+
+    Raises
+    ------
+    UnsupportedOpError
+        The engine has no gradient for an operator.
+    ModelError
+        The logits do not depend on a layer.
+    """
+    outputs = {str(output.name): output for form in forms for output in form.outputs}
+    request = _request(model, logits, forms)
     answer = onnx.ModelProto()
-    answer.ParseFromString(engine.differentiate(proto.SerializeToString(), TARGET, wrt))
-    return _restored(answer, model, weights, str(logits.name), wrt)
+    answer.ParseFromString(engine.differentiate(request.SerializeToString(), TARGET, list(outputs)))
+    seed = answer.graph.input.add()
+    seed.CopyFrom(next(output for output in answer.graph.output if output.name == TARGET))
+    seed.name = f"{TARGET}_grad"
+    differentiated = ir.from_proto(answer)
+    _restore(differentiated.graph, model.graph, forms)
+    return _finished(differentiated, str(logits.name), outputs)
 
 
-def seed_of(graph: ir.Graph) -> ir.Value:
-    """Return the input through which the seed enters the gradient graph."""
-    return next(value for value in graph.inputs if value.name == f"{TARGET}_grad")
-
-
-def _weightless(model: ir.Model, logits: ir.Value) -> onnx.ModelProto:
-    """Serialise the graph with large floating-point initializers as inputs."""
+def _request(model: ir.Model, logits: ir.Value, forms: Sequence[Form]) -> onnx.ModelProto:
+    """Serialise the graph for the engine: large weights as inputs, unknown activations as proxies, parameters expanded."""
     clone = model.clone()
     graph = clone.graph
-    copy = next(value for value in _values(graph) if value.name == logits.name)
-    target = ir.Value(name=TARGET, type=copy.type, shape=copy.shape)
-    graph.append(ir.Node("", "Identity", [copy], outputs=[target], name=TARGET))
+    values = values_of(graph)
+    target = ir.Value(name=TARGET, type=values[str(logits.name)].type, shape=logits.shape)
+    graph.append(ir.Node("", "Identity", [values[str(logits.name)]], outputs=[target], name=TARGET))
     graph.outputs.clear()
     graph.outputs.append(target)
+    for form in forms:
+        if isinstance(form, Broadcast):
+            expanded = ir.Value(name=form.output.name, type=form.output.type, shape=form.output.shape)
+            graph.inputs.append(expanded)
+            node = values[str(form.node.outputs[0].name)].producer()
+            if node is not None:
+                node.replace_input_with(form.index, expanded)
+    for node in graph:
+        if node.op_type in DERIVATIVES:
+            node.op_type = _PROXY
+            node.attributes.clear()
+            node.resize_inputs(1)
     for name, value in list(graph.initializers.items()):
-        if value.dtype is not None and value.dtype.is_floating_point() and value.const_value.size > _LARGEST_CONSTANT:
+        floating = value.dtype is not None and value.dtype.is_floating_point()
+        if floating and value.const_value is not None and value.const_value.size > _LARGEST_CONSTANT:
             del graph.initializers[name]
             value.const_value = None
             graph.inputs.append(value)
     return ir.to_proto(clone)
 
 
-def _values(graph: ir.Graph) -> list[ir.Value]:
-    return [*graph.inputs, *(value for node in graph for value in node.outputs)]
-
-
-def _restored(
-    answer: onnx.ModelProto, model: ir.Model, weights: dict[str, ir.TensorProtocol | None], logits: str, wrt: Sequence[str]
-) -> ir.Model:
-    seed = answer.graph.input.add()
-    seed.CopyFrom(next(output for output in answer.graph.output if output.name == TARGET))
-    seed.name = f"{TARGET}_grad"
-    restored = ir.from_proto(answer)
-    graph = restored.graph
-    for value in list(graph.inputs):
-        if value.name in weights:
-            graph.inputs.remove(value)
-            value.const_value = weights[value.name]
-            graph.register_initializer(value)
+def _restore(graph: ir.Graph, source: ir.Graph, forms: Sequence[Form]) -> None:
+    """Put back what the engine did not see: weights, parameters in their own size, activations, shapes."""
+    values = values_of(graph)
+    for name, original in source.initializers.items():
+        weight = values.get(name) or ir.Value(name=name)
+        if weight.is_graph_input():
+            graph.inputs.remove(weight)
+        weight.type, weight.shape, weight.const_value = original.type, original.shape, original.const_value
+        graph.initializers[name] = weight
+    expansions = [form for form in forms if isinstance(form, Broadcast)]
+    for form in expansions:
+        expanded = values[str(form.output.name)]
+        expanded.replace_all_uses_with(graph.initializers[str(form.parameter.name)])
+        graph.inputs.remove(expanded)
+    originals, known = values_of(source), values_of(graph)
+    for node in graph:
+        if node.op_type == _PROXY and (twin := originals.get(str(node.outputs[0].name))) is not None:
+            _unproxy(node, twin.producer(), known)
+    _copy_shapes(originals | {str(form.output.name): form.output for form in expansions}, graph)
     graph.opset_imports.clear()
-    graph.opset_imports.update(model.graph.opset_imports)
-    _copy_shapes(model.graph, graph)
-    _drop_target(graph, logits, wrt)
-    common_passes.TopologicalSortPass()(restored)
-    common_passes.RemoveUnusedNodesPass()(restored)
-    return restored
+    graph.opset_imports.update(source.opset_imports)
 
 
-def _copy_shapes(source: ir.Graph, graph: ir.Graph) -> None:
+def _unproxy(node: ir.Node, original: ir.Node | None, known: dict[str, ir.Value]) -> None:
+    if original is None or original.op_type == _PROXY:
+        return
+    node.op_type = original.op_type
+    for value in original.attributes.values():
+        node.attributes.add(value)
+    node.resize_inputs(len(original.inputs))
+    for index, value in enumerate(original.inputs):
+        node.replace_input_with(index, None if value is None else known[str(value.name)])
+
+
+def _copy_shapes(known: dict[str, ir.Value], graph: ir.Graph) -> None:
     """Give every value the shape inferred before; the gradient of a value has that value's shape."""
-    known = {value.name: value for value in _values(source)}
-    for value in _values(graph):
-        origin = known.get(value.name) or known.get(_GRADIENT_NAME.sub("", value.name or ""))
+    for name, value in values_of(graph).items():
+        origin = known.get(name) or known.get(_GRADIENT_NAME.sub("", name))
         if origin is not None:
             value.shape, value.type = origin.shape, origin.type
 
 
-def _drop_target(graph: ir.Graph, logits: str, wrt: Sequence[str]) -> None:
-    values = {value.name: value for value in _values(graph)}
-    missing = [name for name in wrt if f"{name}_grad" not in values]
+def _finished(model: ir.Model, logits: str, outputs: dict[str, ir.Value]) -> Differentiated:
+    graph = model.graph
+    values = values_of(graph)
+    missing = [name for name in outputs if f"{name}_grad" not in values]
     if missing:
         raise ModelError(f"the logits do not depend on {missing[0]!r}: remove that layer, or choose another --logits NAME")
     graph.outputs.clear()
-    graph.outputs.extend([values[logits], *(values[f"{name}_grad"] for name in wrt)])
+    graph.outputs.append(values[logits])
+    graph.outputs.extend(values[f"{name}_grad"] for name in outputs)
+    common_passes.TopologicalSortPass()(model)
+    common_passes.RemoveUnusedNodesPass()(model)
+    return Differentiated(model, values[f"{TARGET}_grad"], tuple(outputs.values()))
+
+
+def values_of(graph: ir.Graph) -> dict[str, ir.Value]:
+    """Return every value of a graph by name."""
+    computed = (value for node in graph for value in node.outputs)
+    return {str(value.name): value for value in (*graph.inputs, *graph.initializers.values(), *computed)}

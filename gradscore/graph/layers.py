@@ -1,122 +1,153 @@
-"""Pass 3: find the layers with weights, and say which graph values carry their gradient.
+"""Pass 3: find the layers with weights, and the form of each parameter's per-sample gradient.
 
-Requires: a normalised graph with inferred shapes. Ensures: every floating-point parameter stands in a layer, or is
-reported as uncovered; nothing is skipped silently.
+Requires: a normalised graph with inferred shapes, cut at the logits. Ensures: every floating-point parameter stands in a
+layer, or is reported as uncovered; nothing is skipped silently.
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from gradscore.errors import ModelError, UnsupportedOpError
-from gradscore.graph.emitter import attribute, extents
-from gradscore.metadata import ALL_LAYERS, HEAD_FEATURES, KernelName, Layer, Parameter, Reduction
+from gradscore.graph.emitter import UNSHARED_KEY, attribute, extents, is_constant, origin_of
+from gradscore.graph.forms import Broadcast, ChannelSum, Convolution, Dense, Embedding, Form, Scope
+from gradscore.metadata import ALL_LAYERS, HEAD_FEATURES, Layer, Parameter
 
-_WEIGHT_ENDING = ".weight"
-_BIAS_KERNELS: dict[str, KernelName] = {"conv": "position_sum", "outer": "direct", "sequence": "sequence_sum"}
+_PARAMETER_ENDINGS = (".weight", ".bias")
 _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+_MASKED = -1e4  # additive attention masks hold values below this; no learned weight does
+
+
+@dataclass(frozen=True)
+class FoundParameter:
+    """One use of a learned tensor by a node, and the form of its gradient there."""
+
+    value: ir.Value
+    node: ir.Node
+    form: Form
 
 
 @dataclass(frozen=True)
 class FoundLayer:
-    """A layer in the graph: its record for the metadata, and the value whose gradient is its δ."""
+    """A layer in the graph: its name, operator and parameters."""
 
-    layer: Layer
-    output: ir.Value
+    name: str
+    op: str
+    parameters: tuple[FoundParameter, ...]
+
+    @property
+    def outputs(self) -> Iterator[ir.Value]:
+        """The values whose gradients the layer's forms need."""
+        return (output for parameter in self.parameters for output in parameter.form.outputs)
+
+    def finished(self, scope: Scope) -> Layer:
+        """Return the layer's record for the metadata, on the differentiated graph."""
+        return Layer(
+            name=self.name,
+            op=self.op,
+            parameters=tuple(_parameter(found.value, found.form.coverage) for found in self.parameters),
+            reductions=tuple(found.form.reduction(scope) for found in self.parameters),
+        )
 
 
 class LayerRule(ABC):
-    """How one operator's weight gradient follows from its input a and its output's gradient δ."""
+    """Which inputs of one operator are learned, and the form of their gradients."""
 
     op_type: str
 
     @abstractmethod
-    def weight(self, node: ir.Node) -> ir.Value | None:
-        """Return the kernel that this rule covers at a node; None where the node has no weights."""
-
-    @abstractmethod
-    def find(self, node: ir.Node, weight: ir.Value) -> FoundLayer:
-        """Describe the layer; called only where `weight` found one."""
+    def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
+        """Yield each learned input with its form."""
 
 
 class ConvRule(LayerRule):
-    """G[m, c, k] = Σ_t δ[m, t] · a[c, receptive field of t at k], per group."""
+    """Kernel and bias of a convolution."""
 
     op_type = "Conv"
 
-    def weight(self, node: ir.Node) -> ir.Value | None:
-        return _learned(node.inputs[1])
-
-    def find(self, node: ir.Node, weight: ir.Value) -> FoundLayer:
-        kernel = attribute(node, "kernel_shape", [])
-        rank = len(kernel)
-        geometry = {
-            "kernel": kernel,
-            "strides": attribute(node, "strides", [1] * rank),
-            "dilations": attribute(node, "dilations", [1] * rank),
-            "pads": attribute(node, "pads", [0] * (2 * rank)),
-            "groups": attribute(node, "group", 1),
-        }
-        bias = _learned(node.inputs[2]) if len(node.inputs) > 2 else None
-        reduction = Reduction("conv", _gradient(node.outputs[0]), _name(node.inputs[0]), geometry)
-        return _found(node, node.outputs[0], weight, bias, reduction, "tile kernel")
+    def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
+        yield from _kernel(node, transposed=False)
 
 
-class GemmRule(LayerRule):
-    """G = δ aᵀ: one position, closed form."""
+class ConvTransposeRule(LayerRule):
+    """Kernel and bias of a transposed convolution: input and δ swap roles."""
 
-    op_type = "Gemm"
+    op_type = "ConvTranspose"
 
-    def weight(self, node: ir.Node) -> ir.Value | None:
-        return _learned(node.inputs[1])
-
-    def find(self, node: ir.Node, weight: ir.Value) -> FoundLayer:
-        if attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1:
-            raise UnsupportedOpError(
-                f"node {node.name!r} (Gemm) has transA, alpha or beta set: export the layer as a plain Linear"
-            )
-        bias = _learned(node.inputs[2]) if len(node.inputs) > 2 else None
-        reduction = Reduction("outer", _gradient(node.outputs[0]), _name(node.inputs[0]))
-        return _found(node, node.outputs[0], weight, bias, reduction, "closed form")
+    def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
+        yield from _kernel(node, transposed=True)
 
 
 class MatMulRule(LayerRule):
-    """G = δ aᵀ for [B, n] inputs, Σ_t δ_t a_tᵀ for [B, T, n]; a bias added right after belongs to the layer."""
+    """A dense layer over any leading dimensions; a bias added right after is found by the Add."""
 
     op_type = "MatMul"
 
-    def weight(self, node: ir.Node) -> ir.Value | None:
-        right = _learned(node.inputs[1])
-        if right is None and _learned(node.inputs[0]) is not None:
-            raise UnsupportedOpError(f"node {node.name!r} (MatMul) has its weight on the left: export the layer as a Linear")
-        return right
-
-    def find(self, node: ir.Node, weight: ir.Value) -> FoundLayer:
-        shape = extents(node.inputs[0])
-        if shape is None or len(shape) not in (2, 3) or len(extents(weight) or ()) != 2:
-            raise UnsupportedOpError(f"node {node.name!r} (MatMul) multiplies {shape}: only [B, n] and [B, T, n] are covered")
-        output, bias = self._with_bias(node)
-        kernel: KernelName = "outer" if len(shape) == 2 else "sequence"
-        reduction = Reduction(kernel, _gradient(output), _name(node.inputs[0]))
-        return _found(node, output, weight, bias, reduction, "closed form" if kernel == "outer" else "tile kernel")
+    def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
+        left, right = _inputs(node, 2)
+        if _learned(right):
+            yield right, self._dense(node, left, right)
+        elif _learned(left):
+            raise UnsupportedOpError(f"node {node.name!r} (MatMul) kept its weight on the left: please report this model")
 
     @staticmethod
-    def _with_bias(node: ir.Node) -> tuple[ir.Value, ir.Value | None]:
-        output = node.outputs[0]
-        uses = list(output.uses())
-        if len(uses) != 1 or uses[0].node.op_type != "Add" or output.is_graph_output():
-            return output, None
-        add = uses[0].node
-        bias = _learned(add.inputs[1 - uses[0].idx])
-        if bias is None or extents(bias) != (extents(output) or (None,))[-1:]:
-            return output, None
-        return add.outputs[0], bias
+    def _dense(node: ir.Node, data: ir.Value, weight: ir.Value) -> Form:
+        if len(extents(data) or ()) < 2 or len(extents(weight) or ()) != 2:
+            raise UnsupportedOpError(
+                f"node {node.name!r} (MatMul) multiplies {data.shape} by a weight {weight.shape}: only weights of two dimensions are covered"
+            )
+        return Dense(((data, node.outputs[0]),))
 
 
-RULES: dict[str, LayerRule] = {rule.op_type: rule for rule in (ConvRule(), GemmRule(), MatMulRule())}
+class GatherRule(LayerRule):
+    """An embedding: rows of a table by token id."""
+
+    op_type = "Gather"
+
+    def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
+        table, ids = _inputs(node, 2)
+        if _learned(table):
+            shape = extents(table) or ()
+            if attribute(node, "axis", 0) != 0 or len(shape) != 2:
+                raise UnsupportedOpError(f"node {node.name!r} (Gather) takes weights {list(shape)} along another axis than rows")
+            yield table, Embedding(ids, node.outputs[0], int(shape[0] or 0))
+
+
+class BroadcastRule(LayerRule):
+    """A learned constant that meets data element by element: biases, norm scales, layer scale, position embeddings."""
+
+    def __init__(self, op_type: str) -> None:
+        self.op_type = op_type
+
+    def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
+        output, inputs = node.outputs[0], _inputs(node, 2)
+        for index, value in enumerate(inputs):
+            if not _learned(value) or not _depends_on_weights(inputs[1 - index]):
+                continue
+            shape = extents(value) or ()
+            if self.op_type == "Add" and len(shape) == 1 and _last(output) == shape[0]:
+                yield value, ChannelSum((output,), channels_last=True)
+            else:
+                expanded = ir.Value(name=f"{value.name}/expanded", type=value.type, shape=output.shape)
+                yield value, Broadcast(value, node, index, expanded)
+
+
+RULES: dict[str, LayerRule] = {
+    rule.op_type: rule
+    for rule in (
+        BroadcastRule("Add"),
+        BroadcastRule("Div"),
+        BroadcastRule("Mul"),
+        BroadcastRule("Sub"),
+        ConvRule(),
+        ConvTransposeRule(),
+        GatherRule(),
+        MatMulRule(),
+    )
+}
 
 
 def find_layers(graph: ir.Graph, *, allow_uncovered: bool = False) -> tuple[tuple[FoundLayer, ...], tuple[Parameter, ...]]:
@@ -127,69 +158,170 @@ def find_layers(graph: ir.Graph, *, allow_uncovered: bool = False) -> tuple[tupl
     ModelError
         The model has no weights.
     UnsupportedOpError
-        A parameter is not covered, or shared, and `allow_uncovered` is False.
+        A parameter is not covered and `allow_uncovered` is False.
     """
-    found = []
-    for node in graph:
-        rule = RULES.get(node.op_type)
-        if rule is not None and (weight := rule.weight(node)) is not None:
-            found.append(rule.find(node, weight))
-    if not found:
-        raise ModelError("the model has no layer with weights, so its gradient says nothing: is this a trained classifier?")
-    covered = Counter(parameter.name for layer in found for parameter in layer.layer.parameters)
-    uncovered = tuple(_uncovered(graph, covered))
+    found = [
+        FoundParameter(value, node, form)
+        for node in graph
+        if (rule := RULES.get(node.op_type)) is not None
+        for value, form in rule.find(node)
+    ]
+    uncovered = tuple(_uncovered(graph, found))
     if uncovered and not allow_uncovered:
         raise UnsupportedOpError(_uncovered_message(graph, uncovered))
-    return _with_unique_names(found), uncovered
+    refused = {parameter.name for parameter in uncovered}
+    covered = [parameter for parameter in _joined(found) if origin_of(parameter.value) not in refused]
+    if not covered:
+        raise ModelError("the model has no layer with weights, so its gradient says nothing: is this a trained classifier?")
+    return _grouped(covered), uncovered
 
 
-def _found(
-    node: ir.Node, output: ir.Value, weight: ir.Value, bias: ir.Value | None, reduction: Reduction, coverage: str
-) -> FoundLayer:
-    parameters, reductions = [_parameter(weight, coverage)], [reduction]
-    if bias is not None:
-        parameters.append(_parameter(bias, "direct"))
-        reductions.append(replace(reduction, kernel=_BIAS_KERNELS[reduction.kernel], activation=None, geometry=None))
-    layer = Layer(_layer_name(node, weight), node.op_type, tuple(parameters), tuple(reductions))
-    return FoundLayer(layer, output)
+def _kernel(node: ir.Node, *, transposed: bool) -> Iterator[tuple[ir.Value, Form]]:
+    data, weight, *bias = [value for value in node.inputs if value is not None]
+    output, rank = node.outputs[0], len(attribute(node, "kernel_shape", []))
+    if _learned(weight):
+        geometry = {
+            "kernel": attribute(node, "kernel_shape", []),
+            "strides": attribute(node, "strides", [1] * rank),
+            "dilations": attribute(node, "dilations", [1] * rank),
+            "pads": attribute(node, "pads", [0] * (2 * rank)),
+            "groups": attribute(node, "group", 1),
+        }
+        yield weight, Convolution(data, output, geometry, transposed)
+    if bias and _learned(bias[0]):
+        yield bias[0], ChannelSum((output,), channels_last=False)
 
 
-def _learned(value: ir.Value | None) -> ir.Value | None:
-    """Return the value if it is a floating-point initializer."""
-    if value is None or not value.is_initializer() or value.dtype is None or not value.dtype.is_floating_point():
-        return None
-    return value
+def _joined(found: list[FoundParameter]) -> list[FoundParameter]:
+    """Make one of a parameter's several uses, where their gradients add up position by position."""
+    by_name: dict[str, list[FoundParameter]] = {}
+    for parameter in found:
+        by_name.setdefault(str(parameter.value.name), []).append(parameter)
+    return [_one(uses) for uses in by_name.values()]
 
 
-def _parameter(value: ir.Value, coverage: str) -> Parameter:
-    return Parameter(_name(value), tuple(extent or 0 for extent in extents(value) or ()), coverage)
+def _one(uses: list[FoundParameter]) -> FoundParameter:
+    first = uses[0]
+    if len(uses) == 1:
+        return first
+    forms = [use.form for use in uses]
+    if all(isinstance(form, Dense) for form in forms):
+        return FoundParameter(first.value, first.node, Dense(tuple(use for form in forms for use in form.uses)))  # type: ignore[attr-defined]  # all Dense
+    outputs = tuple(output for form in forms for output in form.outputs)
+    return FoundParameter(first.value, first.node, ChannelSum(outputs, channels_last=True))
 
 
-def _uncovered(graph: ir.Graph, covered: Counter[str]) -> Iterable[Parameter]:
+def _can_join(uses: list[FoundParameter]) -> bool:
+    forms = [use.form for use in uses]
+    return (
+        len(forms) == 1
+        or all(isinstance(form, Dense) for form in forms)
+        or all(isinstance(form, ChannelSum) and form.channels_last for form in forms)
+    )
+
+
+def _uncovered(graph: ir.Graph, found: list[FoundParameter]) -> Iterable[Parameter]:
+    by_name: dict[str, list[FoundParameter]] = {}
+    for parameter in found:
+        by_name.setdefault(str(parameter.value.name), []).append(parameter)
     for name, value in graph.initializers.items():
-        uses = len(list(value.uses()))
-        parameter = _parameter(value, "uncovered")
-        is_constant = _learned(value) is None or parameter.count == 1 or not uses
-        if not is_constant and covered[name] != uses:
-            yield parameter
+        uses = [use for use in value.uses() if _matters(use.node, use.idx)]
+        own = by_name.get(name, [])
+        if uses and _learned(value) and (len(own) != len(uses) or not _can_join(own)):
+            yield _parameter(value, "uncovered")
+
+
+def _matters(user: ir.Node, index: int) -> bool:
+    """Tell whether a use can carry gradient; a constant that only meets the input before the first weight is preprocessing."""
+    if user.op_type in _ELEMENTWISE:
+        others = [value for position, value in enumerate(user.inputs) if position != index and value is not None]
+        return any(_depends_on_weights(value) for value in others)
+    return user.op_type not in _SHAPE_READERS
+
+
+_ELEMENTWISE = ("Add", "Div", "Mul", "Sub")
+_SHAPE_READERS = ("Shape", "Size", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual")
+
+
+def _depends_on_weights(value: ir.Value) -> bool:
+    """Tell whether a value was computed with some weight: only then is a constant beside it a layer of the network."""
+    seen, waiting = set(), [value]
+    while waiting:
+        node = waiting.pop().producer()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        inputs = [item for item in node.inputs if item is not None]
+        if node.op_type in _WEIGHTED and any(_learned(item) for item in inputs):
+            return True
+        waiting.extend(inputs)
+    return False
+
+
+_WEIGHTED = ("Conv", "ConvTranspose", "Gather", "MatMul")
 
 
 def _uncovered_message(graph: ir.Graph, uncovered: tuple[Parameter, ...]) -> str:
     first = uncovered[0]
-    users = sorted({f"{use.node.name!r} ({use.node.op_type})" for use in graph.initializers[first.name].uses()})
+    values = [value for value in graph.initializers.values() if origin_of(value) == first.name]
+    users = sorted({f"{use.node.name!r} ({use.node.op_type})" for value in values for use in value.uses()})
     more = f" and {len(uncovered) - 1} more" if len(uncovered) > 1 else ""
     shared = "is shared by" if len(users) > 1 else "is used by"
     return (
-        f"parameter {first.name!r} {list(first.shape)}{more} has no rule: it {shared} {', '.join(users)}; "
+        f"parameter {first.name!r} {list(first.shape)}{more} has no rule: it {shared} {', '.join(users[:4])}; "
         "pass --allow-uncovered to leave it out of the statistics"
     )
 
 
-def _layer_name(node: ir.Node, weight: ir.Value) -> str:
-    name = _name(weight)
-    if name.endswith(_WEIGHT_ENDING):
-        return name.removesuffix(_WEIGHT_ENDING)
-    return _module_name(node) or node.name or node.op_type.lower()
+def _learned(value: ir.Value) -> bool:
+    """Tell whether a value is a floating-point initializer that training can have set."""
+    if not value.is_initializer() or value.dtype is None or not value.dtype.is_floating_point() or is_constant(value):
+        return False
+    tensor = value.const_value
+    if tensor is None or tensor.size == 0:
+        return False
+    return tensor.size > 1 and not (tensor.size <= _LARGEST_MASK and float(np.min(tensor.numpy())) < _MASKED)
+
+
+_LARGEST_MASK = 1 << 24
+
+
+def _inputs(node: ir.Node, count: int) -> tuple[ir.Value, ...]:
+    values = node.inputs[:count]
+    if len(values) < count or any(value is None for value in values):
+        raise ModelError(f"node {node.name!r} ({node.op_type}) lacks an input")
+    return tuple(value for value in values if value is not None)
+
+
+def _last(value: ir.Value) -> int | None:
+    shape = extents(value)
+    return shape[-1] if shape else None
+
+
+def _parameter(value: ir.Value, coverage: str) -> Parameter:
+    return Parameter(origin_of(value), tuple(int(extent or 0) for extent in extents(value) or ()), coverage)
+
+
+def _grouped(found: list[FoundParameter]) -> tuple[FoundLayer, ...]:
+    """Join the parameters of one module, in graph order, under the module's name."""
+    layers: dict[str, list[FoundParameter]] = {}
+    for parameter in found:
+        layers.setdefault(_layer_name(parameter), []).append(parameter)
+    reserved = {ALL_LAYERS, *HEAD_FEATURES}
+    return tuple(
+        FoundLayer(f"{name}_layer" if name in reserved else name, parameters[0].node.op_type, tuple(parameters))
+        for name, parameters in layers.items()
+    )
+
+
+def _layer_name(parameter: FoundParameter) -> str:
+    """Name after the parameter, less its ending; else after the module that torch's exporter noted; else after the node."""
+    name = origin_of(parameter.value)
+    if UNSHARED_KEY not in parameter.value.metadata_props:
+        for ending in _PARAMETER_ENDINGS:
+            if name.endswith(ending):
+                return name.removesuffix(ending)
+    return _module_name(parameter.node) or parameter.node.name or name
 
 
 def _module_name(node: ir.Node) -> str | None:
@@ -197,26 +329,3 @@ def _module_name(node: ir.Node) -> str | None:
     scopes = node.metadata_props.get(_SCOPES_KEY, "").strip("[]").split(", ")
     names = [scope.strip("'\"") for scope in scopes]
     return names[-2] if len(names) > 1 and names[-2] else None
-
-
-def _with_unique_names(found: list[FoundLayer]) -> tuple[FoundLayer, ...]:
-    taken = {ALL_LAYERS, *HEAD_FEATURES}
-    unique = []
-    for layer in found:
-        name, number = layer.layer.name, 1
-        while name in taken:
-            number += 1
-            name = f"{layer.layer.name}_{number}"
-        taken.add(name)
-        unique.append(replace(layer, layer=replace(layer.layer, name=name)))
-    return tuple(unique)
-
-
-def _name(value: ir.Value | None) -> str:
-    if value is None or value.name is None:
-        raise ModelError("the graph has an unnamed value where a layer's input or weight should be")
-    return value.name
-
-
-def _gradient(value: ir.Value) -> str:
-    return f"{_name(value)}_grad"

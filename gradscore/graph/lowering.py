@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from gradscore.errors import UnsupportedOpError
-from gradscore.graph.emitter import Emitter, attribute, extents
+from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents, replace_node
 from gradscore.graph.normalize import OPSET
 
 
@@ -171,7 +171,7 @@ class AveragePoolGradRule(LoweringRule):
             for axis in range(rank)
         ]
         divisor = counts[0] if rank == 1 else _outer_product(counts)
-        dtype = _dtype(gradient)
+        dtype = dtype_of(gradient)
         share = emit("Div", gradient, emit.constant(divisor[None, None], dtype))
         ends = [
             (int(outer[2 + axis] or 0) - 1) * strides[axis] + kernel[axis] - pads[axis] - sizes[axis] for axis in range(rank)
@@ -261,9 +261,9 @@ def lower(model: ir.Model) -> None:
     graph = model.graph
     for node in list(graph):
         if (rule := RULES.get(node.op_type)) is not None:
-            _replace(node, rule.lower(node, Emitter(graph, node.op_type, node)))
+            replace_node(node, rule.lower(node, Emitter(graph, node.op_type, node)))
         elif node.op_type in ("Sum", "Identity") and len(node.inputs) == 1 and node.inputs[0] is not None:
-            _replace(node, node.inputs[0])
+            replace_node(node, node.inputs[0])
         elif not is_standard(node):
             raise UnsupportedOpError(
                 f"node {node.name!r} ({node.domain or 'ai.onnx'}.{node.op_type}) has no lowering to standard ONNX; "
@@ -276,28 +276,14 @@ def is_standard(node: ir.Node) -> bool:
     return node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, OPSET, "")
 
 
-def _replace(node: ir.Node, value: ir.Value) -> None:
-    output = node.outputs[0]
-    value.type = value.type or output.type
-    value.shape = value.shape if value.shape is not None else output.shape
-    output.replace_all_uses_with(value, replace_graph_outputs=True)
-    if node.graph is not None:
-        node.graph.remove(node, safe=True)
-
-
 def _activated(value: ir.Value | None, op_type: str) -> ir.Value | None:
     """Return the activation's output where `value` is its input, so that only one of the two need be kept."""
     uses = [] if value is None else [use.node for use in value.uses() if use.node.op_type == op_type]
     return uses[0].outputs[0] if uses else value
 
 
-def _dtype(value: ir.Value | None) -> np.dtype:
-    known = value.dtype if value is not None else None
-    return (known or ir.DataType.FLOAT).numpy()
-
-
 def _scalar(emit: Emitter, number: float, like: ir.Value | None) -> ir.Value:
-    return emit.constant(number, _dtype(like))
+    return emit.constant(number, dtype_of(like))
 
 
 def _overlaps(pool: ir.Node) -> bool:

@@ -3,5 +3,6 @@
 from gradscore.verdict.heads import EXPORTERS
 from gradscore.verdict.methods import METHODS
 from gradscore.verdict.model import Verdict
+from gradscore.verdict.thresholds import THRESHOLDS
 
-__all__ = ["EXPORTERS", "METHODS", "Verdict"]
+__all__ = ["EXPORTERS", "METHODS", "THRESHOLDS", "Verdict"]

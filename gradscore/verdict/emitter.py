@@ -22,7 +22,7 @@ class Emitter:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
-    def __call__(self, operator: str, *inputs: str | npt.ArrayLike, **attributes: Any) -> str:  # noqa: ANN401 - as in onnx
+    def __call__(self, operator: str, *inputs: str | npt.ArrayLike, **attributes: Any) -> str:
         """Append a node of one output; arrays among the inputs become constants."""
         if operator not in OPERATORS:
             raise ValueError(f"{operator} is not among the operators that a verdict may use")

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.errors import InputError
-from gradscore.evaluation import Ranking
+from gradscore.ranking import Ranking
 from gradscore.verdict.heads import Estimator, exporter_of
 from gradscore.verdict.methods import METHODS, Given, Method
-from gradscore.verdict.thresholds import balanced
+from gradscore.verdict.thresholds import Rule, balanced_gain, describe
 from gradscore.verdict.transforms import SignedLog
 
 FloatArray = npt.NDArray[np.float64]
@@ -23,7 +23,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 FEWEST_PER_CLASS = 5
 FEWEST_PER_CLASS_AND_FOLD = 2
-MOST_TUNING_ROWS = 20_000
+MOST_TUNING_ROWS = 10_000  # a minute for the slowest penalties of 200 features
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def fit(
     folds: int,
     ensemble: int,
     seed: int,
+    rule: Rule,
 ) -> Fitted:
     """Fit a meta-classifier; parameters and errors are those of `Verdict.fit`."""
     finite = np.isfinite(features).all(axis=1)
@@ -67,6 +68,11 @@ def fit(
     _require_both_classes(right, int((~finite).sum()))
     if ensemble < 1 or folds < 0 or folds == 1:
         raise InputError(f"ensemble must be 1 or more, folds 0 or from 2 up; got {ensemble} and {folds}")
+    if rule.needs_unseen_rows:
+        raise InputError(
+            f"a threshold by {describe(rule)['rule']} needs rows that the verdict was not fitted on: fit first, then "
+            "call Verdict.decide_by with such rows (--calibration)"
+        )
     seeds = tuple(range(seed, seed + ensemble))
     recipe = Recipe(_method_of(method), _columns_of(feature_names, select), _possible_folds(right, folds), seeds)
     recipe.method.require(len(right), len(recipe.columns))
@@ -78,7 +84,7 @@ def fit(
     if folds and not recipe.folds:
         notes.append(f"too few rows of one class for {folds} folds: default penalty, threshold from training rows")
     ranked, p = (right, _mean_probability(members, transform(rows))) if held_out is None else held_out
-    threshold, gain = balanced(Ranking.of(p, ranked))
+    ranking = Ranking.of(p, ranked)
     summary = {
         "rows": len(right),
         "correct": int(right.sum()),
@@ -90,15 +96,15 @@ def fit(
         "penalty": penalty,
         "estimator": type(members[0]).__name__,
         "hyper_parameters": _plain(members[0].get_params()),
-        "threshold_rule": "balanced",
+        "threshold_rule": describe(rule),
         "threshold_rows": "training" if held_out is None else "held out by cross-validation",
-        "threshold_balanced_accuracy": gain,
+        "threshold_balanced_accuracy": balanced_gain(ranking),
         "used_features": [feature_names[column] for column in transform.columns],
         "coefficients": _coefficients(members, [feature_names[column] for column in transform.columns]),
         "notes": notes,
         "versions": {name: importlib.metadata.version(name) for name in ("gradscore", "numpy", "onnx", "scikit-learn")},
     }
-    return Fitted(transform, members, threshold, summary)
+    return Fitted(transform, members, rule.threshold(ranking), summary)
 
 
 def _method_of(method: str | Estimator) -> Method:

@@ -13,13 +13,16 @@ import pyarrow as pa
 
 from gradscore.errors import InputError
 from gradscore.features import ScoreTable, require_same_features, require_same_model
+from gradscore.ranking import Ranking
 from gradscore.session import open_session
 from gradscore.verdict import fitting, saving
 from gradscore.verdict.emitter import INPUT, OUTPUT, Emitter
 from gradscore.verdict.heads import Estimator, emit_mean
+from gradscore.verdict.thresholds import Balanced, Rule, describe
 
 FloatArray = npt.NDArray[np.float64]
 
+BALANCED = Balanced()
 ROWS_PER_RUN = 4096  # bounds the memory of tree ensembles, some 6 kB a row
 
 
@@ -57,11 +60,12 @@ class Verdict:
         folds: int = 5,
         ensemble: int = 1,
         seed: int = 0,
+        rule: Rule = BALANCED,
     ) -> "Verdict":
         """Fit a meta-classifier to features whose predictions are known to be right or wrong.
 
-        P(correct) is a probability under the training rows' mix of correct and incorrect ones. The threshold gives
-        both classes the same weight (equation 7 of the paper), on rows held out by cross-validation.
+        P(correct) is a probability under the training rows' mix of correct and incorrect ones. The threshold is set
+        on rows held out by cross-validation.
 
         Parameters
         ----------
@@ -75,6 +79,7 @@ class Verdict:
         folds : cross-validation for penalty and threshold; 0 for the default penalty and a threshold on training rows
         ensemble : classifiers with consecutive seeds to average, for `nn` and `boosting`
         seed : the same seed and rows give the same verdict
+        rule : from `THRESHOLDS`, how the threshold is chosen; by default both classes weigh the same (equation 7)
 
         Raises
         ------
@@ -93,6 +98,7 @@ class Verdict:
             folds=folds,
             ensemble=ensemble,
             seed=seed,
+            rule=rule,
         )
         metadata = {
             "feature_names": list(names),
@@ -102,6 +108,33 @@ class Verdict:
             "summary": fitted.summary,
         }
         return cls._of(saving.assemble(_graph(fitted, len(names)), metadata), metadata)
+
+    def decide_by(self, rule: Rule, features: npt.ArrayLike, correct: npt.ArrayLike) -> "Verdict":
+        """Return this verdict with another threshold, chosen by a rule on further rows whose outcome is known.
+
+        Rows whose features are not finite are left out. The conformal rules keep their promise only on rows that were
+        not used in the fit.
+
+        Raises
+        ------
+        InputError
+            Where shapes do not fit, a class is missing, or the rule's target is out of reach.
+        """
+        p = self.apply(_checked_features(features, len(self.feature_names)))
+        right, known = _checked_correct(correct, len(p)), ~np.isnan(p)
+        if right[known].all() or not right[known].any():
+            raise InputError(
+                f"a threshold needs correct and incorrect rows; of {len(p)} rows {right[known].sum()} are correct"
+            )
+        decided = {"threshold_rule": describe(rule), "threshold_rows": f"{int(known.sum())} further rows"}
+        metadata = {
+            "feature_names": list(self.feature_names),
+            "model_fingerprint": self.model_fingerprint,
+            "method": self.method,
+            "threshold": rule.threshold(Ranking.of(p[known], right[known])),
+            "summary": {**self.summary, **decided},
+        }
+        return self._of(saving.assemble(self.proto.graph, metadata), metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> "Verdict":
@@ -163,7 +196,7 @@ class Verdict:
         return errors
 
     @cached_property
-    def _session(self) -> Any:  # noqa: ANN401 - onnxruntime has no type stubs
+    def _session(self) -> Any:
         return open_session(self.proto.SerializeToString(), threads=1)  # microseconds of work; sums keep their order
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.errors import InputError
-from gradscore.evaluation import Ranking
+from gradscore.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Cost(Rule):
 
 
 class ConformalRisk(_Target):
-    """Bound the chance that a row is incorrect and accepted: conformal risk control, Angelopoulos et al. 2022, eq. 4."""
+    """Bound the chance that a row is incorrect and accepted: conformal risk control (Angelopoulos et al. 2022)."""
 
     needs_unseen_rows = True
 
@@ -171,4 +171,4 @@ def _between(ranking: Ranking, index: int) -> float:
 
 
 def _name(rule: Rule) -> str:
-    return next(name for name, kind in THRESHOLDS.items() if type(rule) is kind)
+    return next((name for name, kind in THRESHOLDS.items() if type(rule) is kind), type(rule).__name__)

@@ -55,7 +55,9 @@ def merge(accumulators: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     if not parts:
         raise KernelError("nothing to merge: pass at least one array of accumulators [B, 8]")
     if len({len(part) for part in parts}) > 1:
-        raise KernelError(f"accumulators of {[len(part) for part in parts]} samples do not merge: pass parts of one batch")
+        raise KernelError(
+            f"accumulators of {[len(part) for part in parts]} samples do not merge: pass parts of one batch"
+        )
     if len(parts) == 1:
         return parts[0].copy()
     n, abs_sum, mean, m2, m3, m4, low, high = np.stack(parts).transpose(2, 0, 1)

@@ -13,16 +13,6 @@ from gradscore_kernels._geometry import ConvGeometry
 Accumulators = NDArray[np.float64]
 Array = NDArray[Any]
 
-NOTES = """
-Common to all kernels
----------------------
-Arrays are float32 or float64, converted to C order where they are not; mixed types are computed in float64. The back
-ends sum over positions in the arrays' own type (as a matrix product does; native and numba in short blocks) and reduce
-in float64. `backend` is "auto" (native, else numba), or one of `available_backends()`; `threads` shares samples among
-that many threads (None: all processors) and never changes a bit of the result. A sample whose gradient holds NaN or
-Inf gets a row that is NaN but for n; no other row is touched. Wrong shapes, types or back ends raise `KernelError`.
-"""
-
 
 @kernel(a="B n", delta="B m")
 def outer_moments(a: Array, delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
@@ -119,7 +109,9 @@ def embedding_moments(
         Number of rows of the table.
     """
     if isinstance(vocabulary, bool) or not isinstance(vocabulary, int | np.integer) or vocabulary < 1:
-        raise KernelError(f"embedding_moments: vocabulary is {vocabulary!r}: pass the table's number of rows, 1 or more")
+        raise KernelError(
+            f"embedding_moments: vocabulary is {vocabulary!r}: pass the table's number of rows, 1 or more"
+        )
     outside = (ids < -vocabulary) | (ids >= vocabulary)
     if outside.any():
         sample, position = np.argwhere(outside)[0]
@@ -138,9 +130,13 @@ def _check_geometry(a: Array, delta: Array, geometry: ConvGeometry) -> None:
     rank, found = len(geometry.kernel), {"a": a, "delta": delta}
     for key, array in found.items():
         if array.ndim != rank + 2:
-            raise KernelError(f"conv_moments: {key!r} has shape {list(array.shape)}: a kernel {geometry.kernel} needs {rank + 2} axes")
+            raise KernelError(
+                f"conv_moments: {key!r} has shape {list(array.shape)}: a kernel {geometry.kernel} needs {rank + 2} axes"
+            )
         if array.shape[1] % geometry.groups:
-            raise KernelError(f"conv_moments: {array.shape[1]} channels of {key!r} do not divide into {geometry.groups} groups")
+            raise KernelError(
+                f"conv_moments: {array.shape[1]} channels of {key!r} do not divide into {geometry.groups} groups"
+            )
     expected = geometry.output(a.shape[2:])
     if delta.shape[2:] != expected:
         raise KernelError(

@@ -76,7 +76,7 @@ def simd_level() -> str | None:
     KernelError
         The variable names a level that is not there.
     """
-    return cast(str, _native().simd_level()) if "native" in available_backends() else None
+    return cast("str", _native().simd_level()) if "native" in available_backends() else None
 
 
 def load(name: str) -> Backend:
@@ -86,7 +86,9 @@ def load(name: str) -> Backend:
     if name not in REQUIRES:
         raise KernelError(f"no back end is called {name!r}: choose auto, {', '.join(REQUIRES)}")
     if name not in available_backends():
-        raise KernelError(f"back end {name!r} is not installed here: {REMEDIES[name]}, or use {', '.join(available_backends())}")
+        raise KernelError(
+            f"back end {name!r} is not installed here: {REMEDIES[name]}, or use {', '.join(available_backends())}"
+        )
     return LOADERS[name]()
 
 
@@ -100,19 +102,21 @@ def workers(threads: int | None) -> int:
 
 
 @cache
-def _native() -> Any:  # noqa: ANN401 - a compiled module without stubs
+def _native() -> Any:
     """Import the compiled module and force the level that the environment asks for."""
     module = import_module(REQUIRES["native"])
     wanted = os.environ.get(SIMD_VARIABLE)
     if wanted:
         if wanted not in module.simd_levels():
-            raise KernelError(f"{SIMD_VARIABLE}={wanted} is not possible here: choose {', '.join(module.simd_levels())}, or unset it")
+            raise KernelError(
+                f"{SIMD_VARIABLE}={wanted} is not possible here: choose {', '.join(module.simd_levels())}, or unset it"
+            )
         module.force_simd_level(wanted)
     return module
 
 
 def _python(name: str) -> Backend:
-    return cast(Backend, import_module(f"gradscore_kernels._{name}"))
+    return cast("Backend", import_module(f"gradscore_kernels._{name}"))
 
 
 LOADERS: dict[str, Callable[[], Backend]] = {

@@ -52,7 +52,9 @@ def _array(kernel_name: str, key: str, value: object) -> NDArray[Any]:
     allowed = INTEGERS if key == "ids" else FLOATS
     if array.dtype not in allowed:
         names = " or ".join(dtype.name for dtype in allowed)
-        raise KernelError(f"{kernel_name}: {key!r} is {array.dtype}, not {names}: convert it with .astype({allowed[0].name!r})")
+        raise KernelError(
+            f"{kernel_name}: {key!r} is {array.dtype}, not {names}: convert it with .astype({allowed[0].name!r})"
+        )
     return array
 
 
@@ -71,16 +73,16 @@ def _check_shapes(kernel_name: str, axes: dict[str, list[str]], arrays: dict[str
                     + ", ".join(f"{k} {list(array.shape)}, expected {_text(axes[k])}" for k, array in arrays.items())
                 )
         if 0 in shape[1:]:
-            raise KernelError(f"{kernel_name}: {key!r} of shape {list(shape)} is empty: a gradient without elements has no statistics")
+            raise KernelError(
+                f"{kernel_name}: {key!r} of shape {list(shape)} is empty: a gradient without elements has no statistics"
+            )
 
 
 def _one_type(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Make every array contiguous and all floating ones of the widest type among them."""
     floats = [array.dtype for key, array in arrays.items() if key != "ids"]
     wide = np.dtype(np.float64) if np.dtype(np.float64) in floats else np.dtype(np.float32)
-    return {
-        key: np.ascontiguousarray(array, dtype=np.int64 if key == "ids" else wide) for key, array in arrays.items()
-    }
+    return {key: np.ascontiguousarray(array, dtype=np.int64 if key == "ids" else wide) for key, array in arrays.items()}
 
 
 def _text(names: list[str]) -> str:

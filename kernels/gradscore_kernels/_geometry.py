@@ -41,7 +41,12 @@ class ConvGeometry:
         rank = len(self.kernel)
         if rank not in {1, 2, 3}:
             raise KernelError(f"kernel {self.kernel} has {rank} axes: convolutions of 1, 2 or 3 dimensions are covered")
-        for name, length, default in (("kernel", rank, 1), ("strides", rank, 1), ("dilations", rank, 1), ("pads", 2 * rank, 0)):
+        for name, length, default in (
+            ("kernel", rank, 1),
+            ("strides", rank, 1),
+            ("dilations", rank, 1),
+            ("pads", 2 * rank, 0),
+        ):
             value = tuple(int(v) for v in getattr(self, name)) or (default,) * length
             object.__setattr__(self, name, value)
             if len(value) != length:

@@ -4,45 +4,27 @@ Only sums may be reordered (`reassoc`), which lets LLVM keep them in vectors; no
 `parallel=True`: samples are shared among threads by the caller, so a row's bits never depend on it.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from gradscore_kernels._numba_tiles import RUN, STRIP, axpy_tiles, compiled, dot_tiles
+
 Array = NDArray[Any]
-F = TypeVar("F", bound=Callable[..., Any])
 
 BLOCK = 4096  # numbers summed about one shift
-STRIP = 8  # weights whose inputs are gathered side by side; a multiple of the 4 × 4 tile
-RUN = 1024  # positions summed in the arrays' own type; a multiple of every vector's length
-LANES = 16
+SIGNS = np.int64(63)
+FLIP = np.int64(0x7FFF_FFFF_FFFF_FFFF)  # all bits but the sign
 
-
-def compiled(function: F) -> F:
-    """Compile on first call, keep the machine code on disk, run without the interpreter's lock."""
-    decorate = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
-    return cast(F, decorate(function))
+# A sample's numbers on their way to its accumulator: float64 [BLOCK] that fills up, and a float64 [8] to merge from.
+Buffers = tuple[Array, Array]
 
 
 @compiled
-def fold(values: Array, low: Array, high: Array) -> tuple[float, float]:
-    """Return minimum and maximum of at most `BLOCK` numbers, halving by halving: vectors without reordering NaN."""
-    count = len(values)
-    half = (count + 1) // 2
-    for i in range(count - half):
-        x, y = values[i], values[i + half]
-        low[i] = x if x < y else y
-        high[i] = x if x > y else y
-    if count % 2:
-        low[half - 1] = high[half - 1] = values[half - 1]
-    while half > 1:
-        count, half = half, (half + 1) // 2
-        for i in range(count - half):
-            low[i] = low[i] if low[i] < low[i + half] else low[i + half]
-            high[i] = high[i] if high[i] > high[i + half] else high[i + half]
-    return low[0], high[0]
+def buffers() -> Buffers:
+    """Allocate what one thread needs beside its tiles."""
+    return np.empty(BLOCK), np.empty(8)
 
 
 @compiled
@@ -72,36 +54,62 @@ def merge(row: Array, other: Array) -> None:
 
 
 @compiled
-def reduce(values: Array, row: Array, block: Array, low: Array, high: Array) -> None:
-    """Merge the accumulator of `values` into `row`; powers are summed about each block's first number."""
-    for start in range(0, len(values), BLOCK):
-        part = values[start : start + BLOCK]
-        n = len(part)
-        shift = np.float64(part[0])
-        size = s1 = s2 = s3 = s4 = 0.0
-        for i in range(n):
-            x = np.float64(part[i])
-            d = x - shift
-            square = d * d
-            size += abs(x)
-            s1 += d
-            s2 += square
-            s3 += square * d
-            s4 += square * square
-        mean = s1 / n
-        block[0] = n
-        block[1] = size
-        block[2] = shift + mean
-        block[3] = max(s2 - n * mean * mean, 0.0)
-        block[4] = s3 - mean * (3 * s2 - 2 * n * mean * mean)
-        block[5] = s4 - mean * (4 * s3 - mean * (6 * s2 - 3 * n * mean * mean))
-        block[6], block[7] = fold(part, low, high)
-        merge(row, block)
+def reduce(held: Buffers, count: int, row: Array) -> None:
+    """Merge the accumulator of the first `count` numbers into `row`; powers are summed about the first of them.
+
+    Extremes are found among the numbers' bits, which order like the numbers once negative ones are flipped: LLVM makes
+    vectors of integer comparisons, but not of floating ones, as those treat NaN by order.
+    """
+    values, block = held
+    bits = values.view(np.int64)
+    shift = values[0]
+    low = high = bits[0] ^ ((bits[0] >> SIGNS) & FLIP)
+    size = s1 = s2 = s3 = s4 = 0.0
+    for i in range(count):
+        d = values[i] - shift
+        square = d * d
+        size += abs(values[i])
+        s1 += d
+        s2 += square
+        s3 += square * d
+        s4 += square * square
+        key = bits[i] ^ ((bits[i] >> SIGNS) & FLIP)
+        low, high = min(low, key), max(high, key)
+    mean = s1 / count
+    block[0] = count
+    block[1] = size
+    block[2] = shift + mean
+    block[3] = max(s2 - count * mean * mean, 0.0)
+    block[4] = s3 - mean * (3 * s2 - 2 * count * mean * mean)
+    block[5] = s4 - mean * (4 * s3 - mean * (6 * s2 - 3 * count * mean * mean))
+    extremes = block.view(np.int64)
+    extremes[6] = low ^ ((low >> SIGNS) & FLIP)
+    extremes[7] = high ^ ((high >> SIGNS) & FLIP)
+    merge(row, block)
 
 
 @compiled
-def finish(row: Array) -> None:
-    """Make the row NaN but for n if its gradient held NaN or Inf."""
+def append(values: Array, held: Buffers, fill: int, row: Array) -> int:
+    """Put numbers behind the `fill` that are held, reducing every full block; return how many are held then."""
+    block, done = held[0], 0
+    while done < len(values):
+        some = min(len(values) - done, BLOCK - fill)
+        source, target = values[done : done + some], block[fill : fill + some]  # slices keep the indices plain
+        for i in range(some):
+            target[i] = source[i]
+        done += some
+        fill += some
+        if fill == BLOCK:
+            reduce(held, BLOCK, row)
+            fill = 0
+    return fill
+
+
+@compiled
+def finish(held: Buffers, fill: int, row: Array) -> None:
+    """Reduce what is held; make the row NaN but for n if its gradient held NaN or Inf."""
+    if fill > 0:
+        reduce(held, fill, row)
     if not np.isfinite(row[1]):
         row[1:] = np.nan
 
@@ -109,49 +117,43 @@ def finish(row: Array) -> None:
 @compiled
 def direct(g: Array, out: Array, start: int, stop: int) -> None:
     """Reduce g `[B, n]`."""
-    low, high, block = np.empty(BLOCK, g.dtype), np.empty(BLOCK, g.dtype), np.empty(8)
+    held = buffers()
     for b in range(start, stop):
-        reduce(g[b], out[b], block, low, high)
-        finish(out[b])
+        finish(held, append(g[b], held, 0, out[b]), out[b])
 
 
 @compiled
 def position_sum(delta: Array, out: Array, start: int, stop: int) -> None:
     """Reduce Σ_t of delta `[B, M, T]`."""
-    low, high, block = np.empty(BLOCK), np.empty(BLOCK), np.empty(8)
-    sums = np.empty(delta.shape[1])
+    held, sums = buffers(), np.empty(delta.shape[1])
     for b in range(start, stop):
         for channel in range(delta.shape[1]):
             total = 0.0
             for t in range(delta.shape[2]):
                 total += np.float64(delta[b, channel, t])
             sums[channel] = total
-        reduce(sums, out[b], block, low, high)
-        finish(out[b])
+        finish(held, append(sums, held, 0, out[b]), out[b])
 
 
 @compiled
 def sequence_sum(delta: Array, out: Array, start: int, stop: int) -> None:
     """Reduce Σ_t of delta `[B, T, m]`."""
-    low, high, block = np.empty(BLOCK), np.empty(BLOCK), np.empty(8)
-    sums = np.empty(delta.shape[2])
+    held, sums = buffers(), np.empty(delta.shape[2])
     for b in range(start, stop):
         sums[:] = 0
         for t in range(delta.shape[1]):
             for i in range(delta.shape[2]):
                 sums[i] += np.float64(delta[b, t, i])
-        reduce(sums, out[b], block, low, high)
-        finish(out[b])
+        finish(held, append(sums, held, 0, out[b]), out[b])
 
 
 @compiled
 def embedding(ids: Array, order: Array, delta: Array, vocabulary: int, out: Array, start: int, stop: int) -> None:
     """Reduce the table's gradient row by row: `order` `[B, T]` sorts each sample's positions by id."""
-    low, high, block = np.empty(BLOCK), np.empty(BLOCK), np.empty(8)
     positions, width = delta.shape[1:]
-    sums = np.empty(width)
+    held, sums, zeros = buffers(), np.empty(width), np.zeros(8)
     for b in range(start, stop):
-        touched, i = 0, 0
+        touched = i = fill = 0
         while i < positions:
             row = ids[b, order[b, i]]
             sums[:] = 0
@@ -159,61 +161,135 @@ def embedding(ids: Array, order: Array, delta: Array, vocabulary: int, out: Arra
                 for j in range(width):
                     sums[j] += np.float64(delta[b, order[b, i], j])
                 i += 1
-            reduce(sums, out[b], block, low, high)
+            fill = append(sums, held, fill, out[b])
             touched += 1
+        finish(held, fill, out[b])
         if touched < vocabulary:
-            block[:] = 0
-            block[0] = np.float64(vocabulary - touched) * width
-            merge(out[b], block)
-        finish(out[b])
+            zeros[0] = np.float64(vocabulary - touched) * width
+            merge(out[b], zeros)
 
 
 @compiled
-def tiles(delta: Array, strip: Array, gradient: Array) -> None:
-    """Add δ aᵀ to `gradient` `[STRIP, M]`: delta `[M, T]`, strip `[STRIP, T]`, in tiles of 4 × 4 dot products.
+def reduce_dots(
+    delta: Array, flat: Array, rows: Array, count: int, filters: int, held: Buffers, fill: int, row: Array
+) -> int:
+    """Append G[r, m] = Σ_l delta[m, l] flat[rows[r] + l] for r < count, m < filters; return how many are held then."""
+    gradient = np.empty((STRIP, len(delta)))
+    for r in range(0, len(rows), STRIP):
+        gradient[:] = 0
+        for start in range(0, delta.shape[1], RUN):
+            dot_tiles(delta, flat, rows[r : r + STRIP], start, min(start + RUN, delta.shape[1]), gradient)
+        for i in range(min(STRIP, count - r)):
+            fill = append(gradient[i, :filters], held, fill, row)
+    return fill
 
-    M is a multiple of 4. The sixteen sums live in registers, LLVM makes each a vector over t.
-    """
-    for m in range(0, delta.shape[0], 4):
-        d0, d1, d2, d3 = delta[m], delta[m + 1], delta[m + 2], delta[m + 3]
-        for r in range(0, strip.shape[0], 4):
-            a0, a1, a2, a3 = strip[r], strip[r + 1], strip[r + 2], strip[r + 3]
-            zero = delta.dtype.type(0)
-            s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = zero
-            s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero
-            for t in range(delta.shape[1]):
-                x0, x1, x2, x3 = d0[t], d1[t], d2[t], d3[t]
-                y0, y1, y2, y3 = a0[t], a1[t], a2[t], a3[t]
-                s00 += x0 * y0
-                s01 += x0 * y1
-                s02 += x0 * y2
-                s03 += x0 * y3
-                s10 += x1 * y0
-                s11 += x1 * y1
-                s12 += x1 * y2
-                s13 += x1 * y3
-                s20 += x2 * y0
-                s21 += x2 * y1
-                s22 += x2 * y2
-                s23 += x2 * y3
-                s30 += x3 * y0
-                s31 += x3 * y1
-                s32 += x3 * y2
-                s33 += x3 * y3
-            g0, g1, g2, g3 = gradient[r], gradient[r + 1], gradient[r + 2], gradient[r + 3]
-            g0[m] += s00
-            g1[m] += s01
-            g2[m] += s02
-            g3[m] += s03
-            g0[m + 1] += s10
-            g1[m + 1] += s11
-            g2[m + 1] += s12
-            g3[m + 1] += s13
-            g0[m + 2] += s20
-            g1[m + 2] += s21
-            g2[m + 2] += s22
-            g3[m + 2] += s23
-            g0[m + 3] += s30
-            g1[m + 3] += s31
-            g2[m + 3] += s32
-            g3[m + 3] += s33
+
+@compiled
+def reduce_axpys(
+    delta: Array, flat: Array, rows: Array, count: int, position: Array, held: Buffers, fill: int, row: Array
+) -> int:
+    """Append G[r, m] = Σ_t delta[t, m] flat[rows[r] + position[t]] for r < count; return how many are held then."""
+    gradient = np.empty((STRIP, delta.shape[1]), delta.dtype)
+    for r in range(0, len(rows), STRIP):
+        gradient[:] = 0
+        axpy_tiles(delta, flat, rows[r : r + STRIP], position, gradient)
+        for i in range(min(STRIP, count - r)):
+            fill = append(gradient[i], held, fill, row)
+    return fill
+
+
+@compiled
+def lay_out(a: Array, target: Array, size: int, flat: Array) -> None:
+    """Copy one group's channels `[C, in]` to where the tables want them."""
+    for c in range(len(a)):
+        to = flat[c * size : (c + 1) * size]
+        for i in range(len(target)):
+            if target[i] >= 0:
+                to[target[i]] = a[c, i]
+
+
+@compiled
+def conv_by_dots(
+    a: Array,
+    delta: Array,
+    target: Array,
+    size: int,
+    position: Array,
+    lags: int,
+    rows: Array,
+    count: int,
+    out: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Reduce weight gradients of a `[B, groups, C, in]`, delta `[B, groups, M, T]`; the tables are `ConvTables`'."""
+    groups, filters = delta.shape[1:3]
+    flat = np.zeros(a.shape[2] * size + lags, a.dtype)
+    spread = np.zeros(((filters + 3) // 4 * 4, lags), a.dtype)
+    held = buffers()
+    for b in range(start, stop):
+        fill = 0
+        for group in range(groups):
+            lay_out(a[b, group], target, size, flat)
+            for m in range(filters):
+                for t in range(len(position)):
+                    spread[m, position[t]] = delta[b, group, m, t]
+            fill = reduce_dots(spread, flat, rows, count, filters, held, fill, out[b])
+        finish(held, fill, out[b])
+
+
+@compiled
+def conv_by_axpys(
+    a: Array,
+    delta: Array,
+    target: Array,
+    size: int,
+    position: Array,
+    rows: Array,
+    count: int,
+    out: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Reduce the same gradients where positions are few and filters many; `position` is filled up to whole tiles."""
+    groups, filters, positions = delta.shape[1:]
+    flat = np.zeros(a.shape[2] * size, a.dtype)
+    columns = np.zeros((len(position), filters), a.dtype)
+    held = buffers()
+    for b in range(start, stop):
+        fill = 0
+        for group in range(groups):
+            lay_out(a[b, group], target, size, flat)
+            for m in range(filters):
+                for t in range(positions):
+                    columns[t, m] = delta[b, group, m, t]
+            fill = reduce_axpys(columns, flat, rows, count, position, held, fill, out[b])
+        finish(held, fill, out[b])
+
+
+@compiled
+def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array, start: int, stop: int) -> None:
+    """Reduce Σ_t δ_t a_tᵀ of a `[B, T, n]`, delta `[B, T, m]`, both transposed to make positions neighbours."""
+    positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
+    flat = np.zeros(inputs * lags, a.dtype)
+    spread = np.zeros(((outputs + 3) // 4 * 4, lags), a.dtype)
+    held = buffers()
+    for b in range(start, stop):
+        for i in range(inputs):
+            for t in range(positions):
+                flat[i * lags + t] = a[b, t, i]
+        for m in range(outputs):
+            for t in range(positions):
+                spread[m, t] = delta[b, t, m]
+        finish(held, reduce_dots(spread, flat, rows, inputs, outputs, held, 0, out[b]), out[b])
+
+
+@compiled
+def sequence_by_axpys(a: Array, delta: Array, position: Array, rows: Array, out: Array, start: int, stop: int) -> None:
+    """Reduce the same gradients where positions are few and outputs many; `position` is filled up to whole tiles."""
+    columns = np.zeros((len(position), delta.shape[2]), a.dtype)
+    held = buffers()
+    for b in range(start, stop):
+        columns[: delta.shape[1]] = delta[b]
+        flat = a[b].ravel()
+        finish(held, reduce_axpys(columns, flat, rows, a.shape[2], position, held, 0, out[b]), out[b])

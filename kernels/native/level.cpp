@@ -6,6 +6,10 @@
 
 #include <utility>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "level.hpp"
 
 namespace gradscore {

@@ -59,19 +59,21 @@ class Reducer {
  private:
   using Lanes = Vector<double, W>;
 
+  // Third and fourth powers are summed twice, in turn, to hide the latency of a multiply-add; more would not fit into
+  // sixteen registers.
   struct Sums {
-    Lanes abs_sum = fill<double, W>(0), s1 = abs_sum, s2 = abs_sum, s3 = abs_sum, s4 = abs_sum;
+    Lanes abs_sum = fill<double, W>(0), s1 = abs_sum, s2 = abs_sum, s3[2] = {abs_sum, abs_sum}, s4[2] = {abs_sum, abs_sum};
     Lanes low = fill<double, W>(__builtin_huge_val()), high = fill<double, W>(-__builtin_huge_val());
 
-    GRADSCORE_INLINE void add(Lanes x, Lanes size, Lanes shift) {
+    GRADSCORE_INLINE void add(Lanes x, Lanes size, Lanes shift, int turn) {
       const Lanes d = x - shift, square = d * d;
       abs_sum += size;
       s1 += d;
       s2 += square;
-      s3 += square * d;
-      s4 += square * square;
-      low = smaller(x, low);
-      high = larger(x, high);
+      s3[turn] += square * d;
+      s4[turn] += square * square;
+      low = smaller<W>(x, low);
+      high = larger<W>(x, high);
     }
   };
 
@@ -80,12 +82,12 @@ class Reducer {
     if (held_ == 0) shift_ = static_cast<double>(values[0]);
     held_ += count;
     const Lanes shift = fill<double, W>(shift_);
-    Sums even = even_, odd = odd_;  // two sets of sums hide the latency of one
+    Sums sums = sums_;
     Index i = 0;
     for (; i + 2 * W <= count; i += 2 * W) {
       const Lanes x = widen<W>(load<T, W>(values + i)), y = widen<W>(load<T, W>(values + i + W));
-      even.add(x, magnitude(x), shift);
-      odd.add(y, magnitude(y), shift);
+      sums.add(x, magnitude<W>(x), shift, 0);
+      sums.add(y, magnitude<W>(y), shift, 1);
     }
     for (; i < count; i += W) {  // the shift itself fills missing lanes: it adds nothing to the powers
       double some[W], sizes[W];
@@ -94,43 +96,40 @@ class Reducer {
         some[lane] = there ? static_cast<double>(values[i + lane]) : shift_;
         sizes[lane] = there ? (some[lane] < 0 ? -some[lane] : some[lane]) : 0;
       }
-      even.add(load<double, W>(some), load<double, W>(sizes), shift);
+      sums.add(load<double, W>(some), load<double, W>(sizes), shift, 0);
     }
-    even_ = even;
-    odd_ = odd;
+    sums_ = sums;
   }
 
-  static double sum(Lanes x, Lanes y) {
+  static double sum(Lanes x) {
     double total = 0;
-    for (int lane = 0; lane < W; ++lane) total += x[lane] + y[lane];
+    for (int lane = 0; lane < W; ++lane) total += x[lane];
     return total;
   }
 
   void flush() {
     const double n = static_cast<double>(held_);
-    const double s2 = sum(even_.s2, odd_.s2), s3 = sum(even_.s3, odd_.s3), s4 = sum(even_.s4, odd_.s4);
-    const double mean = sum(even_.s1, odd_.s1) / n;
-    const Lanes low = smaller(even_.low, odd_.low), high = larger(even_.high, odd_.high);
+    const double s2 = sum(sums_.s2), s3 = sum(sums_.s3[0] + sums_.s3[1]), s4 = sum(sums_.s4[0] + sums_.s4[1]);
+    const double mean = sum(sums_.s1) / n;
     Moments block;
     block.n = n;
-    block.abs_sum = sum(even_.abs_sum, odd_.abs_sum);
+    block.abs_sum = sum(sums_.abs_sum);
     block.mean = shift_ + mean;
     block.m2 = s2 - n * mean * mean;
     block.m2 = block.m2 < 0 ? 0 : block.m2;
     block.m3 = s3 - mean * (3 * s2 - 2 * n * mean * mean);
     block.m4 = s4 - mean * (4 * s3 - mean * (6 * s2 - 3 * n * mean * mean));
     for (int lane = 0; lane < W; ++lane) {
-      block.low = low[lane] < block.low ? low[lane] : block.low;
-      block.high = high[lane] > block.high ? high[lane] : block.high;
+      block.low = sums_.low[lane] < block.low ? sums_.low[lane] : block.low;
+      block.high = sums_.high[lane] > block.high ? sums_.high[lane] : block.high;
     }
     done_.merge(block);
-    even_ = Sums{};
-    odd_ = Sums{};
+    sums_ = Sums{};
     held_ = 0;
   }
 
   Moments done_;
-  Sums even_, odd_;
+  Sums sums_;
   double shift_ = 0;
   Index held_ = 0;
 };

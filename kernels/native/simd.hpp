@@ -34,18 +34,38 @@ GRADSCORE_INLINE Vector<double, W> widen(V x) {
   return __builtin_convertvector(x, Vector<double, W>);
 }
 
-// Comparisons with NaN are false, so NaN is passed over: the sums tell of it.
-template <class V>
-GRADSCORE_INLINE V smaller(V x, V known) {
+template <int W>
+GRADSCORE_INLINE Vector<double, W> magnitude(Vector<double, W> x) {
+  return (Vector<double, W>)((Vector<long long, W>)x & 0x7fff'ffff'ffff'ffffLL);
+}
+
+// Comparisons with NaN are false, so NaN is passed over: the sums tell of it. Compilers do not make the machine's
+// minimum of this select, as it differs for signed zeros.
+template <int W>
+GRADSCORE_INLINE Vector<double, W> smaller(Vector<double, W> x, Vector<double, W> known) {
+#if defined(__SSE2__)
+  if constexpr (W == 2) return _mm_min_pd(x, known);
+#endif
+#if defined(__AVX__)
+  if constexpr (W == 4) return _mm256_min_pd(x, known);
+#endif
+#if defined(__AVX512F__)
+  if constexpr (W == 8) return _mm512_min_pd(x, known);
+#endif
   return x < known ? x : known;
 }
-template <class V>
-GRADSCORE_INLINE V larger(V x, V known) {
+template <int W>
+GRADSCORE_INLINE Vector<double, W> larger(Vector<double, W> x, Vector<double, W> known) {
+#if defined(__SSE2__)
+  if constexpr (W == 2) return _mm_max_pd(x, known);
+#endif
+#if defined(__AVX__)
+  if constexpr (W == 4) return _mm256_max_pd(x, known);
+#endif
+#if defined(__AVX512F__)
+  if constexpr (W == 8) return _mm512_max_pd(x, known);
+#endif
   return x > known ? x : known;
-}
-template <class V>
-GRADSCORE_INLINE V magnitude(V x) {
-  return x < 0 ? -x : x;
 }
 
 #else  // any other compiler: the same operations as plain loops
@@ -98,18 +118,18 @@ Vector<double, W> widen(const V& x) {
   return y;
 }
 
-template <class T, int W>
-Vector<T, W> smaller(const Vector<T, W>& x, Vector<T, W> known) {
+template <int W>
+Vector<double, W> smaller(const Vector<double, W>& x, Vector<double, W> known) {
   for (int i = 0; i < W; ++i) known.lane[i] = x.lane[i] < known.lane[i] ? x.lane[i] : known.lane[i];
   return known;
 }
-template <class T, int W>
-Vector<T, W> larger(const Vector<T, W>& x, Vector<T, W> known) {
+template <int W>
+Vector<double, W> larger(const Vector<double, W>& x, Vector<double, W> known) {
   for (int i = 0; i < W; ++i) known.lane[i] = x.lane[i] > known.lane[i] ? x.lane[i] : known.lane[i];
   return known;
 }
-template <class T, int W>
-Vector<T, W> magnitude(Vector<T, W> x) {
+template <int W>
+Vector<double, W> magnitude(Vector<double, W> x) {
   for (int i = 0; i < W; ++i) x.lane[i] = x.lane[i] < 0 ? -x.lane[i] : x.lane[i];
   return x;
 }

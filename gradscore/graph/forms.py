@@ -1,0 +1,206 @@
+"""What a parameter's per-sample gradient is made of: the values to read once the graph is differentiated.
+
+A form is found in the normalised graph; `reduction` is called on the finished one, where it may emit a few nodes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from gradscore.errors import UnsupportedOpError
+from gradscore.graph.emitter import Emitter, extents
+from gradscore.metadata import KernelName, Reduction
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The differentiated graph, by the names of the normalised one."""
+
+    graph: ir.Graph
+    values: Mapping[str, ir.Value]
+    deltas: Mapping[str, ir.Value]
+
+    def value(self, old: ir.Value) -> ir.Value:
+        """Return the value that a value of the normalised graph has become."""
+        return self.values[str(old.name)]
+
+    def delta(self, old: ir.Value) -> ir.Value:
+        """Return the gradient at a value of the normalised graph."""
+        return self.deltas[str(old.name)]
+
+    def emitter(self, rule: str) -> Emitter:
+        """Return an emitter that appends to the graph."""
+        return Emitter(self.graph, rule)
+
+
+class Form(ABC):
+    """How one parameter's gradient follows from graph values."""
+
+    coverage: str
+
+    @property
+    @abstractmethod
+    def outputs(self) -> tuple[ir.Value, ...]:
+        """The values whose gradients δ are needed."""
+
+    @abstractmethod
+    def reduction(self, scope: Scope) -> Reduction:
+        """Name the kernel and the values it reads."""
+
+
+@dataclass(frozen=True)
+class Convolution(Form):
+    """G[m, c, k] = Σ_t δ[m, t] · a[c, receptive field of t at k], per group.
+
+    For a transposed convolution input and gradient swap roles: each input position is spread over δ's receptive field.
+    """
+
+    activation: ir.Value
+    output: ir.Value
+    geometry: Mapping[str, Any]
+    transposed: bool = False
+    coverage = "tile kernel"
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        return (self.output,)
+
+    def reduction(self, scope: Scope) -> Reduction:
+        spread, at = scope.value(self.activation), scope.delta(self.output)
+        if self.transposed:
+            spread, at = at, spread
+        return Reduction("conv", delta=_name(at), activation=_name(spread), attributes=self.geometry)
+
+
+@dataclass(frozen=True)
+class Dense(Form):
+    """G = Σ_t δ_t a_tᵀ over every position of every use; one use at one position has a closed form.
+
+    A weight that several nodes share has the sum over its uses: their positions stand one after another.
+    """
+
+    uses: tuple[tuple[ir.Value, ir.Value], ...]
+
+    @property
+    def coverage(self) -> str:  # type: ignore[override]  # decided by rank
+        """Which kernel: closed form for one position, else the tile kernel."""
+        return "closed form" if self._one_position else "tile kernel"
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        return tuple(output for _, output in self.uses)
+
+    @property
+    def _one_position(self) -> bool:
+        return len(self.uses) == 1 and len(extents(self.uses[0][0]) or ()) == 2
+
+    def reduction(self, scope: Scope) -> Reduction:
+        inputs = [scope.value(activation) for activation, _ in self.uses]
+        deltas = [scope.delta(output) for output in self.outputs]
+        if self._one_position:
+            return Reduction("outer", delta=_name(deltas[0]), activation=_name(inputs[0]))
+        return Reduction("sequence", delta=_name(_positions(deltas, scope)), activation=_name(_positions(inputs, scope)))
+
+
+@dataclass(frozen=True)
+class ChannelSum(Form):
+    """G = Σ_t δ_t, channels first or last; the bias of a layer."""
+
+    uses: tuple[ir.Value, ...]
+    channels_last: bool
+    coverage = "direct"
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        return self.uses
+
+    def reduction(self, scope: Scope) -> Reduction:
+        deltas = [scope.delta(output) for output in self.uses]
+        kernel: KernelName = "sequence_sum" if self.channels_last else "position_sum"
+        if len(deltas) == 1 and len(extents(self.uses[0]) or ()) == 2:
+            return Reduction("direct", delta=_name(deltas[0]))
+        delta = _positions(deltas, scope) if self.channels_last else deltas[0]
+        return Reduction(kernel, delta=_name(delta))
+
+
+@dataclass(frozen=True)
+class Embedding(Form):
+    """Row i of G = Σ of δ_t over the positions t whose id is i; rows of absent ids are zero."""
+
+    ids: ir.Value
+    output: ir.Value
+    vocabulary: int
+    coverage = "scatter"
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        return (self.output,)
+
+    def reduction(self, scope: Scope) -> Reduction:
+        ids, delta = scope.value(self.ids), scope.delta(self.output)
+        rank = len(extents(self.ids) or ())
+        if rank != 2:
+            emit = scope.emitter("Embedding")
+            ids = emit("Reshape", ids, emit.integers(0, -1))
+            delta = emit("Reshape", delta, emit.integers(0, -1, _extent(self.output, -1)))
+        return Reduction("embedding", delta=_name(delta), activation=_name(ids), attributes={"vocabulary": self.vocabulary})
+
+
+@dataclass(frozen=True)
+class Broadcast(Form):
+    """G = δ summed over the axes along which the parameter was repeated.
+
+    `output` stands for the parameter repeated to the size of the node's output, sample by sample; it exists only while
+    the graph is differentiated.
+    """
+
+    parameter: ir.Value
+    node: ir.Node
+    index: int
+    output: ir.Value
+    coverage = "direct"
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        return (self.output,)
+
+    def reduction(self, scope: Scope) -> Reduction:
+        full = extents(self.output)
+        if full is None:
+            raise UnsupportedOpError(f"value {self.output.name!r} has unknown rank, so its parameter's gradient cannot be summed")
+        shape = extents(self.parameter) or ()
+        aligned = (1,) * (len(full) - len(shape)) + shape
+        axes = [axis for axis in range(1, len(full)) if aligned[axis] == 1 and full[axis] != 1]
+        emit = scope.emitter("Broadcast")
+        delta = scope.delta(self.output)
+        if axes:
+            delta = emit("ReduceSum", delta, emit.integers(*axes), keepdims=0)
+        if len(full) - len(axes) != 2:
+            delta = emit("Reshape", delta, emit.integers(0, -1))
+        return Reduction("direct", delta=_name(delta))
+
+
+def _positions(values: list[ir.Value], scope: Scope) -> ir.Value:
+    """Bring [B, n] and [B, …, n] to [B, T, n] and set them one after another along T."""
+    emit = scope.emitter("Dense")
+    flat = [value if _rank(value) == 3 else emit("Reshape", value, emit.integers(0, -1, _extent(value, -1))) for value in values]
+    return flat[0] if len(flat) == 1 else emit("Concat", *flat, axis=1)
+
+
+def _rank(value: ir.Value) -> int:
+    return len(extents(value) or ())
+
+
+def _extent(value: ir.Value, axis: int) -> int:
+    shape = extents(value)
+    extent = shape[axis] if shape else None
+    if extent is None:
+        raise UnsupportedOpError(f"value {value.name!r} has an unknown number of channels: export the model with fixed sizes")
+    return extent
+
+
+def _name(value: ir.Value) -> str:
+    return str(value.name)

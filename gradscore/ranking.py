@@ -1,0 +1,137 @@
+"""Counts of correct and incorrect predictions at each distinct confidence, and the metrics that follow from them.
+
+Counted this way, ties need no special case, and a bootstrap need not sort again.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+CountArray = npt.NDArray[np.int64]
+
+ECE_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Counts of positive and negative rows at each distinct score, best score first.
+
+    Attributes
+    ----------
+    values : float64 [K], strictly decreasing
+    positives, negatives : int64 [K]
+    """
+
+    values: FloatArray
+    positives: CountArray
+    negatives: CountArray
+
+    @classmethod
+    def of(cls, confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> "Ranking":
+        """Rank checked arrays: confidence [N] without NaN, correct [N]; correct rows are the positives."""
+        values, group = np.unique(confidence, return_inverse=True)
+        positives = np.bincount(group[correct], minlength=len(values))
+        negatives = np.bincount(group[~correct], minlength=len(values))
+        return cls(values[::-1], positives[::-1], negatives[::-1])
+
+    def swapped(self) -> "Ranking":
+        """Rank with the roles of the classes exchanged and the scores negated."""
+        return Ranking(-self.values[::-1], self.negatives[::-1], self.positives[::-1])
+
+    def resampled(self, rng: np.random.Generator) -> "Ranking":
+        """Draw one bootstrap sample, stratified by class, so that neither class can vanish."""
+        positives = rng.multinomial(self.positives.sum(), self.positives / self.positives.sum())
+        negatives = rng.multinomial(self.negatives.sum(), self.negatives / self.negatives.sum())
+        drawn = positives + negatives > 0
+        return Ranking(self.values[drawn], positives[drawn], negatives[drawn])
+
+    def recall(self) -> FloatArray:
+        """Return the true positive rate at each threshold [K]."""
+        return np.asarray(np.cumsum(self.positives) / self.positives.sum())
+
+    def fallout(self) -> FloatArray:
+        """Return the false positive rate at each threshold [K]."""
+        return np.asarray(np.cumsum(self.negatives) / self.negatives.sum())
+
+    def precision(self) -> FloatArray:
+        """Return the precision at each threshold [K]."""
+        true = np.cumsum(self.positives)
+        return np.asarray(true / (true + np.cumsum(self.negatives)))
+
+
+def auroc(ranking: Ranking) -> float:
+    """Chance that a positive outranks a negative, ties counting half (Mann–Whitney)."""
+    below = ranking.negatives.sum() - np.cumsum(ranking.negatives)
+    wins = ranking.positives @ (below + ranking.negatives / 2)
+    return float(wins / ranking.positives.sum() / ranking.negatives.sum())
+
+
+def average_precision(ranking: Ranking) -> float:
+    """Sum of precision times the recall gained, as sklearn.metrics.average_precision_score."""
+    return float(ranking.precision() @ np.diff(ranking.recall(), prepend=0.0))
+
+
+def trapezoid_precision(ranking: Ranking) -> float:
+    """Trapezoid area under the precision–recall curve, which starts at recall 0, precision 1."""
+    recall, precision = np.r_[0.0, ranking.recall()], np.r_[1.0, ranking.precision()]
+    return float(np.trapezoid(precision, recall))
+
+
+def fpr_at_first(ranking: Ranking, recall: float = 0.95) -> float:
+    """Return the false positive rate at the first threshold whose recall reaches the target."""
+    return float(ranking.fallout()[np.argmax(ranking.recall() >= recall)])
+
+
+def fpr_at_nearest(ranking: Ranking, recall: float = 0.95) -> float:
+    """Return the false positive rate at the threshold whose recall is nearest the target.
+
+    As the outlier-exposure code of Hendrycks et al. and torch-uncertainty have it: of two equally near recalls the
+    higher, and of the thresholds that share a recall below 1 the lowest, which is the pessimistic one.
+    """
+    reached = ranking.recall()
+    stop = int(np.argmax(reached >= 1.0)) + 1
+    descending, fallout = reached[:stop][::-1], ranking.fallout()[:stop][::-1]
+    return float(fallout[np.argmin(np.abs(descending - recall))])
+
+
+def detection_accuracy(ranking: Ranking) -> float:
+    """Best mean of true positive and true negative rate over all thresholds; ½ is chance. Equation 7 of the paper."""
+    return float(max(0.5, np.max(0.5 * ranking.recall() + 0.5 * (1.0 - ranking.fallout()))))
+
+
+def aurc(ranking: Ranking) -> float:
+    """Mean risk over all coverages 1/N … 1 (Geifman and El-Yaniv 2017), expected over the order of tied rows."""
+    tied = ranking.positives + ranking.negatives
+    errors = np.cumsum(np.repeat(ranking.negatives / tied, tied))
+    return float(np.mean(errors / np.arange(1, len(errors) + 1)))
+
+
+def eaurc(ranking: Ranking) -> float:
+    """AURC less that of the best possible order of the same rows (exact, not the logarithmic approximation)."""
+    right, wrong = int(ranking.positives.sum()), int(ranking.negatives.sum())
+    errors = np.arange(1, wrong + 1)
+    return aurc(ranking) - float(np.sum(errors / (right + errors)) / (right + wrong))
+
+
+def brier(ranking: Ranking) -> float | None:
+    """Mean squared distance of the confidence from the outcome; None where confidences are no probabilities."""
+    if not _are_probabilities(ranking):
+        return None
+    squares = ranking.positives @ (1 - ranking.values) ** 2 + ranking.negatives @ ranking.values**2
+    return float(squares / (ranking.positives.sum() + ranking.negatives.sum()))
+
+
+def ece(ranking: Ranking) -> float | None:
+    """Return the expected calibration error over 15 equal bins, open below; None as for Brier."""
+    if not _are_probabilities(ranking):
+        return None
+    bins = np.clip(np.ceil(ranking.values * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+    gaps = ranking.positives - (ranking.positives + ranking.negatives) * ranking.values
+    total = np.abs(np.bincount(bins, weights=gaps, minlength=ECE_BINS)).sum()
+    return float(total / (ranking.positives.sum() + ranking.negatives.sum()))
+
+
+def _are_probabilities(ranking: Ranking) -> bool:
+    return bool(ranking.values[0] <= 1 and ranking.values[-1] >= 0)

@@ -1,0 +1,213 @@
+"""The numba back end: the same results as the native one where no compiler was at install time."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, lru_cache, partial
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore_kernels import _numba_loops as loops
+from gradscore_kernels._geometry import ConvGeometry
+
+Array = NDArray[Any]
+Accumulators = NDArray[np.float64]
+
+TILE = 4
+LANES = 16  # lags are filled up to whole vectors
+SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second thread would start
+
+
+def outer_moments(a: Array, delta: Array, threads: int) -> Accumulators:
+    """See `gradscore_kernels.outer_moments`: both vectors' moments, then the closed form."""
+    return _product(direct_moments(delta, threads), direct_moments(a, threads))
+
+
+def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -> Accumulators:
+    """See `gradscore_kernels.conv_moments`."""
+    groups, filters = geometry.groups, delta.shape[1] // geometry.groups
+    tables = ConvTables.of(geometry, a.shape[1] // groups, a.shape[2:])
+    planes = a.reshape(len(a), groups, a.shape[1] // groups, prod(a.shape[2:]))
+    maps = delta.reshape(len(a), groups, filters, prod(delta.shape[2:]))
+    at, rows = (tables.target, tables.size), (tables.rows, tables.count)
+    if _few_positions(maps.shape[3], filters):
+        work = partial(loops.conv_by_axpys, planes, maps, *at, _whole_tiles(tables.position), *rows)
+    else:
+        work = partial(loops.conv_by_dots, planes, maps, *at, tables.position, tables.lags, *rows)
+    return _share(work, len(a), a.size * geometry.kernel_size, threads)
+
+
+def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
+    """See `gradscore_kernels.sequence_moments`; one position is the closed form."""
+    positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
+    if positions == 1:
+        return outer_moments(a[:, 0], delta[:, 0], threads)
+    if _few_positions(positions, outputs):
+        position = _whole_tiles(np.arange(positions) * inputs)
+        work = partial(loops.sequence_by_axpys, a, delta, position, _whole_tiles(np.arange(inputs)))
+    else:
+        lags = _round_up(positions, LANES)
+        work = partial(loops.sequence_by_dots, a, delta, lags, _whole_tiles(np.arange(inputs) * lags))
+    return _share(work, len(a), a.size * outputs, threads)
+
+
+def direct_moments(g: Array, threads: int) -> Accumulators:
+    """See `gradscore_kernels.direct_moments`."""
+    return _share(partial(loops.direct, g), len(g), g.size, threads)
+
+
+def position_sum_moments(delta: Array, threads: int) -> Accumulators:
+    """See `gradscore_kernels.position_sum_moments`."""
+    return _share(partial(loops.position_sum, delta), len(delta), delta.size, threads)
+
+
+def sequence_sum_moments(delta: Array, threads: int) -> Accumulators:
+    """See `gradscore_kernels.sequence_sum_moments`."""
+    return _share(partial(loops.sequence_sum, delta), len(delta), delta.size, threads)
+
+
+def embedding_moments(ids: Array, delta: Array, vocabulary: int, threads: int) -> Accumulators:
+    """See `gradscore_kernels.embedding_moments`; `ids` lie in 0..vocabulary − 1."""
+    order = np.argsort(ids, axis=1, kind="stable")
+    return _share(partial(loops.embedding, ids, order, delta, vocabulary), len(ids), delta.size, threads)
+
+
+@dataclass(frozen=True)
+class ConvTables:
+    """A convolution of any dimension as dot products at flat lags.
+
+    The padded input is laid out phase by phase (for strides s: all points with equal remainder by s lie together), so
+    that weight r meets at the output position with lag l the input at `rows[r] + l`, whatever the stride.
+
+    Attributes
+    ----------
+    target
+        Where each element of an input plane lies in its channel's layout, −1 where no weight ever meets it.
+    size
+        Elements of a channel's layout.
+    position
+        Each output position's lag.
+    lags
+        Number of lags, rounded up to whole vectors.
+    rows, count
+        Each weight's offset, and how many weights there are: `rows` is filled up to whole tiles.
+    """
+
+    target: Array
+    size: int
+    position: Array
+    lags: int
+    rows: Array
+    count: int
+
+    @classmethod
+    @lru_cache(maxsize=256)
+    def of(cls, geometry: ConvGeometry, channels: int, spatial: tuple[int, ...]) -> "ConvTables":
+        """Lay out one group's channels."""
+        padded, out = geometry.padded(spatial), geometry.output(spatial)
+        cells = [-(-size // stride) for size, stride in zip(padded, geometry.strides, strict=True)]
+        targets, positions, rows = [], [], []
+        for axis, (k, stride, dilation) in enumerate(
+            zip(geometry.kernel, geometry.strides, geometry.dilations, strict=True)
+        ):
+            pitch, phase = prod(cells[axis + 1 :]), prod(cells) * prod(geometry.strides[axis + 1 :])
+            point = np.arange(padded[axis])
+            offset = point // stride * pitch + point % stride * phase
+            taps = np.arange(k) * dilation
+            met = np.zeros(padded[axis], dtype=bool)
+            met[taps[:, None] + np.arange(out[axis]) * stride] = True
+            begin = geometry.pads[axis]
+            place = np.full(spatial[axis], -1)
+            inside = slice(max(-begin, 0), min(spatial[axis], padded[axis] - begin))
+            seen = slice(inside.start + begin, inside.stop + begin)
+            place[inside] = np.where(met[seen], offset[seen], -1)
+            targets.append(place)
+            rows.append(offset[taps])
+            positions.append(np.arange(out[axis]) * pitch)
+        size = prod(cells) * prod(geometry.strides)
+        weights = _outer_sum([np.arange(channels) * size, *rows])
+        position = _outer_sum(positions)
+        hidden = _outer_sum([(place < 0).astype(int) for place in targets]) > 0
+        target = np.where(hidden, -1, _outer_sum(targets))
+        lags = _round_up(int(position[-1]) + 1, LANES)
+        return cls(target, size, position, lags, _whole_tiles(weights), len(weights))
+
+
+def _few_positions(positions: int, outputs: int) -> bool:
+    """Say whether vectors over outputs beat vectors over positions, by measurement."""
+    return positions <= 96 and outputs >= 64
+
+
+def _outer_sum(parts: Sequence[Array]) -> Array:
+    """Return all sums of one number from each part, last part fastest."""
+    total = np.zeros(1, dtype=np.int64)
+    for part in parts:
+        total = (total[:, None] + part).ravel()
+    return total
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def _whole_tiles(rows: Array) -> Array:
+    """Repeat the last row until whole tiles are full."""
+    return np.pad(rows, (0, -len(rows) % TILE), mode="edge")
+
+
+def _product(x: Accumulators, y: Accumulators) -> Accumulators:
+    """Accumulators of all products of one number of x and one of y.
+
+    DESIGN's closed form: with means b, c and central moments u, w; every term of the variance is positive.
+    """
+    n = x[:, 0] * y[:, 0]
+    b, c = x[:, 2], y[:, 2]
+    u2, u3, u4 = x[:, 3:6].T / x[:, 0]
+    w2, w3, w4 = y[:, 3:6].T / y[:, 0]
+    result = np.empty_like(x)
+    result[:, 0] = n
+    result[:, 1] = x[:, 1] * y[:, 1]
+    result[:, 2] = b * c
+    result[:, 3] = n * (b**2 * w2 + c**2 * u2 + u2 * w2)
+    result[:, 4] = n * (b**3 * w3 + c**3 * u3 + u3 * w3 + 3 * (b * u2 * w3 + c * u3 * w2 + 2 * b * c * u2 * w2))
+    result[:, 5] = n * (
+        b**4 * w4
+        + c**4 * u4
+        + u4 * w4
+        + 6 * (b**2 * c**2 * u2 * w2 + b**2 * u2 * w4 + c**2 * u4 * w2)
+        + 12 * (b**2 * c * u2 * w3 + b * c**2 * u3 * w2 + b * c * u3 * w3)
+        + 4 * (b * u3 * w4 + c * u4 * w3)
+    )
+    extremes = x[:, 6:, None] * y[:, None, 6:]
+    result[:, 6] = extremes.min((1, 2))
+    result[:, 7] = extremes.max((1, 2))
+    result[~np.isfinite(result[:, 1]), 1:] = np.nan
+    return result
+
+
+def _share(work: Callable[[Accumulators, int, int], None], batch: int, cost: int, threads: int) -> Accumulators:
+    """Let `work(out, start, stop)` fill the accumulators of all samples, in as many parts as there are threads."""
+    out = np.zeros((batch, 8))
+    parts = min(threads, batch) if cost >= SMALL else 1
+    bounds = [batch * part // max(parts, 1) for part in range(max(parts, 1) + 1)]
+    spans = list(zip(bounds, bounds[1:], strict=False))
+    if len(spans) == 1:
+        _run(work, out, *spans[0])
+    else:
+        pool = _pool(parts)
+        for done in [pool.submit(_run, work, out, *span) for span in spans]:
+            done.result()
+    return out
+
+
+def _run(work: Callable[[Accumulators, int, int], None], out: Accumulators, start: int, stop: int) -> None:
+    with np.errstate(all="ignore"):  # without the JIT these are NumPy's scalars, which warn of NaN
+        work(out, start, stop)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="gradscore_kernels")

@@ -1,0 +1,119 @@
+"""One table of kernel calls: feeds the tests of correctness, determinism and failure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradscore_kernels as gk
+import numpy as np
+import pytest
+from gradscore_kernels import ConvGeometry
+
+FAST_BACKENDS = ("native", "numba")
+EXACT = 1e-8  # reduced from what is given, in float64
+TILED = {np.float32: 1e-5, np.float64: 1e-8}  # summed over positions in the arrays' own type
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel, the shapes of its arrays and its other arguments."""
+
+    kernel: str
+    shapes: tuple[tuple[int, ...], ...]
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def function(self) -> Callable[..., np.ndarray]:
+        return getattr(gk, self.kernel)
+
+    @property
+    def tiled(self) -> bool:
+        return self.kernel in {"conv_moments", "sequence_moments"}
+
+    def arrays(self, dtype=np.float32, seed=0):
+        rng = np.random.default_rng(seed)
+        arrays = [rng.gamma(2, size=shape).astype(dtype) - dtype(1) for shape in self.shapes]
+        if self.kernel == "embedding_moments":
+            rows = self.extra["vocabulary"]
+            arrays[0] = rng.integers(-rows, rows, self.shapes[0])
+        return arrays
+
+    def run(self, arrays, **options):
+        return self.function(*arrays, **self.extra, **options)
+
+
+def conv(batch, channels, filters, spatial, geometry):
+    shapes = ((batch, channels, *spatial), (batch, filters, *geometry.output(spatial)))
+    return Case("conv_moments", shapes, {"geometry": geometry})
+
+
+def sequence(batch, positions, inputs, outputs):
+    return Case("sequence_moments", ((batch, positions, inputs), (batch, positions, outputs)))
+
+
+SAME = (1, 1, 1, 1)
+CASES = {
+    "outer": Case("outer_moments", ((5, 20), (5, 7))),
+    "outer-wide": Case("outer_moments", ((3, 9001), (3, 53))),
+    "outer-1x1": Case("outer_moments", ((4, 1), (4, 1))),
+    "conv-first": conv(4, 1, 16, (14, 14), ConvGeometry((3, 3))),
+    "conv-middle": conv(4, 16, 16, (13, 13), ConvGeometry((3, 3))),
+    "conv-last": conv(4, 16, 16, (5, 5), ConvGeometry((3, 3))),
+    "conv-same": conv(3, 24, 40, (8, 8), ConvGeometry((3, 3), pads=SAME)),
+    "conv-one-position": conv(3, 6, 5, (3, 3), ConvGeometry((3, 3))),
+    "conv-pointwise": conv(3, 30, 70, (5, 6), ConvGeometry((1, 1))),
+    "conv-few-positions": conv(3, 16, 80, (4, 4), ConvGeometry((3, 3), pads=SAME)),
+    "conv-many-positions": conv(2, 2, 3, (45, 47), ConvGeometry((3, 3))),
+    "conv-uneven": conv(3, 3, 10, (20, 21), ConvGeometry((5, 4), (2, 3), (1, 2), (1, 2, 0, 3))),
+    "conv-skips": conv(3, 3, 4, (11, 9), ConvGeometry((1, 2), (3, 2))),
+    "conv-crop": conv(3, 2, 4, (12, 11), ConvGeometry((3, 3), pads=(-1, 1, -2, 0))),
+    "conv-crop-only": conv(3, 2, 4, (12, 11), ConvGeometry((3, 3), pads=(-1, 0, -2, -3))),
+    "conv-groups": conv(3, 12, 18, (9, 9), ConvGeometry((3, 3), pads=SAME, groups=3)),
+    "conv-many-groups": conv(3, 64, 128, (6, 5), ConvGeometry((3, 3), pads=SAME, groups=32)),
+    "conv-depthwise": conv(3, 21, 21, (9, 8), ConvGeometry((3, 3), (2, 2), pads=SAME, groups=21)),
+    "conv-depthwise-valid": conv(3, 20, 40, (9, 8), ConvGeometry((3, 3), groups=20)),
+    "conv-1d": conv(3, 4, 9, (40,), ConvGeometry((5,), (2,), (3,), (4, 2))),
+    "conv-3d": conv(2, 4, 6, (7, 8, 9), ConvGeometry((3, 2, 3), (1, 2, 1), (2, 1, 1), (1, 0, 2, 1, 1, 0), groups=2)),
+    "sequence": sequence(3, 64, 32, 48),
+    "sequence-one-position": sequence(4, 1, 30, 40),
+    "sequence-few-positions": sequence(3, 5, 30, 70),
+    "sequence-long": sequence(2, 300, 13, 17),
+    "sequence-narrow": sequence(3, 20, 3, 1),
+    "direct": Case("direct_moments", ((5, 3, 7, 2),)),
+    "direct-long": Case("direct_moments", ((3, 30011),)),
+    "direct-one": Case("direct_moments", ((5, 1),)),
+    "position-sum": Case("position_sum_moments", ((4, 19, 5, 7),)),
+    "position-sum-none": Case("position_sum_moments", ((4, 19),)),
+    "sequence-sum": Case("sequence_sum_moments", ((4, 33, 19),)),
+    "embedding": Case("embedding_moments", ((4, 12), (4, 12, 9)), {"vocabulary": 7}),
+    "embedding-sparse": Case("embedding_moments", ((3, 6), (3, 6, 5)), {"vocabulary": 1000}),
+    "embedding-long": Case("embedding_moments", ((2, 300), (2, 300, 70)), {"vocabulary": 100}),
+}
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_backend = pytest.mark.parametrize("backend", FAST_BACKENDS)
+every_type = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def need(backend):
+    """Skip the test where the back end is not installed."""
+    if backend not in gk.available_backends():
+        pytest.skip(f"back end {backend} is not installed")
+
+
+def assert_same_statistics(found, expected, tolerance):
+    """Compare accumulators by the statistics that they give.
+
+    Norms and spread relative to themselves; mean and extremes relative to the root mean square; skewness and kurtosis
+    relative to themselves, but never finer than around one.
+    """
+    n, root = expected[:, 0], np.sqrt(expected[:, 0])
+    np.testing.assert_array_equal(found[:, 0], n)
+    x, y = gk.statistics(found), gk.statistics(expected)
+    rms = y[:, 1] / root
+    scale = np.stack([y[:, 0], y[:, 1], rms, rms, rms, y[:, 5], 1 + abs(y[:, 6]), 3 + abs(y[:, 7])], axis=1)
+    scale[:, 2:4] += np.abs(y[:, 2:4])
+    difference = np.abs(x - y)
+    wrong = ~((difference <= tolerance * scale) | (np.isnan(x) & np.isnan(y)))
+    worst = [f"row {b} {gk.STATISTICS[s]}: {x[b, s]!r} is not {y[b, s]!r}" for b, s in np.argwhere(wrong)]
+    assert not worst, worst
