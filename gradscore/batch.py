@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from gradscore import features
+from gradscore.errors import InputError
 from gradscore.scoring import ScoredBatch, Scorer
 from gradscore.sources import Source
 from gradscore.version import __version__
@@ -66,8 +67,15 @@ def score_to_parquet(
     ------
     OutputExistsError
         `out` exists and `overwrite` is False.
+    InputError
+        The model takes several inputs, which no source holds.
+    GradscoreError
+        `out` cannot be written.
     """
     target = Path(out)
+    if len(scorer.metadata.inputs) > 1:
+        names = ", ".join(item.name for item in scorer.metadata.inputs)
+        raise InputError(f"the model takes several inputs ({names}): score arrays with `Scorer.score` in Python")
     refuse_existing(target, overwrite=overwrite)
     schema = features.schema(scorer.feature_names, table_metadata(scorer))
     start = time.perf_counter()
@@ -97,7 +105,7 @@ def table_metadata(scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _rows(schema: Any, batch: ScoredBatch) -> Any:  # noqa: ANN401 - pyarrow has no type stubs
+def _rows(schema: Any, batch: ScoredBatch) -> Any:
     scores = batch.scores
     return features.to_batch(
         schema, ids=batch.ids, labels=scores.label, features=scores.features, errors=batch.errors

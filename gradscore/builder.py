@@ -47,7 +47,7 @@ def install(*, force: bool = False) -> BuilderStatus:
     Raises
     ------
     BuilderError
-        This Python has no wheel of onnxruntime-training, or pip failed.
+        This Python has no wheel of onnxruntime-training, the cache folder cannot be written, or pip failed.
     """
     current = status()
     if current.installed and not force:
@@ -57,17 +57,30 @@ def install(*, force: bool = False) -> BuilderStatus:
             f"onnxruntime-training {VERSION} has no wheel for Python {platform.python_version()}: prepare models with "
             "Python 3.11 or 3.12; the scoring models run on any Python"
         )
-    current.path.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix="builder-", dir=current.path.parent))
+    try:
+        current.path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="builder-", dir=current.path.parent))
+    except OSError as error:
+        raise BuilderError(
+            f"cannot write into the cache folder {current.path.parent} ({error.strerror}): name another by XDG_CACHE_HOME"
+        ) from error
     try:
         _pip_install(staging)
         (staging / _INSTALLED).write_text(json.dumps({"requirements": _REQUIREMENTS}))
-        if current.path.exists():
-            shutil.rmtree(current.path)
-        staging.rename(current.path)
+        _take_place(staging, current.path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return status()
+
+
+def _take_place(staging: Path, path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+    try:
+        staging.rename(path)
+    except OSError as error:
+        if not status().installed:  # else another process has installed the same meanwhile
+            raise BuilderError(f"cannot move the gradient builder to {path}: {error.strerror}") from error
 
 
 def _pip_install(target: Path) -> None:
@@ -76,7 +89,21 @@ def _pip_install(target: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - own pip
     if done.returncode:
-        raise BuilderError(f"pip could not install the gradient builder into {target.parent}: {_last_line(done.stderr)}")
+        raise BuilderError(
+            f"pip could not install the gradient builder into {target.parent}: {_last_line(done.stderr)} "
+            f"({_advice(done.stderr)})"
+        )
+
+
+def _advice(message: str) -> str:
+    if "No module named pip" in message:
+        return "this environment has no pip: run `python -m ensurepip`, then try again"
+    if "No space left" in message:
+        return "free some space, or name another cache folder by XDG_CACHE_HOME"
+    return (
+        f"it needs a package index within reach, with a wheel for Python {platform.python_version()} on "
+        f"{platform.system()} {platform.machine()}"
+    )
 
 
 def differentiate(model: bytes, target: str, wrt: Sequence[str], *, timeout: float = 600) -> bytes:
@@ -91,17 +118,26 @@ def differentiate(model: bytes, target: str, wrt: Sequence[str], *, timeout: flo
     """
     current = status()
     if not current.installed:
-        raise BuilderError("the gradient builder is not installed: run `gradscore builder install` once")
+        raise BuilderError(f"the gradient builder is not in {current.path}: run `gradscore builder install` once")
     request = json.dumps({"target": target, "wrt": list(wrt)}).encode() + b"\n" + model
     command = [sys.executable, "-I", "-S", str(_PROGRAM), str(current.path)]
     try:
-        done = subprocess.run(command, input=request, capture_output=True, check=False, timeout=timeout)  # noqa: S603 - own program
+        done = subprocess.run(  # noqa: S603 - own program
+            command, input=request, capture_output=True, check=False, timeout=timeout
+        )
     except subprocess.TimeoutExpired as error:
-        raise BuilderError(f"the gradient builder was stopped after {timeout:.0f} s: raise --timeout") from error
+        raise BuilderError(
+            f"the gradient builder was stopped after {timeout:.0f} s on this graph of {len(model):,} bytes: "
+            "prepare a smaller model, or report it"
+        ) from error
     if done.returncode < 0:
-        raise BuilderError(f"the gradient builder crashed with signal {-done.returncode} on this graph")
+        raise BuilderError(
+            f"the gradient builder crashed with signal {-done.returncode} on this graph: please report it"
+        )
     if done.returncode:
-        raise BuilderError(f"the gradient builder refused this graph: {_last_line(done.stderr.decode(errors='replace'))}")
+        raise BuilderError(
+            f"the gradient builder refused this graph: {_last_line(done.stderr.decode(errors='replace'))}"
+        )
     return done.stdout
 
 

@@ -34,7 +34,13 @@ class Cases:
     left_out: int
 
 
-def collect(known: ScoreTable, unknown: Sequence[ScoreTable] = (), *, label_file: Path | None = None, unknown_labels: labels.OnUnknown = "error") -> Cases:
+def collect(
+    known: ScoreTable,
+    unknown: Sequence[ScoreTable] = (),
+    *,
+    label_file: Path | None = None,
+    unknown_labels: labels.OnUnknown = "error",
+) -> Cases:
     """Join rows of known concepts, labelled by folder or CSV, and rows of unknown ones, which are never right.
 
     Raises
@@ -52,7 +58,9 @@ def collect(known: ScoreTable, unknown: Sequence[ScoreTable] = (), *, label_file
     return Cases(np.concatenate(features), np.concatenate(outcomes), known, left_out)
 
 
-def true_labels(table: ScoreTable, label_file: Path | None, unknown_labels: labels.OnUnknown = "error") -> NDArray[np.int64]:
+def true_labels(
+    table: ScoreTable, label_file: Path | None, unknown_labels: labels.OnUnknown = "error"
+) -> NDArray[np.int64]:
     """Return each row's true class from a CSV, or from its folder where no CSV is given."""
     names = table.class_names
     if names is None:

@@ -1,5 +1,6 @@
 """What the command line prints: tables on stdout, progress and summaries on stderr."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +15,16 @@ from gradscore.batch import Summary
 from gradscore.evaluation import Evaluation
 from gradscore.verdict import Verdict
 
-_LEAST_WIDTH = 100  # for a file or a pipe, where rich would wrap tables at 80 columns
+_PIPE_WIDTH = 1000  # a file or a pipe has no width to wrap at; a table takes no more than it needs
+_PLAIN = {"highlight": False, "markup": False, "emoji": False}  # paths and names are printed as they are
 
 
 def _stdout() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=max(console.width, _LEAST_WIDTH))
+    return Console(**_PLAIN, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def _stderr() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(**_PLAIN, stderr=True, soft_wrap=True)
 
 
 class _Speed(ProgressColumn):
@@ -53,7 +54,7 @@ def show_summary(summary: Summary) -> None:
     if summary.not_finite:
         console.print(f"{summary.not_finite:,} rows hold NaN or Inf from the model's own arithmetic")
     if summary.first_error:
-        console.print(f"first failure: {summary.first_error}", markup=False)
+        console.print(f"first failure: {summary.first_error}")
 
 
 def show_fit(verdict: Verdict, output: Path, left_out: int) -> None:
@@ -67,53 +68,58 @@ def show_fit(verdict: Verdict, output: Path, left_out: int) -> None:
     if left_out:
         console.print(f"{left_out:,} rows with an error were left out")
     for note in summary["notes"]:
-        console.print(f"note: {note}", markup=False)
+        console.print(f"note: {note}")
 
 
-def show_verdicts(judged: Any, output: Path) -> None:  # noqa: ANN401 - a pyarrow table
+def show_verdicts(counts: Mapping[str, int], output: Path) -> None:
     """Print how many rows were accepted and rejected."""
-    verdicts = judged.column("verdict").to_pylist()
-    unjudged = verdicts.count(None)
-    _stderr().print(
-        f"{verdicts.count('accept'):,} accepted, {verdicts.count('reject'):,} rejected, {unjudged:,} not judged: {output}"
-    )
+    _stderr().print(", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()) + f": {output}")
 
 
 def show_comparison(comparison: Mapping[str, Evaluation], convention: str) -> None:
     """Print one row a confidence, metrics in percent."""
     first = next(iter(comparison.values()))
-    caption = f"{first.correct:,} correct, {first.incorrect:,} incorrect; percent; convention {convention}"
-    table = Table(caption=caption, caption_justify="left")
-    table.add_column("confidence")
+    table = Table()
+    table.add_column("confidence", overflow="fold")
     for heading in ("AUROC", "AUPR-In", "AUPR-Out", "FPR95"):
         table.add_column(heading, justify="right")
     for name, result in comparison.items():
         numbers = (result.auroc, result.aupr_in, result.aupr_out, result.fpr95)
         table.add_row(name, *(f"{100 * number:.2f}" for number in numbers))
-    _stdout().print(table)
+    console = _stdout()
+    console.print(table)
+    console.print(
+        f"{first.correct:,} correct, {first.incorrect:,} incorrect; percent; convention {convention}", soft_wrap=True
+    )
 
 
 def show_inspection(report: Mapping[str, Any]) -> None:
     """Print a scoring model's facts and its parameters."""
     console = _stdout()
     for key in ("fingerprint", "source_sha256", "engine", "preprocessing"):
-        console.print(f"{key}: {report[key]}", markup=False, soft_wrap=True)
-    console.print(f"input: {report['input']['name']} {report['input']['shape']}", markup=False)
-    console.print(f"classes: {', '.join(report['class_names'])}", markup=False, soft_wrap=True)
-    table = Table(caption=f"{report['weights']:,} weights, {report['covered_share']:.1%} covered; {report['features']} features")
+        console.print(f"{key}: {report[key]}", soft_wrap=True)
+    for item in report["inputs"]:
+        extents = ", ".join(map(str, item["shape"]))
+        console.print(f"input: {item['name']} {item['dtype']} [{extents}]", soft_wrap=True)
+    console.print(f"classes: {', '.join(report['class_names'])}", soft_wrap=True)
+    table = Table()
     for heading in ("layer", "op", "parameter", "shape"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     table.add_column("count", justify="right")
-    table.add_column("covered by")
+    table.add_column("covered by", overflow="fold")
     for item in report["parameters"]:
         shape = "×".join(map(str, item["shape"]))
         table.add_row(item["layer"], item["op"], item["name"], shape, f"{item['count']:,}", item["coverage"])
     console.print(table)
+    console.print(
+        f"{report['weights']:,} weights, {report['covered_share']:.1%} covered; {report['features']} features",
+        soft_wrap=True,
+    )
 
 
 def show_doctor(report: Mapping[str, Any]) -> None:
     """Print the state of the installation."""
-    console = _stdout()
+    console, builder = _stdout(), report["builder"]
     facts = {
         "gradscore": report["gradscore"],
         "python": f"{report['python']} on {report['platform']}, {report['cores']} cores",
@@ -121,10 +127,10 @@ def show_doctor(report: Mapping[str, Any]) -> None:
         "runtime": ", ".join(f"{name} {number}" for name, number in report["runtimes"].items()) or "none",
         "providers": ", ".join(report["providers"]) or "none",
         "kernels": f"{report['default_backend']} (of {', '.join(report['backends'])}), SIMD {report['simd'] or '—'}",
-        "builder": f"{report['builder']['version']}, {'installed' if report['builder']['installed'] else 'not installed'}",
+        "builder": f"{builder['version']}, {'installed' if builder['installed'] else 'not installed'}, {builder['path']}",
     }
     for name, fact in facts.items():
-        console.print(f"{name:<10} {fact}", markup=False, soft_wrap=True)
+        console.print(f"{name:<10} {fact}", soft_wrap=True)
     for kind in ("notes", "problems"):
         for line in report[kind]:
-            console.print(f"{kind.removesuffix('s')}: {line}", markup=False, soft_wrap=True)
+            console.print(f"{kind.removesuffix('s')}: {line}", soft_wrap=True)

@@ -1,14 +1,17 @@
 """torch.nn.Module -> classifier.onnx, by torch's dynamo exporter; weights are loaded without unpickling."""
 
 import importlib
+import io
 import json
 import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradscore.errors import GradscoreError, InputError, ModelError
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 _OPSET = 18
 _NESTED_KEYS = ("state_dict", "model_state_dict")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def export_classifier(
@@ -35,7 +39,7 @@ def export_classifier(
     Parameters
     ----------
     module
-        Returns logits (or a softmax of them) of shape [B, classes]. Its training mode is put back afterwards.
+        Returns logits (or a softmax of them) of shape [B, classes]. Training modes are put back afterwards.
     example
         An input with its batch dimension; its values do not matter.
     class_names
@@ -45,42 +49,65 @@ def export_classifier(
     ------
     ModelError
         torch's exporter cannot trace the module.
+    InputError
+        Class names repeat, or `example` has no batch dimension.
     OutputExistsError
         `path` exists and `overwrite` is False.
+    GradscoreError
+        torch or onnxscript is not installed, or `path` cannot be written.
     """
     torch = _load_torch()
     target = Path(path)
     refuse_existing(target, overwrite=overwrite)
+    if example.ndim < 2 or not len(example):
+        raise InputError(f"the example has shape {list(example.shape)}: give a batch of at least one input")
+    if class_names is not None and len(set(class_names)) != len(class_names):
+        raise InputError("class names repeat: each class needs a name of its own")
     batch = example if len(example) > 1 else torch.cat([example, example])  # one sample would be exported as a constant
-    training = module.training
-    module.eval()
-    try:
-        with warnings.catch_warnings(), redirect_stdout(sys.stderr), _quiet_exporter():
-            warnings.simplefilter("ignore")  # the exporter's own deprecations
-            program = torch.onnx.export(
-                module, (batch,), dynamo=True, opset_version=_OPSET, verbose=False,
-                dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=["input"], output_names=["logits"],
-            )  # fmt: skip
-    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise ModelError(f"torch cannot export {type(module).__name__}: {_first_line(error)}") from error
-    finally:
-        module.train(training)
+    with _evaluating(module), _quietly():
+        program = _exported(module, batch)
     if class_names is not None:
         program.model.metadata_props[CLASS_NAMES_KEY] = json.dumps(list(class_names))
     with replacing(target, overwrite=overwrite) as part:
         program.save(part, external_data=False)
 
 
+def _exported(module: "torch.nn.Module", batch: "torch.Tensor") -> Any:
+    torch = _load_torch()
+    try:
+        return torch.onnx.export(
+            module, (batch,), dynamo=True, opset_version=_OPSET, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=["input"], output_names=["logits"],
+        )  # fmt: skip
+    except ImportError as error:
+        raise GradscoreError(f'{error}: run `pip install "gradscore[export]"`') from error
+    except Exception as error:  # the module's own code runs in there
+        raise ModelError(f"torch cannot export {type(module).__name__}: {_reason(error)}") from error
+
+
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Hush the exporter's notes on packages that are not installed and that nobody asked for."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def _evaluating(module: "torch.nn.Module") -> Iterator[None]:
+    """Put the module in eval mode, and afterwards each submodule back into the mode it had."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for part, training in modes.items():
+            part.training = training
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Hush the exporter, which prints graphs and logs tracebacks before it raises; the error says it in a line."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def load_module(factory: str, weights: str | os.PathLike[str] | None = None) -> "torch.nn.Module":
@@ -95,7 +122,7 @@ def load_module(factory: str, weights: str | os.PathLike[str] | None = None) -> 
         The factory or the weights cannot be found or do not fit together.
     """
     torch = _load_torch()
-    module = _call(factory)
+    module = _factory(factory)()
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"{factory} returned {type(module).__name__}, not a torch.nn.Module")
     if weights is not None:
@@ -103,40 +130,48 @@ def load_module(factory: str, weights: str | os.PathLike[str] | None = None) -> 
         try:
             module.load_state_dict(state)
         except RuntimeError as error:
-            raise InputError(f"the weights in {weights} do not fit {factory}: {' '.join(str(error).split())[:300]}") from error
+            raise InputError(
+                f"the weights in {weights} do not fit {factory}: {' '.join(str(error).split())[:300]}"
+            ) from error
     return module
 
 
-def _call(factory: str) -> Any:  # noqa: ANN401 - whatever the user's factory returns
-    name, separator, attribute = factory.partition(":")
-    if not separator:
-        raise InputError(f"{factory!r} does not name a factory: write package.module:factory")
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as `python -m` does
+def _factory(text: str) -> Callable[[], Any]:
+    """Return what "package.module:factory" names; calling it raises nothing but InputError."""
+    name, separator, attribute = text.partition(":")
+    if not (name and separator and attribute):
+        raise InputError(f"{text!r} does not name a factory: write package.module:factory")
     try:
-        return getattr(importlib.import_module(name), attribute)()
+        factory = getattr(_imported(name), attribute)
+    except AttributeError as error:
+        raise InputError(f"{name} has no {attribute!r}: write package.module:factory") from error
+
+    def build() -> Any:
+        try:
+            return factory()
+        except Exception as error:  # the user's own code
+            raise InputError(f"{text} failed when called without arguments: {_reason(error)}") from error
+
+    return build
+
+
+def _imported(name: str) -> ModuleType:
+    folder = os.getcwd()  # noqa: PTH109 - sys.path holds strings
+    sys.path.insert(0, folder)  # as `python -m` does
+    try:
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise InputError(f"cannot import {name!r} ({error}): is it installed, or in the current folder?") from error
-    except AttributeError as error:
-        raise InputError(f"{name} has no {attribute!r}, or it failed: {error}") from error
+    except Exception as error:  # the user's own code
+        raise InputError(f"cannot import {name!r}: {_reason(error)}") from error
     finally:
-        sys.path.pop(0)
+        sys.path.remove(folder)
 
 
 def _state_dict(path: Path) -> Mapping[str, Any]:
-    torch = _load_torch()
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # noqa: PLC0415 - an extra
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and safetensors errors share no base
-        raise InputError(
-            f"cannot load weights from {path} without unpickling ({_first_line(error)}): save a plain state dict, "
-            "`torch.save(module.state_dict(), path)`, or safetensors"
-        ) from error
+    state = _load_safetensors(path) if path.suffix == ".safetensors" else _load_tensors(path)
     for key in _NESTED_KEYS:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -145,13 +180,37 @@ def _state_dict(path: Path) -> Mapping[str, Any]:
     return state
 
 
-def _load_torch() -> Any:  # noqa: ANN401 - the module, loaded only by those who export
+def _load_safetensors(path: Path) -> Any:
+    try:
+        from safetensors.torch import load_file  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise GradscoreError('safetensors is not installed: run `pip install "gradscore[export]"`') from error
+    try:
+        return load_file(path)
+    except Exception as error:  # SafetensorError has no base of its own
+        raise InputError(f"{path} is not a safetensors file: {_reason(error)}") from error
+
+
+def _load_tensors(path: Path) -> Any:
+    try:
+        return _load_torch().load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch errors share no base
+        raise InputError(
+            f"cannot load weights from {path} without unpickling ({_reason(error)}): save a plain state dict, "
+            "`torch.save(module.state_dict(), path)`, or safetensors"
+        ) from error
+
+
+def _load_torch() -> Any:
     try:
         return importlib.import_module("torch")
     except ImportError as error:
         raise GradscoreError('torch is not installed: run `pip install "gradscore[export]"`') from error
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]
+def _reason(error: BaseException) -> str:
+    """Return the first line of an error, or of what caused it where torch only wraps that; without colours."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    return (f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)[:300]

@@ -1,6 +1,7 @@
 """Bytes and arrays -> the model's input: decode, check, resize, normalise, as the scoring model's metadata says."""
 
 import io
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,32 +13,39 @@ from gradscore.metadata import Preprocessing
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_CHANNELS = {"1": 1, "L": 1, "LA": 2, "P": 3, "RGB": 3, "YCbCr": 3, "RGBA": 4, "CMYK": 4}
+_LOSSLESS = {"L": {"1", "L"}, "RGB": {"P", "RGB", "YCbCr"}, "RGBA": {"RGBA"}}  # what `strict` takes for each mode
+_SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
+_NO_FIXED_RANGE = {"I", "F"}
 
 
 def decode(content: bytes, preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Return an encoded image as the model's input, float32 [C, H, W].
 
-    EXIF orientation is applied; an image of another size is resized (bilinear, antialiased, aspect not kept).
+    EXIF orientation is applied; an image of another size is resized (bilinear, antialiased, aspect not kept). Of an
+    animated or multi-page image the first frame counts. Where the metadata says `convert`, transparency is dropped and
+    16-bit grey keeps its upper 8 bits.
 
     Raises
     ------
     InputError
-        The bytes are no whole image of an allowed format, or the channels do not fit.
+        The bytes are no whole image of an allowed format, hold more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or the
+        channels do not fit.
     """
     if not content:
         raise InputError("the file is empty (zero bytes)")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            image = ImageOps.exif_transpose(opened)
-            fitted = _resized(_with_channels(image, preprocessing), preprocessing)
-            pixels = np.asarray(fitted, dtype=np.uint8)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _refuse_bomb(image)
+            upright = ImageOps.exif_transpose(image)
+            pixels = np.asarray(_resized(_with_channels(upright, preprocessing), preprocessing), dtype=np.uint8)
+    except InputError:
+        raise
     except UnidentifiedImageError as error:
         raise InputError(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"the image is too large to decode safely: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"the image is truncated or damaged: {error}") from error
+    except Exception as error:  # damaged data makes decoders raise nearly anything; one image must not end a run
+        raise InputError(f"the image is truncated or damaged: {error or type(error).__name__}") from error
     channels_first = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     return normalise(channels_first, preprocessing)
 
@@ -51,8 +59,13 @@ def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     return np.ascontiguousarray(normalised)
 
 
-def to_input(array: NDArray[np.generic], preprocessing: Preprocessing, input_shape: tuple[int | None, ...]) -> NDArray[np.float32]:
-    """Return a batch as the model's input: uint8 pixels are normalised like decoded images, floats are taken as they are.
+def to_input(
+    array: NDArray[np.generic],
+    preprocessing: Preprocessing,
+    input_shape: tuple[int | None, ...],
+    dtype: str = "float32",
+) -> NDArray[Any]:
+    """Return a batch as the model's input: uint8 pixels are normalised like decoded images, floats taken as they are.
 
     Images may lack the channel axis where the model has one channel ([B, H, W]), or have it last ([B, H, W, C]).
 
@@ -61,17 +74,32 @@ def to_input(array: NDArray[np.generic], preprocessing: Preprocessing, input_sha
     InputError
         The array is neither uint8 nor floating point, or does not fit the model's input shape.
     """
+    if dtype != "float32":
+        return _to_integers(array, input_shape, dtype)
     if array.dtype.kind not in "fu" or (array.dtype.kind == "u" and array.dtype != np.uint8):
-        raise InputError(f"an array of type {array.dtype} is not an input: give uint8 pixels or floats already preprocessed")
+        raise InputError(
+            f"an array of type {array.dtype} is not an input: give uint8 pixels or floats already preprocessed"
+        )
     batch = _with_channel_axis(array, preprocessing) if preprocessing.kind == "image" else array
-    if not _fits(batch.shape, input_shape):
-        wanted = ", ".join("B" if extent is None and axis == 0 else str(extent or "?") for axis, extent in enumerate(input_shape))
-        raise InputError(f"an array of shape {list(array.shape)} does not fit the model's input [{wanted}]")
+    _require_fit(array, batch, input_shape)
     if array.dtype == np.uint8:
         if preprocessing.kind != "image":
             raise InputError("uint8 arrays are pixels, but this model does not take images: give floats")
         return normalise(batch.astype(np.uint8, copy=False), preprocessing)
     return np.ascontiguousarray(batch, dtype=np.float32)
+
+
+def _to_integers(array: NDArray[np.generic], input_shape: tuple[int | None, ...], dtype: str) -> NDArray[Any]:
+    if array.dtype.kind not in "iu":
+        raise InputError(f"an array of type {array.dtype} is not an input: the model takes {dtype}, such as token ids")
+    _require_fit(array, array, input_shape)
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _require_fit(given: NDArray[np.generic], batch: NDArray[np.generic], input_shape: tuple[int | None, ...]) -> None:
+    if not _fits(batch.shape, input_shape):
+        wanted = ", ".join("B" if axis == 0 else str(extent or "?") for axis, extent in enumerate(input_shape))
+        raise InputError(f"an array of shape {list(given.shape)} does not fit the model's input [{wanted}]")
 
 
 def _with_channel_axis(array: NDArray[np.generic], preprocessing: Preprocessing) -> NDArray[np.generic]:
@@ -88,16 +116,38 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(extent in (None, size) for size, extent in zip(shape, wanted, strict=True))
 
 
+def _refuse_bomb(image: Image.Image) -> None:
+    """Pillow itself only warns up to twice its limit; a row must not depend on how warnings are filtered."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        raise InputError(
+            f"the image is too large to decode safely: {image.width}×{image.height} pixels, the limit is {limit:,} "
+            "(PIL.Image.MAX_IMAGE_PIXELS)"
+        )
+
+
 def _with_channels(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     mode = _MODES[preprocessing.channels]
-    if preprocessing.color == "strict" and _CHANNELS.get(image.mode) != preprocessing.channels:
-        found = _CHANNELS.get(image.mode)
-        described = f"{found} channels" if found else "samples of another depth"
+    if preprocessing.color == "strict" and image.mode not in _LOSSLESS[mode]:
         raise InputError(
-            f"the image has {described} (mode {image.mode}), the model takes {preprocessing.channels} ({mode}): "
+            f"the image has {_described(image)}, the model takes {preprocessing.channels} ({mode}): "
             "convert it, or prepare the model with --color convert"
         )
+    if image.mode in _NO_FIXED_RANGE:
+        raise InputError(f"the image has {_described(image)}, whose range is not known: convert it to 8 bits")
+    if image.mode in _SIXTEEN_BIT:  # Pillow would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image.info.pop("transparency", None)
     return image if image.mode == mode else image.convert(mode)
+
+
+def _described(image: Image.Image) -> str:
+    if image.mode in _SIXTEEN_BIT:
+        return f"samples of 16 bits (mode {image.mode})"
+    if image.mode in _NO_FIXED_RANGE:
+        return f"samples of 32 bits (mode {image.mode})"
+    count = 3 if image.mode == "P" else len(image.getbands())
+    return f"{count} channel{'s' if count > 1 else ''} (mode {image.mode})"
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:

@@ -35,7 +35,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
         "path": str(path),
         "fingerprint": scorer.fingerprint,
         "source_sha256": metadata.source_sha256,
-        "input": {"name": metadata.input_name, "shape": [extent or "batch" for extent in metadata.input_shape]},
+        "inputs": [{"name": item.name, "shape": _shape(item.shape), "dtype": item.dtype} for item in metadata.inputs],
         "classes": metadata.classes,
         "class_names": [metadata.label_name(label) for label in range(metadata.classes)],
         "preprocessing": _preprocessing(metadata),
@@ -91,12 +91,17 @@ def _described(layer: str, op: str, parameter: Parameter) -> dict[str, Any]:
     }
 
 
+def _shape(extents: tuple[int | None, ...]) -> list[int | str]:
+    return ["batch" if axis == 0 else extent or "?" for axis, extent in enumerate(extents)]
+
+
 def _preprocessing(metadata: ModelMetadata) -> str:
     how = metadata.preprocessing
     if how.kind == "array":
         return "arrays, taken as they are"
     mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (how.mean, how.std))
-    return f"{how.channels}×{how.height}×{how.width} images, (pixel · {how.scale:.6g} − {mean}) / {std}, color {how.color}"
+    size = f"{how.channels}×{how.height}×{how.width}"
+    return f"{size} images, (pixel · {how.scale:.6g} − {mean}) / {std}, color {how.color}"
 
 
 def _version_of(package: str) -> str | None:

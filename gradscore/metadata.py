@@ -68,6 +68,15 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class InputTensor:
+    """One input of the model; None stands for an extent that may vary, the first for the batch."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """How uint8 pixels become the model's input: x = (pixel · scale − mean) / std, per channel.
 
@@ -94,8 +103,7 @@ class ModelMetadata:
     """Everything that a scoring model carries beside its graph."""
 
     source_sha256: str
-    input_name: str
-    input_shape: tuple[int | None, ...]
+    inputs: tuple[InputTensor, ...]
     logits: str
     classes: int
     layers: tuple[Layer, ...]
@@ -105,6 +113,11 @@ class ModelMetadata:
     engine: str = ""
     gradscore_version: str = ""
     format_version: int = FORMAT_VERSION
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of the first input."""
+        return self.inputs[0].shape
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -131,6 +144,7 @@ class ModelMetadata:
                     f"{where} has scoring-model format {version}, this gradscore reads {FORMAT_VERSION}: "
                     "run `gradscore prepare` again on the classifier"
                 )
+            raw["inputs"] = tuple(InputTensor(**_tuples(tensor)) for tensor in raw["inputs"])
             raw["layers"] = tuple(_layer(layer) for layer in raw["layers"])
             raw["uncovered"] = tuple(_parameter(parameter) for parameter in raw["uncovered"])
             raw["preprocessing"] = Preprocessing(**_tuples(raw["preprocessing"]))

@@ -13,6 +13,7 @@ import onnx_ir.passes.common as common_passes
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError
 from gradscore.graph.checking import check_outputs, check_structure
+from gradscore.graph.emitter import dtype_of, extents
 from gradscore.graph.forms import Scope
 from gradscore.graph.gradient import ENGINES, GradientEngine, add_gradient, values_of
 from gradscore.graph.head import append_seed, cut_at, find_logits
@@ -20,7 +21,7 @@ from gradscore.graph.layers import FoundLayer, find_layers
 from gradscore.graph.lowering import lower
 from gradscore.graph.normalize import infer_shapes, normalize
 from gradscore.graph.reading import read_classifier
-from gradscore.metadata import CLASS_NAMES_KEY, METADATA_KEY, Layer, ModelMetadata, Parameter, Preprocessing
+from gradscore.metadata import CLASS_NAMES_KEY, METADATA_KEY, InputTensor, Layer, ModelMetadata, Parameter, Preprocessing
 from gradscore.version import __version__
 from gradscore.writing import refuse_existing, replacing
 
@@ -73,17 +74,16 @@ def prepare(
     _check_class_names(names, classes)
     cut_at(model, logits_value)
     found, uncovered = find_layers(model.graph, allow_uncovered=allow_uncovered)
-    input_name, input_shape = _single_input(model.graph)
+    inputs = _inputs(model.graph)
     metadata = ModelMetadata(
         source_sha256=sha256_of_file(source),
-        input_name=input_name,
-        input_shape=input_shape,
+        inputs=inputs,
         logits=str(logits_value.name),
         classes=classes,
         class_names=tuple(names) if names else None,
         layers=(),
         uncovered=uncovered,
-        preprocessing=_preprocessing(input_shape, scale, mean, std, color),
+        preprocessing=_preprocessing(inputs, scale, mean, std, color),
         engine=engine,
         gradscore_version=__version__,
     )
@@ -93,7 +93,7 @@ def prepare(
     check_structure(scoring, proto)
     plain = ir.to_proto(model)
     content = proto.SerializeToString()
-    check_outputs(plain.SerializeToString(), content, metadata.logits, input_shape)
+    check_outputs(plain.SerializeToString(), content, metadata)
     with replacing(target, overwrite=overwrite) as part:
         part.write_bytes(content)
     return metadata
@@ -141,15 +141,12 @@ def _engine(name: str) -> GradientEngine:
     return ENGINES[name]
 
 
-def _single_input(graph: ir.Graph) -> tuple[str, tuple[int | None, ...]]:
-    if len(graph.inputs) != 1:
-        names = ", ".join(str(value.name) for value in graph.inputs)
-        raise ModelError(f"the model has {len(graph.inputs)} inputs ({names}): only models of one input are covered")
-    value = graph.inputs[0]
-    if value.dtype is not ir.DataType.FLOAT:
-        raise ModelError(f"input {value.name!r} is of type {value.dtype}: only float32 inputs are covered")
-    shape = value.shape or ()
-    return str(value.name), (None, *(extent if isinstance(extent, int) else None for extent in shape[1:]))
+def _inputs(graph: ir.Graph) -> tuple[InputTensor, ...]:
+    found = []
+    for value in graph.inputs:
+        known = (extents(value) or ())[1:]
+        found.append(InputTensor(str(value.name), (None, *known), str(dtype_of(value))))
+    return tuple(found)
 
 
 def _names_in(classifier: onnx.ModelProto) -> list[str] | None:
@@ -168,11 +165,13 @@ def _check_class_names(names: Sequence[str] | None, classes: int) -> None:
 
 
 def _preprocessing(
-    shape: tuple[int | None, ...], scale: float, mean: Sequence[float], std: Sequence[float], color: str
+    inputs: tuple[InputTensor, ...], scale: float, mean: Sequence[float], std: Sequence[float], color: str
 ) -> Preprocessing:
     if color not in ("strict", "convert"):
         raise InputError(f"--color is {color!r}: it takes strict or convert")
-    if len(shape) != 4 or shape[1] not in _IMAGE_CHANNELS or shape[2] is None or shape[3] is None:
+    shape = inputs[0].shape
+    is_float = len(inputs) == 1 and inputs[0].dtype == "float32"
+    if not is_float or len(shape) != 4 or shape[1] not in _IMAGE_CHANNELS or shape[2] is None or shape[3] is None:
         return Preprocessing()
     for flag, values in (("--mean", mean), ("--std", std)):
         if len(values) not in (1, shape[1]):

@@ -1,7 +1,7 @@
 """The whole way: inputs -> batch -> signals -> statistics -> scores, one batch or a stream of them."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -128,16 +128,31 @@ class Scorer:
         """The execution providers in use."""
         return self._session.providers
 
-    def score(self, batch: NDArray[Any]) -> Scores:
-        """Score a batch: uint8 pixels are preprocessed as the metadata says, floats are taken as they are.
+    def score(self, batch: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Scores:
+        """Score a batch: uint8 pixels are preprocessed as the metadata says, floats and token ids are taken as they are.
+
+        A model of several inputs takes a mapping from their names to arrays.
 
         Raises
         ------
         InputError
             The array does not fit the model's input.
         """
-        inputs = to_input(np.asarray(batch), self.metadata.preprocessing, self.metadata.input_shape)
-        return self._score_inputs(inputs)
+        return self._score_inputs(self._tensors(batch))
+
+    def _tensors(self, batch: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        inputs = self.metadata.inputs
+        names = [tensor.name for tensor in inputs]
+        given = batch if isinstance(batch, Mapping) else {names[0]: batch}
+        if set(given) != set(names):
+            raise InputError(f"the model takes the inputs {', '.join(names)}, but was given {', '.join(given)}: pass a mapping")
+        tensors = {
+            tensor.name: to_input(np.asarray(given[tensor.name]), self.metadata.preprocessing, tensor.shape, tensor.dtype)
+            for tensor in inputs
+        }
+        if len({len(array) for array in tensors.values()}) > 1:
+            raise InputError("the inputs differ in their number of samples: " + ", ".join(f"{k} {len(v)}" for k, v in tensors.items()))
+        return tensors
 
     def stream(self, source: Iterable[Entry], *, batch_size: int = 256) -> Iterator[ScoredBatch]:
         """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
@@ -162,18 +177,21 @@ class Scorer:
         labels = np.full(len(ids), -1, dtype=np.int64)
         features = np.full((len(ids), len(self.feature_names)), np.nan)
         if good:
-            scores = self._score_inputs(np.stack([item for item in inputs if not isinstance(item, str)]))
+            rows = np.stack([item for item in inputs if not isinstance(item, str)])
+            scores = self._score_inputs({self.metadata.inputs[0].name: rows})
             labels[good], features[good] = scores.label, scores.features
         errors = tuple(item if isinstance(item, str) else None for item in inputs)
         return ScoredBatch(ids, Scores(labels, features, self.feature_names), errors)
 
-    def _score_inputs(self, inputs: NDArray[np.float32]) -> Scores:
-        parts = [self._micro_batch(inputs[start : start + _MICRO_BATCH]) for start in range(0, len(inputs), _MICRO_BATCH)]
+    def _score_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> Scores:
+        count = len(next(iter(inputs.values())))
+        slices = [slice(start, start + _MICRO_BATCH) for start in range(0, count, _MICRO_BATCH)]
+        parts = [self._micro_batch({name: array[rows] for name, array in inputs.items()}) for rows in slices]
         labels = np.concatenate([label for label, _ in parts]) if parts else np.empty(0, dtype=np.int64)
         features = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, len(self.feature_names)))
         return Scores(labels, features, self.feature_names)
 
-    def _micro_batch(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.int64], FloatArray]:
+    def _micro_batch(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.int64], FloatArray]:
         signals = self._session.run(inputs)
         labels = signals[SIGNAL_LABEL]
         entropy, max_softmax, residual = head_features(signals[self.metadata.logits], labels)

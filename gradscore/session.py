@@ -8,14 +8,14 @@ from importlib.metadata import distributions
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import ModelError, RuntimeUnavailableError
 
 CPU_PROVIDER = "CPUExecutionProvider"
-_DISTRIBUTION = "onnxruntime"
+_NIGHTLY = "ort-nightly"
 _NOT_A_RUNTIME = ("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-tools")
+_INSTALL = '`pip install "gradscore[cpu]"` or `pip install "gradscore[gpu]"`'
 
 
 @cache
@@ -25,17 +25,24 @@ def load_onnxruntime() -> ModuleType:
     Raises
     ------
     RuntimeUnavailableError
-        None is installed, or several overwrite one another; the message holds the pip line that mends it.
+        None is installed, several overwrite one another, or its files are damaged; the message holds the pip line that
+        mends it.
     """
     found = installed_runtimes()
-    if not found:
-        raise RuntimeUnavailableError('no onnxruntime is installed: run `pip install "gradscore[cpu]"` or `pip install "gradscore[gpu]"`')
     if len(found) > 1:
         raise RuntimeUnavailableError(
-            f"{' and '.join(found)} overwrite one another's files: run `pip uninstall -y {' '.join(found)}`, then "
-            '`pip install "gradscore[cpu]"` or `pip install "gradscore[gpu]"`'
+            f"{' and '.join(found)} overwrite one another's files: run `pip uninstall -y {' '.join(found)}`, "
+            f"then {_INSTALL}"
         )
-    module = import_module("onnxruntime")
+    try:
+        module = import_module("onnxruntime")
+    except ImportError as error:
+        if not found:
+            raise RuntimeUnavailableError(f"no onnxruntime is installed: run {_INSTALL}") from error
+        raise RuntimeUnavailableError(f"{found[0]} is installed but cannot be imported: {error}") from error
+    if not hasattr(module, "InferenceSession"):  # what remains once one of two clashing distributions was uninstalled
+        names = " ".join(found or ["onnxruntime"])
+        raise RuntimeUnavailableError(f"onnxruntime has lost its files: run `pip install --force-reinstall {names}`")
     module.set_default_logger_severity(3)
     return module
 
@@ -46,13 +53,14 @@ def installed_runtimes() -> list[str]:
     return sorted(
         name
         for name in names
-        if (name == _DISTRIBUTION or name.startswith(f"{_DISTRIBUTION}-")) and not name.startswith(_NOT_A_RUNTIME)
+        if (name == "onnxruntime" or name.startswith(("onnxruntime-", _NIGHTLY)))
+        and not name.startswith(_NOT_A_RUNTIME)
     )
 
 
 def open_session(
     model: bytes | os.PathLike[str], *, providers: Sequence[str] | None = None, threads: int | None = None
-) -> Any:  # noqa: ANN401 - onnxruntime has no type stubs
+) -> Any:
     """Open an inference session on exactly the providers asked for (default: CPU).
 
     Raises
@@ -67,29 +75,35 @@ def open_session(
     missing = [name for name in wanted if name not in runtime.get_available_providers()]
     if missing:
         raise RuntimeUnavailableError(
-            f"provider {missing[0]} is not in the installed {installed_runtimes()[0]} "
-            f"(it has {', '.join(runtime.get_available_providers())}): choose one of these with --providers, or install gradscore[gpu]"
+            f"provider {missing[0]} is not in the installed {', '.join(installed_runtimes()) or 'onnxruntime'} "
+            f"(it has {', '.join(runtime.get_available_providers())}): choose one of these with --providers, "
+            "or install gradscore[gpu]"
         )
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
-        session = runtime.InferenceSession(model if isinstance(model, bytes) else os.fspath(model), options, providers=wanted)
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        session = runtime.InferenceSession(source, options, providers=wanted)
     except Exception as error:  # onnxruntime raises many types of its own
         raise ModelError(f"onnxruntime cannot load the model: {str(error).splitlines()[0][:400]}") from error
     silent = [name for name in wanted if name not in session.get_providers()]
     if silent:
-        raise RuntimeUnavailableError(f"provider {silent[0]} is installed but did not start (driver, CUDA or cuDNN missing?)")
+        raise RuntimeUnavailableError(
+            f"provider {silent[0]} is installed but did not start (driver, CUDA or cuDNN missing?): mend that, "
+            f"or choose --providers {CPU_PROVIDER}"
+        )
     return session
 
 
 class SignalSession:
     """A scoring model in a session: one batch in, its label, logits and the layers' signals out."""
 
-    def __init__(self, model: bytes | os.PathLike[str], *, providers: Sequence[str] | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, model: bytes | os.PathLike[str], *, providers: Sequence[str] | None = None, threads: int | None = None
+    ) -> None:
         self._session = open_session(model, providers=providers, threads=threads)
-        self._input = self._session.get_inputs()[0]
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property
@@ -103,9 +117,7 @@ class SignalSession:
         """The execution providers in use."""
         return tuple(self._session.get_providers())
 
-    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return every output by name, and the batch itself under the input's name."""
-        values = self._session.run(self._outputs, {self._input.name: batch})
-        signals = dict(zip(self._outputs, values, strict=True))
-        signals[self._input.name] = np.asarray(batch)
-        return signals
+    def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return every output by name, and the inputs themselves: they are the first layer's activations."""
+        values = self._session.run(self._outputs, dict(batch))
+        return {**batch, **dict(zip(self._outputs, values, strict=True))}

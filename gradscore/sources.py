@@ -1,7 +1,10 @@
 """Image folders, files and .npz archives -> entries with ids, in a fixed order, read one at a time."""
 
 import os
+import re
+import stat
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +15,11 @@ from numpy.typing import NDArray
 
 from gradscore.errors import InputError
 from gradscore.images import SUFFIXES, decode, to_input
-from gradscore.metadata import ModelMetadata, Preprocessing
+from gradscore.metadata import ModelMetadata
 
-ARCHIVE_SUFFIXES = frozenset({".npy", ".npz"})
+ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 _ARRAY_NAMES = ("images", "x")
-_ARRAY_SUFFIXES = ARCHIVE_SUFFIXES
+_LARGEST_FILE = 2**30
 
 
 class Entry(Protocol):
@@ -40,12 +43,20 @@ class ImageFile:
     def read(self, metadata: ModelMetadata) -> NDArray[np.float32]:
         """Decode the file."""
         if metadata.preprocessing.kind != "image":
-            raise InputError(f"the model's input {list(metadata.input_shape)} is not an image: give .npz or .npy arrays")
+            shape = ["B", *(extent or "?" for extent in metadata.input_shape[1:])]
+            raise InputError(f"the model's input [{', '.join(map(str, shape))}] is no image: give .npz or .npy arrays")
+        return decode(self._content(), metadata.preprocessing)
+
+    def _content(self) -> bytes:
         try:
-            content = self.path.read_bytes()
+            status = self.path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+                raise InputError("this is no regular file")
+            if status.st_size > _LARGEST_FILE:
+                raise InputError(f"the file has {status.st_size:,} bytes; an image of more than 1 GiB is not read")
+            return self.path.read_bytes()
         except OSError as error:
             raise InputError(f"cannot read the file: {error.strerror}") from error
-        return decode(content, metadata.preprocessing)
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class ArrayRow:
     def read(self, metadata: ModelMetadata) -> NDArray[np.float32]:
         """Return the row, preprocessed if it holds pixels."""
         one = self.rows[self.index : self.index + 1]
-        return to_input(one, metadata.preprocessing, metadata.input_shape)[0]
+        return to_input(one, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
 
 
 @dataclass(frozen=True)
@@ -79,23 +90,25 @@ def open_source(paths: Sequence[str | os.PathLike[str]]) -> Source:
     """Collect the inputs of folders (recursive, sorted), image files and .npz or .npy arrays.
 
     An id is the path below the folder given, or the file's own path, or `archive.npz#row`. With several folders the ids
-    start with the folder's name.
+    start with the folder's name. Bytes of a file name that are not UTF-8 are written as %XX. Linked folders are
+    entered, but none inside itself. A file named by itself may have any suffix: what it holds decides.
 
     Raises
     ------
     InputError
-        A path does not exist, a folder holds no images, or two inputs have the same id.
+        A path does not exist, a folder cannot be listed or holds no images, an array file cannot be read, or two inputs
+        have the same id.
     """
     entries: list[Entry] = []
     for path in map(Path, paths):
-        prefix = f"{path.name}/" if len(paths) > 1 and path.is_dir() else ""
+        prefix = f"{path.resolve().name}/" if len(paths) > 1 and path.is_dir() else ""
         entries.extend(_entries_of(path, prefix))
     if not entries:
         raise InputError("no inputs given: name image folders, image files or .npz arrays")
     seen: set[str] = set()
     for entry in entries:
         if entry.id in seen:
-            raise InputError(f"two inputs have the id {entry.id!r}: score their folders separately")
+            raise InputError(f"two inputs have the id {entry.id!r}: score them separately")
         seen.add(entry.id)
     return Source(entries)
 
@@ -105,29 +118,48 @@ def _entries_of(path: Path, prefix: str) -> Sequence[Entry]:
         return _folder(path, prefix)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    if path.suffix.lower() in _ARRAY_SUFFIXES:
-        rows = _array(path)
-        return [ArrayRow(f"{path.name}#{index}", rows, index) for index in range(len(rows))]
-    return [ImageFile(path.as_posix(), path)]
+    if path.suffix.lower() in ARRAY_SUFFIXES:
+        rows, name = _array(path), _utf8(path.name)
+        return [ArrayRow(f"{name}#{index}", rows, index) for index in range(len(rows))]
+    return [ImageFile(_utf8(path.as_posix()), path)]
 
 
 def _folder(path: Path, prefix: str) -> Sequence[Entry]:
-    files = sorted(
-        Path(folder, name)
-        for folder, _, names in os.walk(path, followlinks=False)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES
-    )
+    files = sorted(_images_below(path))
     if not files:
         raise InputError(f"folder {path} holds no images (looked for {', '.join(sorted(SUFFIXES))}, recursively)")
-    return [ImageFile(prefix + file.relative_to(path).as_posix(), file) for file in files]
+    return [ImageFile(_utf8(prefix + file.relative_to(path).as_posix()), file) for file in files]
+
+
+def _images_below(root: Path) -> Iterator[Path]:
+    """Yield the images of a tree, following links; a folder that contains itself through links is entered once."""
+    pending: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        real = folder.resolve()
+        if real in above:
+            continue
+        try:
+            with os.scandir(folder) as found:
+                for item in found:
+                    if os.path.isdir(item.path) if item.is_symlink() else item.is_dir():  # noqa: PTH112 - False for loops
+                        pending.append((folder / item.name, above | {real}))
+                    elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million names
+                        yield folder / item.name
+        except OSError as error:
+            raise InputError(f"cannot list the folder {folder}: {error.strerror}") from error
+
+
+def _utf8(name: str) -> str:
+    """Write bytes that are not UTF-8, which Python holds as lone surrogates, as %XX: an id must be text."""
+    return re.sub("[\udc80-\udcff]", lambda match: f"%{ord(match[0]) - 0xDC00:02X}", name)
 
 
 def _array(path: Path) -> NDArray[np.generic]:
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
         array = loaded if isinstance(loaded, np.ndarray) else _named_array(loaded, path)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not a readable NumPy file: {error}") from error
     if array.ndim < 2 or not len(array):
         raise InputError(f"{path} holds an array of shape {list(array.shape)}: the first axis must count inputs")
@@ -137,15 +169,9 @@ def _array(path: Path) -> NDArray[np.generic]:
 def _named_array(archive: np.lib.npyio.NpzFile, path: Path) -> NDArray[np.generic]:
     with archive:
         names = [name for name in _ARRAY_NAMES if name in archive.files] or archive.files
+        if not names:
+            raise InputError(f"{path} holds no arrays")
         if len(names) != 1 and names[0] not in _ARRAY_NAMES:
             raise InputError(f"{path} holds the arrays {', '.join(archive.files)}: name the inputs `images` or `x`")
         array: NDArray[np.generic] = archive[names[0]]
         return array
-
-
-def preprocessing_text(preprocessing: Preprocessing) -> str:
-    """Describe in a line what happens to an image before the model sees it."""
-    if preprocessing.kind == "array":
-        return "arrays, taken as they are"
-    size = f"{preprocessing.channels}×{preprocessing.height}×{preprocessing.width}"
-    return f"images to {size}, (pixel · {preprocessing.scale:.6g} − {preprocessing.mean}) / {preprocessing.std}, color {preprocessing.color}"

@@ -109,7 +109,7 @@ def test_tiles_at_every_scale(backend, name, exponent):
 @pytest.mark.parametrize("name", TILED_CASES)
 @every_backend
 def test_tiles_at_every_offset(backend, name, offset):
-    """Gradients whose mean is `offset` standard deviations: all factors near one, with a spread that gives just that."""
+    """Gradients whose mean is about `offset` standard deviations: products of factors scattered around one."""
     need(backend)
     case = TILED_CASES[name]
     rng = np.random.default_rng(offset)

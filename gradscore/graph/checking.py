@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from gradscore.errors import ModelError
 from gradscore.graph.lowering import is_standard
-from gradscore.session import open_session
+from gradscore.graph.probing import random_input
+from gradscore.metadata import ModelMetadata
+from gradscore.session import SignalSession
 
 _RTOL = 1e-4
-_SEED = 20180207
 
 
 def check_structure(model: ir.Model, proto: onnx.ModelProto) -> None:
@@ -28,36 +29,28 @@ def check_structure(model: ir.Model, proto: onnx.ModelProto) -> None:
         raise ModelError(f"the scoring model is invalid ({str(error).strip().splitlines()[0]}): please report it") from error
 
 
-def check_outputs(classifier: bytes, scoring: bytes, logits: str, input_shape: tuple[int | None, ...]) -> None:
+def check_outputs(classifier: bytes, scoring: bytes, metadata: ModelMetadata) -> None:
     """Run both models on random inputs and compare."""
-    batch = random_input(input_shape, 3)
-    reference = open_session(classifier, providers=["CPUExecutionProvider"])
-    session = open_session(scoring, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    outputs = [output.name for output in session.get_outputs()]
+    reference = SignalSession(classifier)
+    session = SignalSession(scoring)
+    batch = {tensor.name: random_input(tensor.shape, np.dtype(tensor.dtype), 3) for tensor in metadata.inputs}
     try:
-        expected = reference.run([logits], {name: batch})[0]
-        whole = dict(zip(outputs, session.run(outputs, {name: batch}), strict=True))
-        single = dict(zip(outputs, session.run(outputs, {name: batch[:1]}), strict=True))
+        expected = reference.run(batch)[metadata.logits]
+        whole = session.run(batch)
+        single = session.run({name: values[:1] for name, values in batch.items()})
     except Exception as error:  # onnxruntime raises many types of its own
         raise ModelError(
             f"the model does not run at batch sizes 1 and 3 ({str(error).splitlines()[0][:300]}): "
             "export it with a dynamic batch dimension"
         ) from error
-    _compare("logits", whole[logits], expected)
-    for output in outputs:
-        if whole[output].shape[:1] != (3,):
+    _compare("logits", whole[metadata.logits], expected)
+    for name, values in whole.items():
+        if values.shape[:1] != (3,):
             raise ModelError(
-                f"value {output!r} has shape {list(whole[output].shape)} for a batch of 3: the model mixes samples, or "
-                "flattens the batch with another dimension"
+                f"value {name!r} has shape {list(values.shape)} for a batch of 3: the model mixes samples, or flattens the "
+                "batch with another dimension"
             )
-        _compare(output, single[output], whole[output][:1])
-
-
-def random_input(shape: tuple[int | None, ...], batch: int) -> NDArray[np.float32]:
-    """Return reproducible standard-normal input; an extent that is unknown becomes 8."""
-    extents = [8 if extent is None else extent for extent in shape[1:]]
-    return np.random.default_rng(_SEED).standard_normal((batch, *extents)).astype(np.float32)
+        _compare(name, single[name], values[:1])
 
 
 def _compare(what: str, actual: NDArray[np.generic], expected: NDArray[np.generic]) -> None:

@@ -44,9 +44,10 @@ def _layer_normalization(node: ir.Node, emit: Emitter) -> ir.Value | None:
     shape = extents(scale)
     if shape is None or None in shape or any(output.uses() for output in node.outputs[1:]):
         raise UnsupportedOpError(f"node {node.name!r} (LayerNormalization) has a scale of unknown shape, or its mean is used")
-    ones = emit.constant(np.ones([int(extent or 0) for extent in shape]), dtype_of(data))
+    sizes = [int(extent or 0) for extent in shape]
+    ones, zeros = (emit.constant(np.full(sizes, number), dtype_of(data)) for number in (1, 0))
     axis, epsilon = attribute(node, "axis", -1), attribute(node, "epsilon", 1e-5)
-    normalised = emit("LayerNormalization", data, ones, axis=axis, epsilon=epsilon)
+    normalised = emit.emit("LayerNormalization", (data, ones, zeros), 3, {"axis": axis, "epsilon": epsilon})[0]
     return _affine(emit, normalised, scale, bias, None)
 
 

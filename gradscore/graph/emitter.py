@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import ArrayLike, DTypeLike
 
+_COUNT = "gradscore.count"
 RULE_KEY = "gradscore.rule"
 ORIGIN_KEY = "gradscore.origin"  # the name under which a model brought a tensor that now has another form
 UNSHARED_KEY = "gradscore.unshared"  # marks one of the copies of a tensor that several layers happened to share
@@ -24,14 +25,15 @@ class Emitter:
         Name of the rewriting rule; it goes into the new names and the nodes' metadata.
     anchor
         New nodes stand before this one; None appends.
+    about
+        What the new nodes are named after where there is no anchor.
     """
 
-    def __init__(self, graph: ir.Graph, rule: str, anchor: ir.Node | None = None) -> None:
+    def __init__(self, graph: ir.Graph, rule: str, anchor: ir.Node | None = None, about: str = "graph") -> None:
         self._graph = graph
         self._rule = rule
         self._anchor = anchor
-        self._prefix = f"{rule}/{anchor.outputs[0].name}" if anchor is not None else rule
-        self._count = 0
+        self._prefix = f"{rule}/{about if anchor is None else anchor.outputs[0].name}"
 
     def __call__(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """Emit one node with one output and return the output."""
@@ -98,8 +100,8 @@ class Emitter:
         return self.constant(values, np.int64)
 
     def _fresh(self, stem: str) -> str:
-        self._count += 1
-        return f"{self._prefix}/{stem}_{self._count}"
+        count = self._graph.meta[_COUNT] = self._graph.meta.get(_COUNT, 0) + 1
+        return f"{self._prefix}/{stem}_{count}"
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.emitter import Emitter, extents
+from gradscore.graph.probing import BATCH, POSITIONS_FIRST
 from gradscore.metadata import KernelName, Reduction
 
 
@@ -31,9 +32,9 @@ class Scope:
         """Return the gradient at a value of the normalised graph."""
         return self.deltas[str(old.name)]
 
-    def emitter(self, rule: str) -> Emitter:
-        """Return an emitter that appends to the graph."""
-        return Emitter(self.graph, rule)
+    def emitter(self, rule: str, about: ir.Value) -> Emitter:
+        """Return an emitter that appends to the graph, its nodes named after a value."""
+        return Emitter(self.graph, rule, about=str(about.name))
 
 
 class Form(ABC):
@@ -95,7 +96,7 @@ class Dense(Form):
 
     @property
     def _one_position(self) -> bool:
-        return len(self.uses) == 1 and len(extents(self.uses[0][0]) or ()) == 2
+        return len(self.uses) == 1 and _is_matrix(self.uses[0][0])
 
     def reduction(self, scope: Scope) -> Reduction:
         inputs = [scope.value(activation) for activation, _ in self.uses]
@@ -120,7 +121,7 @@ class ChannelSum(Form):
     def reduction(self, scope: Scope) -> Reduction:
         deltas = [scope.delta(output) for output in self.uses]
         kernel: KernelName = "sequence_sum" if self.channels_last else "position_sum"
-        if len(deltas) == 1 and len(extents(self.uses[0]) or ()) == 2:
+        if len(deltas) == 1 and _is_matrix(self.uses[0]):
             return Reduction("direct", delta=_name(deltas[0]))
         delta = _positions(deltas, scope) if self.channels_last else deltas[0]
         return Reduction(kernel, delta=_name(delta))
@@ -143,23 +144,17 @@ class Embedding(Form):
         ids, delta = scope.value(self.ids), scope.delta(self.output)
         rank = len(extents(self.ids) or ())
         if rank != 2:
-            emit = scope.emitter("Embedding")
+            emit = scope.emitter("Embedding", delta)
             ids = emit("Reshape", ids, emit.integers(0, -1))
             delta = emit("Reshape", delta, emit.integers(0, -1, _extent(self.output, -1)))
         return Reduction("embedding", delta=_name(delta), activation=_name(ids), attributes={"vocabulary": self.vocabulary})
 
 
 @dataclass(frozen=True)
-class Broadcast(Form):
-    """G = δ summed over the axes along which the parameter was repeated.
-
-    `output` stands for the parameter repeated to the size of the node's output, sample by sample; it exists only while
-    the graph is differentiated.
-    """
+class Repeated(Form):
+    """G = δ summed over the axes along which the graph repeats the parameter, as Expand does with a class token."""
 
     parameter: ir.Value
-    node: ir.Node
-    index: int
     output: ir.Value
     coverage = "direct"
 
@@ -168,14 +163,14 @@ class Broadcast(Form):
         return (self.output,)
 
     def reduction(self, scope: Scope) -> Reduction:
-        full = extents(self.output)
+        full, shape = extents(self.output), extents(self.parameter) or ()
         if full is None:
             raise UnsupportedOpError(f"value {self.output.name!r} has unknown rank, so its parameter's gradient cannot be summed")
-        shape = extents(self.parameter) or ()
+        delta, emit = scope.delta(self.output), scope.emitter("Repeated", self.output)
+        if not _batch_first(self.output):
+            delta, full = emit("Reshape", delta, _sizes(emit, scope, full[1:])), (None, None, *full[1:])
         aligned = (1,) * (len(full) - len(shape)) + shape
         axes = [axis for axis in range(1, len(full)) if aligned[axis] == 1 and full[axis] != 1]
-        emit = scope.emitter("Broadcast")
-        delta = scope.delta(self.output)
         if axes:
             delta = emit("ReduceSum", delta, emit.integers(*axes), keepdims=0)
         if len(full) - len(axes) != 2:
@@ -183,11 +178,58 @@ class Broadcast(Form):
         return Reduction("direct", delta=_name(delta))
 
 
+@dataclass(frozen=True)
+class Broadcast(Repeated):
+    """The same, where an elementwise operator repeats it without saying so.
+
+    `output` then stands for the parameter in the size of the node's output; it exists only while the graph is
+    differentiated.
+    """
+
+    node: ir.Node
+    index: int
+
+
 def _positions(values: list[ir.Value], scope: Scope) -> ir.Value:
-    """Bring [B, n] and [B, …, n] to [B, T, n] and set them one after another along T."""
-    emit = scope.emitter("Dense")
-    flat = [value if _rank(value) == 3 else emit("Reshape", value, emit.integers(0, -1, _extent(value, -1))) for value in values]
+    """Bring [B, n], [B, …, n] and [B·T, n] to [B, T, n] and set them one after another along T."""
+    emit = scope.emitter("Dense", values[0])
+    flat = []
+    for value in (_turned(item, emit, scope) for item in values):
+        whole = _rank(value) == 3 and _batch_first(value)
+        flat.append(value if whole else emit("Reshape", value, _sizes(emit, scope, (_extent(value, -1),))))
     return flat[0] if len(flat) == 1 else emit("Concat", *flat, axis=1)
+
+
+def _turned(value: ir.Value, emit: Emitter, scope: Scope) -> ir.Value:
+    """Bring the batch axis first: attention is often computed on [T, B, n], or on [T·B, n]."""
+    axes = [str(extent) for extent in value.shape or ()]
+    if axes and axes[0].startswith(POSITIONS_FIRST):
+        batch = emit("Shape", scope.graph.inputs[0], start=0, end=1)
+        sizes = [int(extent) if extent.isdigit() else 0 for extent in axes[1:]]
+        value = emit("Reshape", value, emit("Concat", emit.integers(-1), batch, emit.integers(*sizes), axis=0))
+        axes = ["", BATCH, *axes[1:]]
+        value.shape = ir.Shape([int(axis) if axis.isdigit() else axis or None for axis in axes])
+    if BATCH not in axes[1:]:
+        return value
+    first = axes.index(BATCH)
+    order = [first, *(axis for axis in range(len(axes)) if axis != first)]
+    turned = emit("Transpose", value, perm=order)
+    turned.shape = ir.Shape([list(value.shape or ())[axis] for axis in order])
+    return turned
+
+
+def _sizes(emit: Emitter, scope: Scope, last: tuple[int | None, ...]) -> ir.Value:
+    """Return the shape [B, −1, *last] as a value."""
+    batch = emit("Shape", scope.graph.inputs[0], start=0, end=1)
+    return emit("Concat", batch, emit.integers(-1, *(int(extent or 0) for extent in last)), axis=0)
+
+
+def _batch_first(value: ir.Value) -> bool:
+    return value.shape is not None and len(value.shape) > 0 and str(value.shape[0]) == BATCH
+
+
+def _is_matrix(value: ir.Value) -> bool:
+    return _rank(value) == 2 and _batch_first(value)
 
 
 def _rank(value: ir.Value) -> int:

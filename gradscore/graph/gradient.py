@@ -113,6 +113,10 @@ def _request(model: ir.Model, logits: ir.Value, forms: Sequence[Form]) -> onnx.M
             if node is not None:
                 node.replace_input_with(form.index, expanded)
     for node in graph:
+        if node.op_type == "LayerNormalization" and len(node.outputs) < 3:
+            node.resize_outputs(3)
+            for index, output in enumerate(node.outputs):
+                output.name = output.name or f"{node.outputs[0].name}/statistic_{index}"
         if node.op_type in DERIVATIVES:
             node.op_type = _PROXY
             node.attributes.clear()
@@ -138,7 +142,10 @@ def _restore(graph: ir.Graph, source: ir.Graph, forms: Sequence[Form]) -> None:
     expansions = [form for form in forms if isinstance(form, Broadcast)]
     for form in expansions:
         expanded = values[str(form.output.name)]
-        expanded.replace_all_uses_with(graph.initializers[str(form.parameter.name)])
+        for use in list(expanded.uses()):  # a shape that is read is the full one
+            is_shape = use.node.op_type == "Shape"
+            instead = values[str(form.node.outputs[0].name)] if is_shape else graph.initializers[str(form.parameter.name)]
+            use.node.replace_input_with(use.idx, instead)
         graph.inputs.remove(expanded)
     originals, known = values_of(source), values_of(graph)
     for node in graph:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from gradscore.errors import ModelError, UnsupportedOpError
 from gradscore.graph.emitter import UNSHARED_KEY, attribute, extents, is_constant, origin_of
-from gradscore.graph.forms import Broadcast, ChannelSum, Convolution, Dense, Embedding, Form, Scope
+from gradscore.graph.forms import Broadcast, ChannelSum, Convolution, Dense, Embedding, Form, Repeated, Scope
 from gradscore.metadata import ALL_LAYERS, HEAD_FEATURES, Layer, Parameter
 
 _PARAMETER_ENDINGS = (".weight", ".bias")
@@ -132,7 +132,18 @@ class BroadcastRule(LayerRule):
                 yield value, ChannelSum((output,), channels_last=True)
             else:
                 expanded = ir.Value(name=f"{value.name}/expanded", type=value.type, shape=output.shape)
-                yield value, Broadcast(value, node, index, expanded)
+                yield value, Broadcast(value, expanded, node, index)
+
+
+class ExpandRule(LayerRule):
+    """A learned tensor that the graph repeats for every sample, such as a class token."""
+
+    op_type = "Expand"
+
+    def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
+        value = _inputs(node, 2)[0]
+        if _learned(value):
+            yield value, Repeated(value, node.outputs[0])
 
 
 RULES: dict[str, LayerRule] = {
@@ -144,6 +155,7 @@ RULES: dict[str, LayerRule] = {
         BroadcastRule("Sub"),
         ConvRule(),
         ConvTransposeRule(),
+        ExpandRule(),
         GatherRule(),
         MatMulRule(),
     )

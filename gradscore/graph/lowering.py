@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from gradscore.errors import UnsupportedOpError
+from gradscore.graph.activations import DERIVATIVES
 from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents, replace_node
 from gradscore.graph.normalize import OPSET
 
@@ -100,12 +101,15 @@ class LeakyReluGradRule(LoweringRule):
 
 
 class SigmoidGradRule(LoweringRule):
-    """dX = dY · y · (1 − y)."""
+    """dX = dY · y · (1 − y); where a Sigmoid stood in for another activation, that one's derivative."""
 
     op_type = "SigmoidGrad"
 
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         gradient, activated = node.inputs
+        forward = activated.producer() if activated is not None else None
+        if forward is not None and gradient is not None and forward.op_type in DERIVATIVES:
+            return DERIVATIVES[forward.op_type].lower(forward, gradient, emit)
         slope = emit("Mul", activated, emit("Sub", _scalar(emit, 1, gradient), activated))
         return emit("Mul", gradient, slope)
 
@@ -131,6 +135,124 @@ class SoftmaxGradRule(LoweringRule):
         axes = emit.integers(attribute(node, "axis", -1))
         inner = emit("ReduceSum", emit("Mul", gradient, activated), axes, keepdims=1)
         return emit("Mul", emit("Sub", gradient, inner), activated)
+
+
+class LogSoftmaxGradRule(LoweringRule):
+    """dX = dY − exp(y) · Σ dY along the axis."""
+
+    op_type = "LogSoftmaxGrad_13"
+
+    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
+        gradient, activated = node.inputs
+        total = emit("ReduceSum", gradient, emit.integers(attribute(node, "axis", -1)), keepdims=1)
+        return emit("Sub", gradient, emit("Mul", emit("Exp", activated), total))
+
+
+class LayerNormalizationGradRule(LoweringRule):
+    """dX = (dY − mean(dY) − y · mean(dY · y)) / σ; the scale is 1 since normalisation took it out."""
+
+    op_type = "LayerNormalizationGrad"
+
+    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
+        gradient, data, _, _, inverse_deviation = node.inputs
+        forward = next((use.node for use in data.uses() if use.node.op_type == "LayerNormalization"), None) if data is not None else None
+        matching = [
+            use.node for use in (data.uses() if data is not None else ())
+            if use.node.op_type == "LayerNormalization" and inverse_deviation in use.node.outputs
+        ]  # fmt: skip
+        forward = matching[0] if matching else forward
+        shape = extents(data)
+        if forward is None or shape is None:
+            raise UnsupportedOpError(f"node {node.name!r} (LayerNormalizationGrad) does not follow a LayerNormalization")
+        axis = attribute(node, "axis", -1)
+        axes = emit.integers(*range(axis % len(shape), len(shape)))
+        normalised = forward.outputs[0]
+        centred = emit("Sub", gradient, emit("ReduceMean", gradient, axes, keepdims=1))
+        along = emit("ReduceMean", emit("Mul", gradient, normalised), axes, keepdims=1)
+        return emit("Mul", emit("Sub", centred, emit("Mul", normalised, along)), inverse_deviation)
+
+
+class DivGradRule(LoweringRule):
+    """dA = dY / B and dB = −dY · A / B², each summed over the axes along which it was repeated."""
+
+    op_type = "DivGrad"
+
+    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
+        gradient, dividend, divisor = node.inputs
+        share = emit("Div", gradient, divisor)
+        if node.outputs[1].uses() or node.outputs[1].is_graph_output() if len(node.outputs) > 1 else False:
+            slope = emit("Neg", emit("Mul", share, emit("Div", dividend, divisor)))
+            substitute(node.outputs[1], _summed_like(emit, slope, gradient, divisor))
+        return _summed_like(emit, share, gradient, dividend)
+
+
+class ConvTransposeGradRule(LoweringRule):
+    """dX = Conv(dY, W) with the geometry of the transposed convolution."""
+
+    op_type = "ConvTransposeGrad"
+
+    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
+        gradient, _, weight = node.inputs
+        kept = ("kernel_shape", "strides", "pads", "dilations", "group")
+        return emit("Conv", gradient, weight, **{name: attribute(node, name, None) for name in kept if name in node.attributes})
+
+
+class IndexedGradRule(LoweringRule):
+    """dX = dY added up at the positions that the forward operator read; it reads a table of positions to tell them."""
+
+    def __init__(self, op_type: str, forward: str, gradient: int, shape: int, rest: tuple[int, ...]) -> None:
+        self.op_type = op_type
+        self._forward = forward
+        self._gradient, self._shape, self._rest = gradient, shape, rest
+
+    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
+        gradient, shape = node.inputs[self._gradient], node.inputs[self._shape]
+        rest = [node.inputs[position] for position in self._rest if position < len(node.inputs)]
+        attributes = {name: item.value for name, item in node.attributes.items() if name in ("axis", "batch_dims")}
+        first, flat = emit.integers(0), emit.integers(-1)
+        size = emit("ReduceProd", shape, first, keepdims=1)
+        scalar = emit("Squeeze", size, first)
+        table = emit("Reshape", emit("Range", emit.constant(0, np.int64), scalar, emit.constant(1, np.int64)), shape)
+        positions = emit("Reshape", emit(self._forward, table, *rest, **attributes), flat)
+        zeros = emit("Expand", _scalar(emit, 0, gradient), size)
+        added = emit("ScatterElements", zeros, positions, emit("Reshape", gradient, flat), axis=0, reduction="add")
+        return emit("Reshape", added, shape)
+
+
+class BroadcastGradientArgsRule(LoweringRule):
+    """The axes along which each of two shapes was repeated to meet the other, as a 1-D tensor."""
+
+    op_type = "BroadcastGradientArgs"
+
+    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
+        first, second = node.inputs
+        if len(node.outputs) > 1 and node.outputs[1].uses():
+            substitute(node.outputs[1], self._axes(emit, second, first))
+        return self._axes(emit, first, second)
+
+    @staticmethod
+    def _axes(emit: Emitter, own: ir.Value | None, other: ir.Value | None) -> ir.Value:
+        zero, one = emit.constant(0, np.int64), emit.integers(1)
+        sizes = [emit("Shape", shape) for shape in (own, other)]
+        rank = emit("Max", *sizes)
+        padded = []
+        for shape, size in zip((own, other), sizes, strict=True):
+            ones = emit("Expand", one, emit("Sub", rank, size))
+            padded.append(emit("Concat", ones, shape, axis=0))
+        differs = emit("Not", emit("Equal", *padded))
+        repeated = emit("And", emit("Equal", padded[0], emit("Squeeze", one, emit.integers(0))), differs)
+        missing = emit("Less", emit("Range", zero, emit("Squeeze", rank, emit.integers(0)), emit.constant(1, np.int64)), emit("Sub", rank, sizes[0]))
+        return emit("Squeeze", emit("NonZero", emit("Or", repeated, missing)), emit.integers(0))
+
+
+class ReduceSumTrainingRule(LoweringRule):
+    """ReduceSumTraining(x, axes) = ReduceSum(x, axes)."""
+
+    op_type = "ReduceSumTraining"
+
+    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
+        noop = attribute(node, "noop_with_empty_axes", 0)
+        return emit("ReduceSum", *node.inputs, keepdims=attribute(node, "keepdims", 1), noop_with_empty_axes=noop)
 
 
 class MaxPoolGradRule(LoweringRule):
@@ -237,10 +359,20 @@ RULES: dict[str, LoweringRule] = {
     rule.op_type: rule
     for rule in (
         AveragePoolGradRule(),
+        BroadcastGradientArgsRule(),
         ConvGradRule(),
+        ConvTransposeGradRule(),
+        DivGradRule(),
         FusedMatMulRule(),
+        IndexedGradRule("GatherElementsGrad", "GatherElements", gradient=0, shape=1, rest=(2,)),
+        IndexedGradRule("GatherGrad", "Gather", gradient=2, shape=0, rest=(1,)),
+        IndexedGradRule("GatherNDGrad", "GatherND", gradient=2, shape=0, rest=(1,)),
+        IndexedGradRule("SliceGrad", "Slice", gradient=0, shape=1, rest=(2, 3, 4, 5)),
+        LayerNormalizationGradRule(),
         LeakyReluGradRule(),
+        LogSoftmaxGradRule(),
         MaxPoolGradRule(),
+        ReduceSumTrainingRule(),
         ReluGradRule(),
         ScaleRule(),
         SigmoidGradRule(),
@@ -274,6 +406,25 @@ def lower(model: ir.Model) -> None:
 def is_standard(node: ir.Node) -> bool:
     """Tell whether a node's operator is in the default domain of opset `OPSET`."""
     return node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, OPSET, "")
+
+
+def substitute(old: ir.Value, new: ir.Value) -> None:
+    """Let a new value take the place of a node's further output."""
+    new.type, new.shape = new.type or old.type, new.shape if new.shape is not None else old.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def _summed_like(emit: Emitter, value: ir.Value, full: ir.Value | None, like: ir.Value | None) -> ir.Value:
+    """Sum a gradient over the axes along which `like` was repeated to the shape of `full`."""
+    whole, own = extents(full), extents(like)
+    if whole is None or own is None:
+        raise UnsupportedOpError(f"value {getattr(like, 'name', None)!r} has unknown rank, so its gradient cannot be summed")
+    added = len(whole) - len(own)
+    axes = [axis for axis in range(len(whole)) if axis < added or (own[axis - added] == 1 and whole[axis] != 1)]
+    if not axes:
+        return value
+    summed = emit("ReduceSum", value, emit.integers(*axes), keepdims=1)
+    return emit("Squeeze", summed, emit.integers(*range(added))) if added else summed
 
 
 def _activated(value: ir.Value | None, op_type: str) -> ir.Value | None:

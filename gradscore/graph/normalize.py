@@ -13,12 +13,13 @@ from onnx import ModelProto, version_converter
 from gradscore.errors import ModelError, UnsupportedOpError
 from gradscore.graph.decompositions import RULES, SHAPED_RULES
 from gradscore.graph.emitter import UNSHARED_KEY, Emitter, replace_node
+from gradscore.graph.probing import BATCH, probe_shapes
 
 OPSET = 18
 IR_VERSION = 10
 _OLDEST_OPSET = 7
 _DEFAULT_DOMAINS = ("", "ai.onnx")
-_BATCH = "batch"
+INPUT_TYPES = ("float32", "int32", "int64")
 _CHANGED_SINCE = ("GroupNormalization",)  # operators of opset `OPSET` that mean something else today
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
@@ -42,11 +43,10 @@ def normalize(proto: ModelProto) -> ir.Model:
     _free_batch_dimension(model.graph)
     infer_shapes(model)
     _decompose(model, RULES)
-    infer_shapes(model)
-    _decompose(model, SHAPED_RULES)
+    _decompose(probe_shapes(infer_shapes(model)), SHAPED_RULES)
     _unshare_constants(model.graph)
     common_passes.RemoveUnusedNodesPass()(model)
-    return infer_shapes(model)
+    return probe_shapes(infer_shapes(model))
 
 
 def infer_shapes(model: ir.Model) -> ir.Model:
@@ -122,7 +122,9 @@ def _free_batch_dimension(graph: ir.Graph) -> None:
     for value in graph.inputs:
         if value.shape is None or not value.shape:
             raise ModelError(f"input {value.name!r} has no batch dimension: export the model with a batched input")
-        value.shape = ir.Shape([_BATCH, *list(value.shape)[1:]])
+        if value.dtype is None or str(value.dtype.numpy()) not in INPUT_TYPES:
+            raise ModelError(f"input {value.name!r} is of type {value.dtype}: inputs of {', '.join(INPUT_TYPES)} are covered")
+        value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
     for node in graph:
         for value in node.outputs:
             value.shape = None

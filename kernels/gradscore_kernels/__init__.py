@@ -2,14 +2,16 @@
 
 Every kernel takes what back-propagation leaves at one layer (its input `a` and the loss's derivative `delta` by its
 output, one row per sample) and returns float64 accumulators `[B, 8]`: n, Σ|g|, mean, M2, M3, M4, min, max of that
-sample's gradient, with Mk = Σ(g − mean)^k. Accumulators of several parameters merge; `statistics` turns them into numbers.
+sample's gradient, with Mk = Σ(g − mean)^k. Accumulators of several parameters merge; `statistics` makes numbers of
+them.
 
-Common to all kernels: arrays are float32 or float64, converted to C order where they are not; mixed types are computed in
-float64. Sums over positions are kept in the arrays' own type, as a matrix product does, in runs short enough for skewness
-and kurtosis to hold 1e-5 where the mean is a hundred standard deviations; everything else is float64. `backend` is "auto"
-(native, else numba) or one of `available_backends()`; `threads` shares samples among that many threads (None: all
-processors) and never changes a bit of the result, nor does the rest of the batch. A sample whose gradient holds NaN or Inf
-gets a row that is NaN but for n; no other row is touched. Wrong shapes, types or back ends raise `KernelError`.
+Common to all kernels: arrays are float32 or float64, converted to C order where they are not; mixed types are
+computed in float64. Sums over positions are kept in the arrays' own type, as a matrix product does, in runs short
+enough for skewness and kurtosis to hold 1e-5 where the mean is a hundred standard deviations; everything else is
+float64. `backend` is "auto" (native, else numba) or one of `available_backends()`; `threads` shares samples among
+that many threads (None: all processors) and never changes a bit of the result, nor does the rest of the batch. A
+sample whose gradient holds NaN or Inf gets a row that is NaN but for n; no other row is touched. Wrong shapes, types
+or back ends raise `KernelError`.
 """
 
 from gradscore_kernels._accumulators import ACCUMULATORS, STATISTICS, merge, statistics

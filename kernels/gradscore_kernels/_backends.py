@@ -34,7 +34,8 @@ class Backend(Protocol):
 # Fastest first: `auto` takes the first that is there, but never the slow reference.
 REQUIRES = {"native": "gradscore_kernels._native", "numba": "numba", "reference": "numpy"}
 REMEDIES = {
-    "native": "reinstall gradscore where a C++17 compiler is at hand (pip install --force-reinstall --no-binary gradscore gradscore)",
+    "native": "reinstall gradscore where a C++17 compiler is at hand (pip install --force-reinstall --no-binary "
+    "gradscore gradscore)",
     "numba": "pip install numba",
     "reference": "pip install numpy",
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -16,8 +17,11 @@ from gradscore_kernels._geometry import ConvGeometry
 Array = NDArray[Any]
 Accumulators = NDArray[np.float64]
 
+Work = Callable[[Accumulators, int, int], None]
+
 TILE = 4
 LANES = 16  # lags are filled up to whole vectors
+FEW, MANY = 96, 64  # up to so many positions, vectors run over at least so many filters or weights (measured)
 SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second thread would start
 
 
@@ -32,22 +36,29 @@ def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -
     tables = ConvTables.of(geometry, a.shape[1] // groups, a.shape[2:])
     planes = a.reshape(len(a), groups, a.shape[1] // groups, prod(a.shape[2:]))
     maps = delta.reshape(len(a), groups, filters, prod(delta.shape[2:]))
-    at, rows = (tables.target, tables.size), (tables.rows, tables.count)
-    if _few_positions(maps.shape[3], filters):
-        work = partial(loops.conv_by_axpys, planes, maps, *at, _whole_tiles(tables.position), *rows)
+    positions, weights = maps.shape[3], tables.layout[-1]
+    given = (planes, maps, tables.layout)
+    work: Work
+    if positions > FEW:
+        work = partial(loops.conv_by_dots, *given, tables.lags, tables.rows)
+    elif filters >= MANY:
+        work = partial(loops.conv_over_filters, *given, _whole_tiles(tables.layout[2]), tables.rows)
+    elif weights >= MANY:
+        work = partial(loops.conv_over_weights, *given, _whole_tiles(np.arange(positions)), tables.rows)
     else:
-        work = partial(loops.conv_by_dots, planes, maps, *at, tables.position, tables.lags, *rows)
+        work = partial(loops.conv_by_dots, *given, tables.lags, tables.rows)
     return _share(work, len(a), a.size * geometry.kernel_size, threads)
 
 
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
     """See `gradscore_kernels.sequence_moments`; one position is the closed form."""
     positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
+    work: Work
     if positions == 1:
         return outer_moments(a[:, 0], delta[:, 0], threads)
-    if _few_positions(positions, outputs):
-        position = _whole_tiles(np.arange(positions) * inputs)
-        work = partial(loops.sequence_by_axpys, a, delta, position, _whole_tiles(np.arange(inputs)))
+    if positions <= FEW and outputs >= MANY:
+        whole = _whole_tiles(np.arange(positions) * inputs)
+        work = partial(loops.sequence_over_outputs, a, delta, whole, _whole_tiles(np.arange(inputs)))
     else:
         lags = _round_up(positions, LANES)
         work = partial(loops.sequence_by_dots, a, delta, lags, _whole_tiles(np.arange(inputs) * lags))
@@ -84,24 +95,18 @@ class ConvTables:
 
     Attributes
     ----------
-    target
-        Where each element of an input plane lies in its channel's layout, −1 where no weight ever meets it.
-    size
-        Elements of a channel's layout.
-    position
-        Each output position's lag.
+    layout
+        As `_numba_loops.Tables`: elements of an input plane that some weight meets, where they lie in their channel's
+        layout, each output position's lag, elements of a channel's layout, and number of weights.
     lags
         Number of lags, rounded up to whole vectors.
-    rows, count
-        Each weight's offset, and how many weights there are: `rows` is filled up to whole tiles.
+    rows
+        Each weight's offset, filled up to whole tiles.
     """
 
-    target: Array
-    size: int
-    position: Array
+    layout: loops.Tables
     lags: int
     rows: Array
-    count: int
 
     @classmethod
     @lru_cache(maxsize=256)
@@ -131,14 +136,9 @@ class ConvTables:
         weights = _outer_sum([np.arange(channels) * size, *rows])
         position = _outer_sum(positions)
         hidden = _outer_sum([(place < 0).astype(int) for place in targets]) > 0
-        target = np.where(hidden, -1, _outer_sum(targets))
+        source, target = np.flatnonzero(~hidden).astype(np.uint64), _outer_sum(targets)[~hidden].astype(np.uint64)
         lags = _round_up(int(position[-1]) + 1, LANES)
-        return cls(target, size, position, lags, _whole_tiles(weights), len(weights))
-
-
-def _few_positions(positions: int, outputs: int) -> bool:
-    """Say whether vectors over outputs beat vectors over positions, by measurement."""
-    return positions <= 96 and outputs >= 64
+        return cls((source, target, position.astype(np.uint64), size, len(weights)), lags, _whole_tiles(weights))
 
 
 def _outer_sum(parts: Sequence[Array]) -> Array:
@@ -188,12 +188,12 @@ def _product(x: Accumulators, y: Accumulators) -> Accumulators:
     return result
 
 
-def _share(work: Callable[[Accumulators, int, int], None], batch: int, cost: int, threads: int) -> Accumulators:
+def _share(work: Work, batch: int, cost: int, threads: int) -> Accumulators:
     """Let `work(out, start, stop)` fill the accumulators of all samples, in as many parts as there are threads."""
     out = np.zeros((batch, 8))
     parts = min(threads, batch) if cost >= SMALL else 1
     bounds = [batch * part // max(parts, 1) for part in range(max(parts, 1) + 1)]
-    spans = list(zip(bounds, bounds[1:], strict=False))
+    spans = list(pairwise(bounds))
     if len(spans) == 1:
         _run(work, out, *spans[0])
     else:
@@ -203,7 +203,7 @@ def _share(work: Callable[[Accumulators, int, int], None], batch: int, cost: int
     return out
 
 
-def _run(work: Callable[[Accumulators, int, int], None], out: Accumulators, start: int, stop: int) -> None:
+def _run(work: Work, out: Accumulators, start: int, stop: int) -> None:
     with np.errstate(all="ignore"):  # without the JIT these are NumPy's scalars, which warn of NaN
         work(out, start, stop)
 

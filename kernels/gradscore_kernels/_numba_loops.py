@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._numba_tiles import RUN, STRIP, axpy_tiles, compiled, dot_tiles
+from gradscore_kernels._numba_tiles import RUN, STRIP, axpy_tiles, compiled, dot_rows, dot_tiles
 
 Array = NDArray[Any]
 
@@ -19,6 +19,10 @@ FLIP = np.int64(0x7FFF_FFFF_FFFF_FFFF)  # all bits but the sign
 
 # A sample's numbers on their way to its accumulator: float64 [BLOCK] that fills up, and a float64 [8] to merge from.
 Buffers = tuple[Array, Array]
+
+# A convolution: source and target elements of a channel's layout, each position's place in it, the layout's size, and
+# the number of weights. Indices are unsigned, which spares the test for negative ones.
+Tables = tuple[Array, Array, Array, int, int]
 
 
 @compiled
@@ -171,99 +175,135 @@ def embedding(ids: Array, order: Array, delta: Array, vocabulary: int, out: Arra
 
 @compiled
 def reduce_dots(
-    delta: Array, flat: Array, rows: Array, count: int, filters: int, held: Buffers, fill: int, row: Array
+    delta: Array,
+    flat: Array,
+    rows: Array,
+    count: int,
+    filters: int,
+    gradient: Array,
+    held: Buffers,
+    fill: int,
+    row: Array,
 ) -> int:
     """Append G[r, m] = Σ_l delta[m, l] flat[rows[r] + l] for r < count, m < filters; return how many are held then."""
-    gradient = np.empty((STRIP, len(delta)))
     for r in range(0, len(rows), STRIP):
         gradient[:] = 0
         for start in range(0, delta.shape[1], RUN):
-            dot_tiles(delta, flat, rows[r : r + STRIP], start, min(start + RUN, delta.shape[1]), gradient)
-        for i in range(min(STRIP, count - r)):
-            fill = append(gradient[i, :filters], held, fill, row)
+            stop = min(start + RUN, delta.shape[1])
+            if filters < 3:
+                dot_rows(delta, flat, rows[r : r + STRIP], start, stop, gradient)
+            else:
+                dot_tiles(delta, flat, rows[r : r + STRIP], start, stop, gradient)
+        some = min(STRIP, count - r)
+        if filters == gradient.shape[1]:
+            fill = append(gradient[:some].ravel(), held, fill, row)
+        else:
+            for i in range(some):
+                fill = append(gradient[i, :filters], held, fill, row)
     return fill
 
 
 @compiled
 def reduce_axpys(
-    delta: Array, flat: Array, rows: Array, count: int, position: Array, held: Buffers, fill: int, row: Array
+    delta: Array,
+    flat: Array,
+    rows: Array,
+    count: int,
+    position: Array,
+    gradient: Array,
+    held: Buffers,
+    fill: int,
+    row: Array,
 ) -> int:
     """Append G[r, m] = Σ_t delta[t, m] flat[rows[r] + position[t]] for r < count; return how many are held then."""
-    gradient = np.empty((STRIP, delta.shape[1]), delta.dtype)
     for r in range(0, len(rows), STRIP):
         gradient[:] = 0
         axpy_tiles(delta, flat, rows[r : r + STRIP], position, gradient)
-        for i in range(min(STRIP, count - r)):
-            fill = append(gradient[i], held, fill, row)
+        fill = append(gradient[: min(STRIP, count - r)].ravel(), held, fill, row)
     return fill
 
 
 @compiled
-def lay_out(a: Array, target: Array, size: int, flat: Array) -> None:
+def lay_out(a: Array, source: Array, target: Array, size: int, flat: Array) -> None:
     """Copy one group's channels `[C, in]` to where the tables want them."""
     for c in range(len(a)):
-        to = flat[c * size : (c + 1) * size]
+        plane, to = a[c], flat[c * size : (c + 1) * size]
         for i in range(len(target)):
-            if target[i] >= 0:
-                to[target[i]] = a[c, i]
+            to[target[i]] = plane[source[i]]
 
 
 @compiled
 def conv_by_dots(
-    a: Array,
-    delta: Array,
-    target: Array,
-    size: int,
-    position: Array,
-    lags: int,
-    rows: Array,
-    count: int,
-    out: Array,
-    start: int,
-    stop: int,
+    a: Array, delta: Array, tables: Tables, lags: int, rows: Array, out: Array, start: int, stop: int
 ) -> None:
-    """Reduce weight gradients of a `[B, groups, C, in]`, delta `[B, groups, M, T]`; the tables are `ConvTables`'."""
+    """Reduce weight gradients of a `[B, groups, C, in]`, delta `[B, groups, M, T]`: vectors run over positions."""
+    source, target, position, size, count = tables
     groups, filters = delta.shape[1:3]
     flat = np.zeros(a.shape[2] * size + lags, a.dtype)
-    spread = np.zeros(((filters + 3) // 4 * 4, lags), a.dtype)
+    whole = filters if filters < 3 else (filters + 3) // 4 * 4
+    spread, gradient = np.zeros((whole, lags), a.dtype), np.empty((STRIP, whole))
     held = buffers()
     for b in range(start, stop):
         fill = 0
         for group in range(groups):
-            lay_out(a[b, group], target, size, flat)
+            lay_out(a[b, group], source, target, size, flat)
             for m in range(filters):
+                of, to = delta[b, group, m], spread[m]
                 for t in range(len(position)):
-                    spread[m, position[t]] = delta[b, group, m, t]
-            fill = reduce_dots(spread, flat, rows, count, filters, held, fill, out[b])
+                    to[position[t]] = of[t]
+            fill = reduce_dots(spread, flat, rows, count, filters, gradient, held, fill, out[b])
         finish(held, fill, out[b])
 
 
 @compiled
-def conv_by_axpys(
-    a: Array,
-    delta: Array,
-    target: Array,
-    size: int,
-    position: Array,
-    rows: Array,
-    count: int,
-    out: Array,
-    start: int,
-    stop: int,
+def conv_over_filters(
+    a: Array, delta: Array, tables: Tables, whole: Array, rows: Array, out: Array, start: int, stop: int
 ) -> None:
-    """Reduce the same gradients where positions are few and filters many; `position` is filled up to whole tiles."""
+    """Reduce the same gradients where positions are few and filters many: vectors run over filters.
+
+    `whole` are the positions, filled up to whole tiles.
+    """
+    source, target, _, size, count = tables
     groups, filters, positions = delta.shape[1:]
     flat = np.zeros(a.shape[2] * size, a.dtype)
-    columns = np.zeros((len(position), filters), a.dtype)
+    columns, gradient = np.zeros((len(whole), filters), a.dtype), np.empty((STRIP, filters), a.dtype)
     held = buffers()
     for b in range(start, stop):
         fill = 0
         for group in range(groups):
-            lay_out(a[b, group], target, size, flat)
+            lay_out(a[b, group], source, target, size, flat)
             for m in range(filters):
+                of = delta[b, group, m]
                 for t in range(positions):
-                    columns[t, m] = delta[b, group, m, t]
-            fill = reduce_axpys(columns, flat, rows, count, position, held, fill, out[b])
+                    columns[t, m] = of[t]
+            fill = reduce_axpys(columns, flat, rows, count, whole, gradient, held, fill, out[b])
+        finish(held, fill, out[b])
+
+
+@compiled
+def conv_over_weights(
+    a: Array, delta: Array, tables: Tables, whole: Array, rows: Array, out: Array, start: int, stop: int
+) -> None:
+    """Reduce the same gradients where positions and filters are few but weights many: vectors run over weights.
+
+    Inputs are gathered to `[T, weights]`; `whole` are the positions' numbers in δ, filled up to whole tiles.
+    """
+    source, target, position, size, count = tables
+    groups, filters, positions = delta.shape[1:]
+    flat = np.zeros(a.shape[2] * size, a.dtype)
+    columns, gradient = np.zeros((len(whole), count), a.dtype), np.empty((STRIP, count), a.dtype)
+    starts = np.minimum(np.arange((filters + 3) // 4 * 4), filters - 1) * positions
+    held = buffers()
+    for b in range(start, stop):
+        fill = 0
+        for group in range(groups):
+            lay_out(a[b, group], source, target, size, flat)
+            for t in range(positions):
+                seen, to = flat[position[t] :], columns[t]
+                for r in range(count):
+                    to[r] = seen[rows[r]]
+            of = delta[b, group].ravel()
+            fill = reduce_axpys(columns, of, starts, filters, whole, gradient, held, fill, out[b])
         finish(held, fill, out[b])
 
 
@@ -272,7 +312,8 @@ def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array,
     """Reduce Σ_t δ_t a_tᵀ of a `[B, T, n]`, delta `[B, T, m]`, both transposed to make positions neighbours."""
     positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
     flat = np.zeros(inputs * lags, a.dtype)
-    spread = np.zeros(((outputs + 3) // 4 * 4, lags), a.dtype)
+    whole = outputs if outputs < 3 else (outputs + 3) // 4 * 4
+    spread, gradient = np.zeros((whole, lags), a.dtype), np.empty((STRIP, whole))
     held = buffers()
     for b in range(start, stop):
         for i in range(inputs):
@@ -281,15 +322,16 @@ def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array,
         for m in range(outputs):
             for t in range(positions):
                 spread[m, t] = delta[b, t, m]
-        finish(held, reduce_dots(spread, flat, rows, inputs, outputs, held, 0, out[b]), out[b])
+        finish(held, reduce_dots(spread, flat, rows, inputs, outputs, gradient, held, 0, out[b]), out[b])
 
 
 @compiled
-def sequence_by_axpys(a: Array, delta: Array, position: Array, rows: Array, out: Array, start: int, stop: int) -> None:
-    """Reduce the same gradients where positions are few and outputs many; `position` is filled up to whole tiles."""
-    columns = np.zeros((len(position), delta.shape[2]), a.dtype)
+def sequence_over_outputs(a: Array, delta: Array, whole: Array, rows: Array, out: Array, start: int, stop: int) -> None:
+    """Reduce the same gradients where positions are few and outputs many; `whole` are rows' starts in whole tiles."""
+    columns = np.zeros((len(whole), delta.shape[2]), a.dtype)
+    gradient = np.empty((STRIP, delta.shape[2]), a.dtype)
     held = buffers()
     for b in range(start, stop):
         columns[: delta.shape[1]] = delta[b]
-        flat = a[b].ravel()
-        finish(held, reduce_axpys(columns, flat, rows, a.shape[2], position, held, 0, out[b]), out[b])
+        fill = reduce_axpys(columns, a[b].ravel(), rows, a.shape[2], whole, gradient, held, 0, out[b])
+        finish(held, fill, out[b])

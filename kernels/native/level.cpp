@@ -4,6 +4,8 @@
 // Nothing but the level's table may leave this file, and no template of the standard library may be used in it: code
 // built for one instruction set must never stand in for another's.
 
+#include <cmath>    // INFINITY, NAN
+#include <cstring>  // memcpy
 #include <utility>
 
 #if defined(__SSE2__)

@@ -9,7 +9,7 @@ constexpr Index kBlock = 8192;
 // n, sum |g|, mean, M2, M3, M4, min, max of some numbers.
 struct Moments {
   double n = 0, abs_sum = 0, mean = 0, m2 = 0, m3 = 0, m4 = 0;
-  double low = __builtin_huge_val(), high = -__builtin_huge_val();
+  double low = INFINITY, high = -INFINITY;
 
   void merge(const Moments& other) {
     if (n == 0) {
@@ -33,7 +33,7 @@ struct Moments {
   void write(double* out) const {
     const double values[kAccumulator] = {n, abs_sum, mean, m2, m3, m4, low, high};
     const bool finite = abs_sum - abs_sum == 0;
-    for (int i = 0; i < kAccumulator; ++i) out[i] = finite || i == 0 ? values[i] : __builtin_nan("");
+    for (int i = 0; i < kAccumulator; ++i) out[i] = finite || i == 0 ? values[i] : NAN;
   }
 };
 
@@ -63,7 +63,7 @@ class Reducer {
   // sixteen registers.
   struct Sums {
     Lanes abs_sum = fill<double, W>(0), s1 = abs_sum, s2 = abs_sum, s3[2] = {abs_sum, abs_sum}, s4[2] = {abs_sum, abs_sum};
-    Lanes low = fill<double, W>(__builtin_huge_val()), high = fill<double, W>(-__builtin_huge_val());
+    Lanes low = fill<double, W>(INFINITY), high = fill<double, W>(-INFINITY);
 
     GRADSCORE_INLINE void add(Lanes x, Lanes size, Lanes shift, int turn) {
       const Lanes d = x - shift, square = d * d;

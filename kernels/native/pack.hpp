@@ -89,6 +89,6 @@ template <class T>
 void pad(const ConvPlan& plan, const T* from, T* to) {
   for (Index s = 0; s < plan.segment_count; ++s) {
     const Segment& segment = plan.segments[s];
-    __builtin_memcpy(to + segment.target, from + segment.source, sizeof(T) * segment.length);
+    std::memcpy(to + segment.target, from + segment.source, sizeof(T) * segment.length);
   }
 }

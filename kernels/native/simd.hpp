@@ -15,13 +15,13 @@ using Vector = typename VectorOf<T, W>::type;
 template <class T, int W>
 GRADSCORE_INLINE Vector<T, W> load(const T* from) {
   Vector<T, W> x;
-  __builtin_memcpy(&x, from, sizeof x);
+  std::memcpy(&x, from, sizeof x);
   return x;
 }
 
 template <class T, int W>
 GRADSCORE_INLINE void store(T* to, Vector<T, W> x) {
-  __builtin_memcpy(to, &x, sizeof x);
+  std::memcpy(to, &x, sizeof x);
 }
 
 template <class T, int W>

@@ -1,0 +1,145 @@
+// Runs every kernel at every level on awkward shapes against plain loops. Built with GRADSCORE_SANITIZE only: its purpose
+// is that the sanitizers see every load and store; the Python tests compare with the reference in earnest.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <random>
+
+#include "kernels.hpp"
+
+using namespace gradscore;
+
+namespace {
+
+int failures = 0;
+std::mt19937 generator(7);
+
+template <class T>
+std::vector<T> draw(Index count) {
+  std::normal_distribution<double> normal(0.3, 1);
+  std::vector<T> values(count);  // its end is the end of the allocation: reading past it is seen
+  for (T& value : values) value = static_cast<T>(normal(generator));
+  return values;
+}
+
+// sum |g|, mean and M2 of a gradient formed by plain loops, against a kernel's row.
+template <class T>
+void expect(const char* what, const std::vector<double>& g, const double* row) {
+  double size = 0, mean = 0, m2 = 0;
+  for (const double x : g) size += std::fabs(x), mean += x / g.size();
+  for (const double x : g) m2 += (x - mean) * (x - mean);
+  const double tolerance = sizeof(T) == 4 ? 1e-4 : 1e-9;
+  const double low = *std::min_element(g.begin(), g.end()), high = *std::max_element(g.begin(), g.end());
+  const double wanted[] = {static_cast<double>(g.size()), size, mean, m2, row[4], row[5], low, high};
+  for (const int i : {0, 1, 2, 3, 6, 7}) {
+    if (!(std::fabs(row[i] - wanted[i]) <= tolerance * (1 + std::fabs(wanted[i])))) {
+      std::printf("%s %s: value %d is %.9g, not %.9g\n", simd_level().c_str(), what, i, row[i], wanted[i]);
+      ++failures;
+    }
+  }
+}
+
+struct Conv {
+  Index channels, filters, height, width, kernel, stride, dilation, pad, groups;
+};
+
+template <class T>
+void try_conv(const Conv& c, int threads) {
+  const Index batch = 3, reach = c.dilation * (c.kernel - 1) + 1;
+  const Index rows = (c.height + 2 * c.pad - reach) / c.stride + 1, columns = (c.width + 2 * c.pad - reach) / c.stride + 1;
+  const auto a = draw<T>(batch * c.channels * c.height * c.width), delta = draw<T>(batch * c.filters * rows * columns);
+  std::vector<double> out(batch * kAccumulator);
+  const Geometry geometry{{c.kernel, c.kernel}, {c.stride, c.stride}, {c.dilation, c.dilation},
+                          {c.pad, c.pad, c.pad, c.pad}, c.groups};
+  conv_moments<T>(a.data(), delta.data(), batch, c.channels, c.filters, {c.height, c.width}, {rows, columns}, geometry,
+                  threads, out.data());
+  const Index channels = c.channels / c.groups, filters = c.filters / c.groups;
+  for (Index b = 0; b < batch; ++b) {
+    std::vector<double> g;
+    for (Index m = 0; m < c.filters; ++m) {
+      for (Index k = 0; k < channels * c.kernel * c.kernel; ++k) {
+        const Index channel = m / filters * channels + k / (c.kernel * c.kernel);
+        const Index ky = k / c.kernel % c.kernel, kx = k % c.kernel;
+        double sum = 0;
+        for (Index t = 0; t < rows * columns; ++t) {
+          const Index y = t / columns * c.stride + ky * c.dilation - c.pad;
+          const Index x = t % columns * c.stride + kx * c.dilation - c.pad;
+          if (y < 0 || x < 0 || y >= c.height || x >= c.width) continue;
+          sum += static_cast<double>(a[((b * c.channels + channel) * c.height + y) * c.width + x]) *
+                 delta[(b * c.filters + m) * rows * columns + t];
+        }
+        g.push_back(sum);
+      }
+    }
+    expect<T>("conv", g, &out[b * kAccumulator]);
+  }
+}
+
+template <class T>
+void try_sequence(Index positions, Index inputs, Index outputs) {
+  const Index batch = 2;
+  const auto a = draw<T>(batch * positions * inputs), delta = draw<T>(batch * positions * outputs);
+  std::vector<double> out(batch * kAccumulator), sums(batch * kAccumulator), firsts(batch * kAccumulator);
+  sequence_moments<T>(a.data(), delta.data(), batch, {positions, inputs, outputs}, 2, out.data());
+  sequence_sum_moments<T>(delta.data(), batch, positions, outputs, 1, sums.data());
+  position_sum_moments<T>(delta.data(), batch, positions, outputs, 1, firsts.data());
+  for (Index b = 0; b < batch; ++b) {
+    std::vector<double> g(inputs * outputs), last(outputs), first(positions);
+    for (Index t = 0; t < positions; ++t) {
+      for (Index m = 0; m < outputs; ++m) {
+        const double d = delta[(b * positions + t) * outputs + m];
+        last[m] += d;
+        first[t] += d;
+        for (Index n = 0; n < inputs; ++n) g[m * inputs + n] += d * a[(b * positions + t) * inputs + n];
+      }
+    }
+    expect<T>("sequence", g, &out[b * kAccumulator]);
+    expect<T>("sequence_sum", last, &sums[b * kAccumulator]);
+    expect<T>("position_sum", first, &firsts[b * kAccumulator]);
+  }
+}
+
+template <class T>
+void try_streams(Index count, Index vocabulary) {
+  const auto g = draw<T>(count);
+  std::vector<double> out(kAccumulator);
+  direct_moments<T>(g.data(), 1, count, 1, out.data());
+  expect<T>("direct", {g.begin(), g.end()}, out.data());
+  std::vector<std::int64_t> ids(count);
+  for (std::int64_t& id : ids) id = generator() % vocabulary;
+  const Index width = 3;
+  const auto delta = draw<T>(count * width);
+  std::vector<double> table(vocabulary * width);
+  for (Index i = 0; i < count * width; ++i) table[ids[i / width] * width + i % width] += delta[i];
+  embedding_moments<T>(ids.data(), delta.data(), 1, count, width, vocabulary, 1, out.data());
+  expect<T>("embedding", table, out.data());
+}
+
+template <class T>
+void try_all() {
+  for (const Conv& c : std::vector<Conv>{{1, 16, 14, 14, 3, 1, 1, 0, 1},
+                                         {5, 37, 9, 10, 3, 2, 1, 1, 1},
+                                         {3, 7, 20, 17, 2, 3, 2, 0, 1},
+                                         {40, 40, 5, 6, 3, 1, 1, 1, 40},
+                                         {34, 68, 4, 4, 1, 1, 1, 0, 34},
+                                         {12, 30, 6, 5, 3, 1, 1, 1, 3},
+                                         {2, 3, 30, 31, 5, 1, 1, 2, 1}}) {
+    for (const int threads : {1, 3}) try_conv<T>(c, threads);
+  }
+  for (const Index positions : {1, 2, 17, 130}) {
+    for (const Index outputs : {1, 5, 16, 33, 70}) try_sequence<T>(positions, 29, outputs);
+  }
+  for (const Index count : {1, 7, 16, 8192, 8193, 20001}) try_streams<T>(count, 50);
+}
+
+}  // namespace
+
+int main() {
+  for (const std::string& level : simd_levels()) {
+    force_simd_level(level);
+    try_all<float>();
+    try_all<double>();
+    std::printf("%s done\n", level.c_str());
+  }
+  return failures == 0 ? 0 : 1;
+}
