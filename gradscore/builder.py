@@ -62,7 +62,8 @@ def install(*, force: bool = False) -> BuilderStatus:
         staging = Path(tempfile.mkdtemp(prefix="builder-", dir=current.path.parent))
     except OSError as error:
         raise BuilderError(
-            f"cannot write into the cache folder {current.path.parent} ({error.strerror}): name another by XDG_CACHE_HOME"
+            f"cannot write into the cache folder {current.path.parent} ({error.strerror}): "
+            "name another by XDG_CACHE_HOME"
         ) from error
     try:
         _pip_install(staging)

@@ -1,4 +1,4 @@
-"""The command line: parse, one call into the API, print. Data goes to stdout or files, progress and errors to stderr."""
+"""The command line: parse, one call into the API, print. Data to stdout or files, progress and errors to stderr."""
 
 import json
 import sys
@@ -10,6 +10,9 @@ import typer
 
 from gradscore.errors import GradscoreError, InputError
 from gradscore.version import __version__
+
+# Commands import what they need, so that `--help` answers at once.
+# ruff: noqa: PLC0415
 
 EXIT_ERROR = 1
 EXIT_SOME_FAILED = 3
@@ -332,24 +335,13 @@ def _print_json(value: Any) -> None:
 
 
 def _cases(scores: Path, unknown: list[str] | None, labels: Path | None, unknown_labels: str, seed: int) -> Any:
-    from gradscore.cases import collect
+    from gradscore.cases import collect, read_unknown
     from gradscore.features import ScoreTable
 
     if unknown_labels not in ("error", "incorrect"):
         raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")
-    tables = [_drawn(text, seed) for text in unknown or []]
+    tables = read_unknown(unknown or [], seed=seed)
     return collect(ScoreTable.read(scores), tables, label_file=labels, unknown_labels=unknown_labels)  # type: ignore[arg-type]  # checked above
-
-
-def _drawn(text: str, seed: int) -> Any:
-    """Read PATH, or draw N rows of PATH:N."""
-    from gradscore.cases import sample
-    from gradscore.features import ScoreTable
-
-    path, _, count = text.rpartition(":")
-    if not path or not count.isdecimal() or Path(text).exists():
-        return ScoreTable.read(text)
-    return sample(ScoreTable.read(path), int(count), seed=seed)
 
 
 def _parts(text: str | None) -> list[str] | None:

@@ -1,10 +1,14 @@
-"""Confidences side by side: maximum softmax, entropy and any number of verdicts on the same cases."""
+"""Confidences side by side, on all cases and per group: maximum softmax, entropy and any number of verdicts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradscore.cases import Cases
 from gradscore.errors import InputError
@@ -12,7 +16,13 @@ from gradscore.evaluation import Evaluation, evaluate
 from gradscore.features import require_same_features, require_same_model
 from gradscore.verdict import Verdict
 
-_BASELINES = ("max_softmax", "entropy")
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+BASELINES: Mapping[str, str] = MappingProxyType({"max_softmax": "residual", "entropy": "entropy"})
+"""Confidences that need no verdict, and the feature whose negative each is. The residual keeps the order of maximum
+softmax values that round to 1."""
+CALIBRATION = ("ece", "brier")  # of maximum softmax they are those of the probability, not of the negative residual
 
 
 def load_verdicts(paths: Sequence[Path]) -> dict[str, Verdict]:
@@ -25,32 +35,130 @@ def load_verdicts(paths: Sequence[Path]) -> dict[str, Verdict]:
     InputError
         A path is given twice.
     """
-    count = Counter([*_BASELINES, *(path.stem for path in paths)])
+    count = Counter([*BASELINES, *(path.stem for path in paths)])
     names = [path.stem if count[path.stem] == 1 else str(path) for path in paths]
     if len(set(names)) < len(names):
         raise InputError("a verdict is given twice: name each once with --verdict")
     return {name: Verdict.load(path) for name, path in zip(names, paths, strict=True)}
 
 
-def compare(cases: Cases, verdicts: Mapping[str, Verdict], *, convention: str = "hendrycks") -> dict[str, Evaluation]:
+@dataclass(frozen=True)
+class GroupedEvaluation:
+    """One confidence: pooled over all cases, and per group.
+
+    A group's evaluation sets the positives against the negatives of that group alone, so its AUROC is that part of the
+    pooled one: their mean, weighted by the groups' negatives, is the pooled AUROC. Groups without negatives are absent.
+    """
+
+    pooled: Evaluation
+    groups: Mapping[str, Evaluation]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the pooled numbers, and those of each group under `groups`, ready for JSON."""
+        return {**self.pooled.as_dict(), "groups": {name: one.as_dict() for name, one in self.groups.items()}}
+
+
+def compare(
+    cases: Cases,
+    verdicts: Mapping[str, Verdict],
+    *,
+    convention: str = "hendrycks",
+    target: str = "correct",
+    resamples: int = 0,
+    seed: int = 0,
+) -> dict[str, GroupedEvaluation]:
     """Evaluate each confidence on the rows whose features are all finite.
+
+    Parameters
+    ----------
+    target : a key of `TARGETS`, what a confidence should tell apart
+    convention, resamples, seed : as in `evaluate`
 
     Raises
     ------
     MismatchError
         A verdict belongs to another scoring model.
     InputError
-        Only correct, or only incorrect predictions are there.
+        Only positive, or only negative cases are there, or a name is unknown.
+    """
+    if target not in TARGETS:
+        raise InputError(f"unknown target {target!r}; choose one of: {', '.join(TARGETS)}")
+    usable = cases.finite()
+    kept, positive = TARGETS[target](usable)
+    settings = {"convention": convention, "resamples": resamples, "seed": seed}
+    rows = positive[kept], usable.group[kept], usable.group_names
+    found = {name: _grouped(values[kept], *rows, settings) for name, values in confidences(usable, verdicts).items()}
+    softmax = 1.0 - usable.features[kept, usable.table.feature_names.index("residual")]
+    found["max_softmax"] = _with_calibration(found["max_softmax"], _grouped(softmax, *rows, settings))
+    return found
+
+
+def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, FloatArray]:
+    """Return each confidence [N] by name, higher for more likely correct: the baselines, then the verdicts.
+
+    Raises
+    ------
+    MismatchError
+        A verdict belongs to another scoring model.
+    InputError
+        A verdict has the name of a baseline.
     """
     names = cases.table.feature_names
-    finite = np.isfinite(cases.features).all(axis=1)
-    features, correct = cases.features[finite], cases.correct[finite]
-    confidences = {
-        "max_softmax": -features[:, names.index("residual")],
-        "entropy": -features[:, names.index("entropy")],
-    }
+    found = {name: -cases.features[:, names.index(feature)] for name, feature in BASELINES.items()}
     for name, verdict in verdicts.items():
+        if name in found:
+            raise InputError(f"a verdict may not be named {name!r}, as a confidence that is always shown: rename it")
         require_same_features(verdict.feature_names, names, f"verdict {name}", "the table")
         require_same_model(verdict.model_fingerprint, cases.table.model_fingerprint, f"verdict {name}", "the table")
-        confidences[name] = verdict.apply(features)
-    return {name: evaluate(values, correct, convention=convention) for name, values in confidences.items()}
+        found[name] = verdict.apply(cases.features)
+    return found
+
+
+def _correct(cases: Cases) -> tuple[BoolArray, BoolArray]:
+    return np.ones(len(cases), dtype=np.bool_), cases.correct
+
+
+def _in_distribution(cases: Cases) -> tuple[BoolArray, BoolArray]:
+    return np.ones(len(cases), dtype=np.bool_), cases.group == 0
+
+
+def _misclassified(cases: Cases) -> tuple[BoolArray, BoolArray]:
+    return cases.group == 0, cases.correct
+
+
+TARGETS: Mapping[str, Any] = MappingProxyType(
+    {
+        "correct": _correct,
+        "known": _in_distribution,
+        "misclassified": _misclassified,
+    }
+)
+"""What counts: correct predictions against all others; known concepts against unknown ones, however predicted (out-of-
+distribution detection); correct against wrong predictions among known concepts alone. Each gives which rows take part,
+and which of all rows are positive."""
+
+
+def _grouped(
+    values: FloatArray,
+    positive: BoolArray,
+    group: NDArray[np.int64],
+    names: tuple[str, ...],
+    settings: Mapping[str, Any],
+) -> GroupedEvaluation:
+    groups = {}
+    for index, name in enumerate(names):
+        taken = positive | (group == index)
+        if not positive[taken].all():
+            groups[name] = evaluate(values[taken], positive[taken], **settings)
+    return GroupedEvaluation(evaluate(values, positive, **settings), groups)
+
+
+def _with_calibration(ranked: GroupedEvaluation, probable: GroupedEvaluation) -> GroupedEvaluation:
+    """Return the first, with the calibration metrics of the second."""
+    groups = {name: _calibrated(one, probable.groups[name]) for name, one in ranked.groups.items()}
+    return GroupedEvaluation(_calibrated(ranked.pooled, probable.pooled), groups)
+
+
+def _calibrated(ranked: Evaluation, probable: Evaluation) -> Evaluation:
+    intervals = {name: probable.intervals[name] for name in CALIBRATION if name in probable.intervals}
+    return replace(ranked, ece=probable.ece, brier=probable.brier, intervals={**ranked.intervals, **intervals})

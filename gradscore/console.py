@@ -12,19 +12,23 @@ from rich.table import Table
 from rich.text import Text
 
 from gradscore.batch import Summary
+from gradscore.comparison import GroupedEvaluation
 from gradscore.evaluation import Evaluation
 from gradscore.verdict import Verdict
 
+SHOWN_METRICS = {"auroc": "AUROC", "aupr_in": "AUPR-In", "aupr_out": "AUPR-Out", "fpr95": "FPR95"}
 _PIPE_WIDTH = 1000  # a file or a pipe has no width to wrap at; a table takes no more than it needs
-_PLAIN = {"highlight": False, "markup": False, "emoji": False}  # paths and names are printed as they are
 
 
-def _stdout() -> Console:
-    return Console(**_PLAIN, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+class _Plain(Console):
+    """A console that prints paths and names as they are: no markup, no emoji, no colours of its own."""
 
-
-def _stderr() -> Console:
-    return Console(**_PLAIN, stderr=True, soft_wrap=True)
+    def __init__(self, *, stderr: bool = False) -> None:
+        terminal = (sys.stderr if stderr else sys.stdout).isatty()
+        super().__init__(
+            stderr=stderr, soft_wrap=stderr, width=None if terminal else _PIPE_WIDTH,
+            highlight=False, markup=False, emoji=False,
+        )  # fmt: skip
 
 
 class _Speed(ProgressColumn):
@@ -39,14 +43,15 @@ class _Speed(ProgressColumn):
 def progress(total: int) -> Iterator[Callable[[int], None]]:
     """Show a progress bar with images/s on stderr where that is a terminal; yields the function that advances it."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=_stderr(), disable=not _stderr().is_terminal) as bar:
+    console = _Plain(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("scoring", total=total)
         yield lambda done: bar.advance(task, done)
 
 
 def show_summary(summary: Summary) -> None:
     """Print in two lines what a scoring run did."""
-    console = _stderr()
+    console = _Plain(stderr=True)
     console.print(
         f"scored {summary.scored:,} inputs in {summary.seconds:.2f} s ({summary.images_per_second:,.0f} images/s), "
         f"{summary.failed:,} failed: {summary.output}"
@@ -60,7 +65,7 @@ def show_summary(summary: Summary) -> None:
 def show_fit(verdict: Verdict, output: Path, left_out: int) -> None:
     """Print what a verdict was fitted to."""
     summary = verdict.summary
-    console = _stderr()
+    console = _Plain(stderr=True)
     console.print(
         f"fitted {verdict.method} to {summary['rows']:,} rows ({summary['correct']:,} correct, "
         f"{summary['incorrect']:,} incorrect), accepts P(correct) ≥ {verdict.threshold:.4f}: {output}"
@@ -73,29 +78,43 @@ def show_fit(verdict: Verdict, output: Path, left_out: int) -> None:
 
 def show_verdicts(counts: Mapping[str, int], output: Path) -> None:
     """Print how many rows were accepted and rejected."""
-    _stderr().print(", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()) + f": {output}")
+    _Plain(stderr=True).print(
+        ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in counts.items()) + f": {output}"
+    )
 
 
-def show_comparison(comparison: Mapping[str, Evaluation], convention: str) -> None:
-    """Print one row a confidence, metrics in percent."""
-    first = next(iter(comparison.values()))
+def show_comparison(comparison: Mapping[str, GroupedEvaluation], convention: str) -> None:
+    """Print one row a confidence over all cases, then one a confidence and group, metrics in percent."""
+    first = next(iter(comparison.values())).pooled
+    groups = list(next(iter(comparison.values())).groups)
     table = Table()
     table.add_column("confidence", overflow="fold")
-    for heading in ("AUROC", "AUPR-In", "AUPR-Out", "FPR95"):
+    table.add_column("incorrect rows", overflow="fold")
+    for heading in SHOWN_METRICS.values():
         table.add_column(heading, justify="right")
-    for name, result in comparison.items():
-        numbers = (result.auroc, result.aupr_in, result.aupr_out, result.fpr95)
-        table.add_row(name, *(f"{100 * number:.2f}" for number in numbers))
-    console = _stdout()
+    for group in [None, *groups] if len(groups) > 1 else [None]:
+        for name, result in comparison.items():
+            one = result.pooled if group is None else result.groups[group]
+            table.add_row(name, group or "all", *(_percent(one, metric) for metric in SHOWN_METRICS))
+        table.add_section()
+    console = _Plain()
     console.print(table)
     console.print(
         f"{first.correct:,} correct, {first.incorrect:,} incorrect; percent; convention {convention}", soft_wrap=True
     )
 
 
+def _percent(evaluation: Evaluation, metric: str) -> str:
+    value = f"{100 * getattr(evaluation, metric):.2f}"
+    if metric not in evaluation.intervals:
+        return value
+    low, high = evaluation.intervals[metric]
+    return f"{value} ({100 * low:.1f}–{100 * high:.1f})"
+
+
 def show_inspection(report: Mapping[str, Any]) -> None:
     """Print a scoring model's facts and its parameters."""
-    console = _stdout()
+    console = _Plain()
     for key in ("fingerprint", "source_sha256", "engine", "preprocessing"):
         console.print(f"{key}: {report[key]}", soft_wrap=True)
     for item in report["inputs"]:
@@ -119,7 +138,7 @@ def show_inspection(report: Mapping[str, Any]) -> None:
 
 def show_doctor(report: Mapping[str, Any]) -> None:
     """Print the state of the installation."""
-    console, builder = _stdout(), report["builder"]
+    console, builder = _Plain(), report["builder"]
     facts = {
         "gradscore": report["gradscore"],
         "python": f"{report['python']} on {report['platform']}, {report['cores']} cores",
@@ -127,7 +146,7 @@ def show_doctor(report: Mapping[str, Any]) -> None:
         "runtime": ", ".join(f"{name} {number}" for name, number in report["runtimes"].items()) or "none",
         "providers": ", ".join(report["providers"]) or "none",
         "kernels": f"{report['default_backend']} (of {', '.join(report['backends'])}), SIMD {report['simd'] or '—'}",
-        "builder": f"{builder['version']}, {'installed' if builder['installed'] else 'not installed'}, {builder['path']}",
+        "builder": f"{builder['version']}, {'' if builder['installed'] else 'not '}installed, {builder['path']}",
     }
     for name, fact in facts.items():
         console.print(f"{name:<10} {fact}", soft_wrap=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 _OPSET = 18
+_HIDDEN_DOMAIN = "gradscore.hidden"
 _NESTED_KEYS = ("state_dict", "model_state_dict")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -32,6 +33,7 @@ def export_classifier(
     path: str | os.PathLike[str],
     *,
     class_names: Sequence[str] | None = None,
+    fold_batch_norm: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Export a torch classifier to one ONNX file: eval mode, dynamic batch, weights inside.
@@ -44,6 +46,9 @@ def export_classifier(
         An input with its batch dimension; its values do not matter.
     class_names
         Stored in the file, where `prepare` finds them.
+    fold_batch_norm
+        Merge batch normalisations into the convolutions before them: a faster model, whose gradients are those of the
+        merged weights. By default they stay layers of their own, as they were trained.
 
     Raises
     ------
@@ -65,18 +70,34 @@ def export_classifier(
         raise InputError("class names repeat: each class needs a name of its own")
     batch = example if len(example) > 1 else torch.cat([example, example])  # one sample would be exported as a constant
     with _evaluating(module), _quietly():
-        program = _exported(module, batch)
+        program = _exported(module, batch, optimize=fold_batch_norm)
+        if not fold_batch_norm:
+            _optimize_around_batch_norm(program.model)
     if class_names is not None:
         program.model.metadata_props[CLASS_NAMES_KEY] = json.dumps(list(class_names))
     with replacing(target, overwrite=overwrite) as part:
         program.save(part, external_data=False)
 
 
-def _exported(module: "torch.nn.Module", batch: "torch.Tensor") -> Any:
+def _optimize_around_batch_norm(model: Any) -> None:
+    """Run the exporter's optimiser with batch normalisations out of its sight, in a domain of their own."""
+    optimizer = importlib.import_module("onnxscript.optimizer")
+    for node in model.graph:
+        if node.op_type == "BatchNormalization":
+            node.domain = _HIDDEN_DOMAIN
+    model.graph.opset_imports[_HIDDEN_DOMAIN] = 1
+    optimizer.optimize(model, onnx_shape_inference=False)
+    for node in model.graph:
+        if node.domain == _HIDDEN_DOMAIN:
+            node.domain = ""
+    model.graph.opset_imports.pop(_HIDDEN_DOMAIN, None)
+
+
+def _exported(module: "torch.nn.Module", batch: "torch.Tensor", *, optimize: bool) -> Any:
     torch = _load_torch()
     try:
         return torch.onnx.export(
-            module, (batch,), dynamo=True, opset_version=_OPSET, verbose=False,
+            module, (batch,), dynamo=True, opset_version=_OPSET, verbose=False, optimize=optimize,
             dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=["input"], output_names=["logits"],
         )  # fmt: skip
     except ImportError as error:
@@ -121,9 +142,9 @@ def load_module(factory: str, weights: str | os.PathLike[str] | None = None) -> 
     InputError
         The factory or the weights cannot be found or do not fit together.
     """
-    torch = _load_torch()
-    module = _factory(factory)()
-    if not isinstance(module, torch.nn.Module):
+    nn = _load_torch().nn
+    module: torch.nn.Module = _factory(factory)()
+    if not isinstance(module, nn.Module):
         raise InputError(f"{factory} returned {type(module).__name__}, not a torch.nn.Module")
     if weights is not None:
         state = _state_dict(Path(weights))

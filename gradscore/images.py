@@ -13,7 +13,7 @@ from gradscore.metadata import Preprocessing
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_LOSSLESS = {"L": {"1", "L"}, "RGB": {"P", "RGB", "YCbCr"}, "RGBA": {"RGBA"}}  # what `strict` takes for each mode
+_FITTING = {"L": {"1", "L"}, "RGB": {"P", "RGB", "YCbCr"}, "RGBA": {"RGBA"}}  # what `strict` takes for each mode
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 _NO_FIXED_RANGE = {"I", "F"}
 
@@ -128,7 +128,7 @@ def _refuse_bomb(image: Image.Image) -> None:
 
 def _with_channels(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     mode = _MODES[preprocessing.channels]
-    if preprocessing.color == "strict" and image.mode not in _LOSSLESS[mode]:
+    if preprocessing.color == "strict" and image.mode not in _FITTING[mode]:
         raise InputError(
             f"the image has {_described(image)}, the model takes {preprocessing.channels} ({mode}): "
             "convert it, or prepare the model with --color convert"
@@ -137,7 +137,8 @@ def _with_channels(image: Image.Image, preprocessing: Preprocessing) -> Image.Im
         raise InputError(f"the image has {_described(image)}, whose range is not known: convert it to 8 bits")
     if image.mode in _SIXTEEN_BIT:  # Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image.info.pop("transparency", None)
+    if mode != "RGBA":
+        image.info.pop("transparency", None)  # a palette's; dropped, without a warning for each image
     return image if image.mode == mode else image.convert(mode)
 
 

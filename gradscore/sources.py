@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Entry(Protocol):
     def id(self) -> str:
         """Where the input comes from; unique in its source."""
 
-    def read(self, metadata: ModelMetadata) -> NDArray[np.float32]:
+    def read(self, metadata: ModelMetadata) -> NDArray[Any]:
         """Return the model's input without its batch dimension; raises InputError where it cannot be had."""
 
 
@@ -67,10 +67,11 @@ class ArrayRow:
     rows: NDArray[np.generic]
     index: int
 
-    def read(self, metadata: ModelMetadata) -> NDArray[np.float32]:
+    def read(self, metadata: ModelMetadata) -> NDArray[Any]:
         """Return the row, preprocessed if it holds pixels."""
         one = self.rows[self.index : self.index + 1]
-        return to_input(one, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
+        row: NDArray[Any] = to_input(one, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
+        return row
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,7 @@ def _utf8(name: str) -> str:
 
 def _array(path: Path) -> NDArray[np.generic]:
     try:
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix.lower() == ".npy" else None)
-        array = loaded if isinstance(loaded, np.ndarray) else _named_array(loaded, path)
+        array = np.lib.format.open_memmap(path, mode="r") if path.suffix.lower() == ".npy" else _archived(path)
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not a readable NumPy file: {error}") from error
     if array.ndim < 2 or not len(array):
@@ -166,8 +166,8 @@ def _array(path: Path) -> NDArray[np.generic]:
     return array
 
 
-def _named_array(archive: np.lib.npyio.NpzFile, path: Path) -> NDArray[np.generic]:
-    with archive:
+def _archived(path: Path) -> NDArray[np.generic]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         names = [name for name in _ARRAY_NAMES if name in archive.files] or archive.files
         if not names:
             raise InputError(f"{path} holds no arrays")

@@ -63,8 +63,16 @@ def fitted(method="lasso", rows=TRAIN, correct=RIGHT, names=NAMES, **settings):
     return Verdict.fit(rows, correct, feature_names=names, model_fingerprint=FINGERPRINT, method=method, **settings)
 
 
-def directly(method="lasso", select=None, folds=5, ensemble=1, seed=0):
-    settings = {"select": select, "folds": folds, "ensemble": ensemble, "seed": seed, "rule": Balanced()}
+def directly(method="lasso", transform="signed-log", calibration="none", select=None, folds=5, ensemble=1, seed=0):
+    settings = {
+        "transform": transform,
+        "calibration": calibration,
+        "select": select,
+        "folds": folds,
+        "ensemble": ensemble,
+        "seed": seed,
+        "rule": Balanced(),
+    }
     return fitting.fit(TRAIN, RIGHT, feature_names=NAMES, method=method, **settings)
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents
+from gradscore.graph.recurrent import unroll
 
 Rule = Callable[[ir.Node, Emitter], ir.Value | None]
 
@@ -80,7 +81,7 @@ def _standardised(emit: Emitter, data: ir.Value | None, axes: list[int], epsilon
 def _affine(
     emit: Emitter, data: ir.Value, scale: ir.Value | None, bias: ir.Value | None, column: tuple[int, ...] | None
 ) -> ir.Value:
-    """data · γ + β, each left out where it is the neutral constant of a single number."""
+    """data · γ + β, each left out where it is neutral throughout, as exporters write a norm layer that learns none."""
     if scale is not None and not _is(scale, 1):
         data = emit("Mul", data, emit.reshaped(scale, column))
     if bias is not None and not _is(bias, 0):
@@ -90,7 +91,7 @@ def _affine(
 
 def _is(value: ir.Value, number: float) -> bool:
     tensor = value.const_value
-    return tensor is not None and tensor.size == 1 and float(tensor.numpy().reshape(())) == number
+    return tensor is not None and bool(np.all(tensor.numpy() == number))
 
 
 def _prelu(node: ir.Node, emit: Emitter) -> ir.Value | None:
@@ -132,6 +133,13 @@ def _sum(node: ir.Node, emit: Emitter) -> ir.Value | None:
 def _mean(node: ir.Node, emit: Emitter) -> ir.Value | None:
     """Mean(a, b, c) = ((a + b) + c) / 3."""
     return emit("Div", _sum(node, emit), emit.constant(len(node.inputs), dtype_of(node.inputs[0])))
+
+
+def _same_cast(node: ir.Node, emit: Emitter) -> ir.Value | None:
+    """Cast(x), CastLike(x, y) to the type that x has already -> x."""
+    source, output = node.inputs[0], node.outputs[0]
+    target = node.inputs[1].dtype if len(node.inputs) > 1 and node.inputs[1] is not None else output.dtype
+    return source if source is not None and source.dtype is not None and source.dtype == target else None
 
 
 def _reciprocal(node: ir.Node, emit: Emitter) -> ir.Value | None:
@@ -265,6 +273,18 @@ def _dequantized_weight(node: ir.Node, emit: Emitter) -> ir.Value | None:
     return emit.weight((integers - offset) * factors, str(value.name), "dequantized")
 
 
+def _constant_rows(node: ir.Node, emit: Emitter) -> ir.Value | None:
+    """Gather(weights, constant ids) -> the same for each sample, so that its gradient is per sample too."""
+    table, ids = node.inputs[:2]
+    is_table = table is not None and table.is_initializer() and table.dtype is not None and table.dtype.is_floating_point()
+    rows = extents(ids)
+    if not is_table or ids is None or not ids.is_initializer() or len(extents(table) or ()) != 2 or not rows or node.graph is None:
+        return None
+    batch = emit("Shape", node.graph.inputs[0], start=0, end=1)
+    size = emit("Concat", batch, emit.integers(*(int(extent or 0) for extent in rows[-1:])), axis=0)
+    return emit("Gather", table, emit("Expand", ids, size), axis=0)
+
+
 def _explicit_pads(node: ir.Node, emit: Emitter) -> None:
     """auto_pad=SAME_UPPER|SAME_LOWER|VALID -> pads, from the input's static extents; kernel_shape from the weight."""
     if attribute(node, "kernel_shape", None) is None:
@@ -349,6 +369,12 @@ RULES: dict[str, Rule] = {
 }
 
 SHAPED_RULES: dict[str, Rule] = {
+    "Cast": _same_cast,
+    "CastLike": _same_cast,
+    "GRU": unroll,
+    "Gather": _constant_rows,
+    "LSTM": unroll,
+    "RNN": unroll,
     "AveragePool": _explicit_pads,
     "Conv": _explicit_pads,
     "ConvTranspose": _explicit_transposed_pads,

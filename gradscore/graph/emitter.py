@@ -135,6 +135,12 @@ def dtype_of(value: ir.Value | None) -> np.dtype:
     return (known or ir.DataType.FLOAT).numpy()
 
 
+def replace_output(old: ir.Value, new: ir.Value) -> None:
+    """Let a new value take the place of a node's further output."""
+    new.type, new.shape = new.type or old.type, new.shape if new.shape is not None else old.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
 def replace_node(node: ir.Node, value: ir.Value) -> None:
     """Let `value` take the place of a node's first output, its name included where that is a graph output's."""
     output = node.outputs[0]

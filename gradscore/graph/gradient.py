@@ -127,6 +127,9 @@ def _request(model: ir.Model, logits: ir.Value, forms: Sequence[Form]) -> onnx.M
             del graph.initializers[name]
             value.const_value = None
             graph.inputs.append(value)
+    for value in values_of(graph).values():  # a shape without a type cannot be written
+        if value.type is None:
+            value.shape = None
     return ir.to_proto(clone)
 
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.activations import DERIVATIVES
-from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents, replace_node
+from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents, replace_node, replace_output
 from gradscore.graph.normalize import OPSET
 
 
@@ -182,7 +182,7 @@ class DivGradRule(LoweringRule):
         share = emit("Div", gradient, divisor)
         if node.outputs[1].uses() or node.outputs[1].is_graph_output() if len(node.outputs) > 1 else False:
             slope = emit("Neg", emit("Mul", share, emit("Div", dividend, divisor)))
-            substitute(node.outputs[1], _summed_like(emit, slope, gradient, divisor))
+            replace_output(node.outputs[1], _summed_like(emit, slope, gradient, divisor))
         return _summed_like(emit, share, gradient, dividend)
 
 
@@ -227,7 +227,7 @@ class BroadcastGradientArgsRule(LoweringRule):
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         first, second = node.inputs
         if len(node.outputs) > 1 and node.outputs[1].uses():
-            substitute(node.outputs[1], self._axes(emit, second, first))
+            replace_output(node.outputs[1], self._axes(emit, second, first))
         return self._axes(emit, first, second)
 
     @staticmethod
@@ -406,12 +406,6 @@ def lower(model: ir.Model) -> None:
 def is_standard(node: ir.Node) -> bool:
     """Tell whether a node's operator is in the default domain of opset `OPSET`."""
     return node.domain in ("", "ai.onnx") and onnx.defs.has(node.op_type, OPSET, "")
-
-
-def substitute(old: ir.Value, new: ir.Value) -> None:
-    """Let a new value take the place of a node's further output."""
-    new.type, new.shape = new.type or old.type, new.shape if new.shape is not None else old.shape
-    old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
 def _summed_like(emit: Emitter, value: ir.Value, full: ir.Value | None, like: ir.Value | None) -> ir.Value:

@@ -42,7 +42,7 @@ def probe_shapes(model: ir.Model) -> ir.Model:
         named = [_extent(seen) for seen in zip(*(result.shape for result in results), strict=True)]
         if named and _is_flattened(results) and _batch_runs_fastest(results[0], results[2]):
             named[0] = f"{POSITIONS_FIRST}_{named[0]}"
-        value.shape = ir.Shape(named)
+        value.shape, value.type = ir.Shape(named), ir.TensorType(ir.DataType.from_numpy(results[0].dtype))
     return model
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17
 IR_VERSION = 8
 INPUT, OUTPUT = "features", "p_correct"
-ARITHMETIC = ("Abs", "Add", "Div", "Log", "MatMul", "Mul", "ReduceSum", "Sign", "Sub")
+ARITHMETIC = ("Abs", "Add", "Div", "Log", "MatMul", "Max", "Min", "Mul", "ReduceSum", "Sign", "Sub")
 CLASSIFIERS = ("Cast", "Equal", "Gather", "Identity", "LessOrEqual", "Relu", "Reshape", "Sigmoid")
 OPERATORS = frozenset((*ARITHMETIC, *CLASSIFIERS))
 

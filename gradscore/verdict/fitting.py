@@ -2,20 +2,21 @@
 
 import importlib.metadata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from gradscore.errors import InputError
 from gradscore.ranking import Ranking
+from gradscore.verdict.calibration import CALIBRATIONS, Calibration
 from gradscore.verdict.heads import Estimator, exporter_of
 from gradscore.verdict.methods import METHODS, Given, Method
 from gradscore.verdict.thresholds import Rule, balanced_gain, describe
-from gradscore.verdict.transforms import SignedLog
+from gradscore.verdict.transforms import TRANSFORMS, Transform
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -31,6 +32,8 @@ class Recipe:
     """Everything that a fit depends on but the rows: the same recipe and rows give the same verdict."""
 
     method: Method
+    transform: type[Transform]
+    calibration: type[Calibration]
     columns: IntArray
     folds: int
     seeds: tuple[int, ...]
@@ -38,16 +41,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A transform, the classifiers whose mean probability counts, the decision threshold, and how they came about."""
+    """A transform, the classifiers whose mean probability is calibrated, the threshold, and how they came about."""
 
-    transform: SignedLog
+    transform: Transform
     members: tuple[Estimator, ...]
+    calibration: Calibration
     threshold: float
     summary: dict[str, Any]
 
     def p_correct(self, features: FloatArray) -> FloatArray:
         """Return P(correct) [N] of finite rows [N, F], by scikit-learn itself."""
-        return _mean_probability(self.members, self.transform(features))
+        return self.calibration(_mean_probability(self.members, self.transform(features)))
 
 
 def fit(
@@ -56,6 +60,8 @@ def fit(
     *,
     feature_names: Sequence[str],
     method: str | Estimator,
+    transform: str,
+    calibration: str,
     select: Sequence[str] | None,
     folds: int,
     ensemble: int,
@@ -74,17 +80,31 @@ def fit(
             "call Verdict.decide_by with such rows (--calibration)"
         )
     seeds = tuple(range(seed, seed + ensemble))
-    recipe = Recipe(_method_of(method), _columns_of(feature_names, select), _possible_folds(right, folds), seeds)
+    recipe = Recipe(
+        _method_of(method),
+        _named(TRANSFORMS, transform, "transform"),
+        _named(CALIBRATIONS, calibration, "calibration"),
+        _columns_of(feature_names, select),
+        _possible_folds(right, folds),
+        seeds,
+    )
     recipe.method.require(len(right), len(recipe.columns))
     held_out, penalty, notes = _cross_validated(rows, right, recipe)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        transform, members = _fitted(rows, right, recipe, penalty)
+        features_to_z, members = _fitted(rows, right, recipe, penalty)
     notes += sorted({str(warning.message).splitlines()[0] for warning in caught})
     if folds and not recipe.folds:
         notes.append(f"too few rows of one class for {folds} folds: default penalty, threshold from training rows")
-    ranked, p = (right, _mean_probability(members, transform(rows))) if held_out is None else held_out
-    ranking = Ranking.of(p, ranked)
+    if held_out is None and calibration != "none":
+        raise InputError(
+            f"{calibration} calibration needs rows held out by cross-validation, but there is none: ask for folds, and "
+            f"give at least {FEWEST_PER_CLASS_AND_FOLD} correct and incorrect rows for each"
+        )
+    ranked, p = (right, _mean_probability(members, features_to_z(rows))) if held_out is None else held_out
+    calibrated = recipe.calibration.fit(p, ranked)
+    ranking = Ranking.of(calibrated(p), ranked)
+    used = [feature_names[column] for column in features_to_z.columns]
     summary = {
         "rows": len(right),
         "correct": int(right.sum()),
@@ -94,24 +114,30 @@ def fit(
         "ensemble": ensemble,
         "folds": recipe.folds,
         "penalty": penalty,
+        "transform": transform,
+        "calibration": calibration,
         "estimator": type(members[0]).__name__,
         "hyper_parameters": _plain(members[0].get_params()),
         "threshold_rule": describe(rule),
         "threshold_rows": "training" if held_out is None else "held out by cross-validation",
         "threshold_balanced_accuracy": balanced_gain(ranking),
-        "used_features": [feature_names[column] for column in transform.columns],
-        "coefficients": _coefficients(members, [feature_names[column] for column in transform.columns]),
+        "used_features": used,
+        "coefficients": _coefficients(members, used),
         "notes": notes,
         "versions": {name: importlib.metadata.version(name) for name in ("gradscore", "numpy", "onnx", "scikit-learn")},
     }
-    return Fitted(transform, members, rule.threshold(ranking), summary)
+    return Fitted(features_to_z, members, calibrated, rule.threshold(ranking), summary)
+
+
+def _named(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    if name not in table:
+        raise InputError(f"unknown {kind} {name!r}; choose one of: {', '.join(table)}")
+    return table[name]
 
 
 def _method_of(method: str | Estimator) -> Method:
     if isinstance(method, str):
-        if method not in METHODS:
-            raise InputError(f"unknown method {method!r}; choose one of: {', '.join(METHODS)}")
-        return METHODS[method]
+        return cast("Method", _named(METHODS, method, "method"))
     exporter_of(method)
     if not hasattr(method, "predict_proba"):
         raise InputError(f"{type(method).__name__} with these settings gives no probabilities; a verdict needs them")
@@ -183,8 +209,8 @@ def _tuning_rows(correct: BoolArray, seed: int) -> IntArray:
 
 def _fitted(
     features: FloatArray, correct: BoolArray, recipe: Recipe, penalty: float
-) -> tuple[SignedLog, tuple[Estimator, ...]]:
-    transform = SignedLog.fit(features, recipe.columns)
+) -> tuple[Transform, tuple[Estimator, ...]]:
+    transform = recipe.transform.fit(features, recipe.columns)
     if not len(transform.columns):
         raise InputError(
             f"all {len(recipe.columns)} features are constant over the {len(correct)} rows, so no verdict can be read "

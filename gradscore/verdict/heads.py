@@ -41,10 +41,10 @@ def emit_mean(members: Sequence[Estimator], emit: Emitter, z: str) -> str:
 def exporter_of(estimator: Estimator) -> Exporter:
     """Return the exporter of an estimator's class, or raise InputError that lists the classes there are."""
     kind = type(estimator)
-    if kind.__name__ not in EXPORTERS or not kind.__module__.startswith("sklearn."):
+    if kind.__name__ not in EXPORTERS or not kind.__module__.startswith(("sklearn.", "gradscore.")):
         raise InputError(
             f"{kind.__module__}.{kind.__name__} cannot be saved as ONNX operators of the default domain; "
-            f"use one of scikit-learn's: {', '.join(EXPORTERS)}"
+            f"use one of scikit-learn's: {', '.join(name for name in EXPORTERS if name != 'PlateauNetwork')}"
         )
     return EXPORTERS[kind.__name__]
 
@@ -132,6 +132,7 @@ EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
         "SGDClassifier": _linear,
         "LinearDiscriminantAnalysis": _linear,
         "MLPClassifier": _network,
+        "PlateauNetwork": _network,
         "GradientBoostingClassifier": _boosted_trees,
     }
 )

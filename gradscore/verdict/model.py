@@ -23,7 +23,7 @@ from gradscore.verdict.thresholds import Balanced, Rule, describe
 FloatArray = npt.NDArray[np.float64]
 
 BALANCED = Balanced()
-ROWS_PER_RUN = 4096  # bounds the memory of tree ensembles, some 6 kB a row
+ROWS_PER_RUN = 1024  # bounds memory: tree ensembles take some 6 kB a row, quantiles of 200 features some 50 kB
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +56,8 @@ class Verdict:
         feature_names: Sequence[str],
         model_fingerprint: str,
         method: str | Estimator = "lasso",
+        transform: str = "signed-log",
+        calibration: str = "none",
         select: Sequence[str] | None = None,
         folds: int = 5,
         ensemble: int = 1,
@@ -75,6 +77,8 @@ class Verdict:
         feature_names : [F] names
         model_fingerprint : SHA-256 of the scoring model
         method : name in `METHODS`, or a scikit-learn classifier of a class in `EXPORTERS`
+        transform : a key of `TRANSFORMS`, what features go through first
+        calibration : "none", "platt" or "isotonic", learned from the rows held out by cross-validation
         select : patterns such as "fc.*" of the features to use; all by default
         folds : cross-validation for penalty and threshold; 0 for the default penalty and a threshold on training rows
         ensemble : classifiers with consecutive seeds to average, for `nn` and `boosting`
@@ -94,6 +98,8 @@ class Verdict:
             right,
             feature_names=names,
             method=method,
+            transform=transform,
+            calibration=calibration,
             select=select,
             folds=folds,
             ensemble=ensemble,
@@ -201,9 +207,10 @@ class Verdict:
 
 
 def _graph(fitted: fitting.Fitted, feature_count: int) -> onnx.GraphProto:
-    """Write transform and classifiers as one graph; 0·x is NaN where a feature is NaN or Inf, and 0 elsewhere."""
+    """Write transform, classifiers and calibration as one graph; 0·x is NaN where x is NaN or Inf, and 0 elsewhere."""
     emit = Emitter()
-    p = emit_mean(fitted.members, emit, fitted.transform.emit(emit, INPUT))
+    mean = emit_mean(fitted.members, emit, fitted.transform.emit(emit, INPUT))
+    p = fitted.calibration.emit(emit, mean)
     poison = emit("ReduceSum", emit("Mul", INPUT, np.float64(0.0)), np.array([1], dtype=np.int64), keepdims=0)
     return emit.graph(emit("Add", p, poison), feature_count)
 

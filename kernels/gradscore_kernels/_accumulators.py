@@ -16,14 +16,14 @@ STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
 # A standard deviation below this part of the mean is float64 rounding of a constant, not spread (scipy.stats' rule).
 ROUNDING = 1e-15
 
-type_error = "an accumulator is a float64 array [B, 8] ({}), not {} {}"
+NO_ACCUMULATOR = "an accumulator is a float64 array [B, 8] ({}), not {} {}"
 
 
 def _accumulators(value: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return `value` if it is an array of accumulators, else say what it is."""
     if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 2 or value.shape[1] != 8:
         found = (value.dtype, list(value.shape)) if isinstance(value, np.ndarray) else ("a", type(value).__name__)
-        raise KernelError(type_error.format(", ".join(ACCUMULATORS), *found))
+        raise KernelError(NO_ACCUMULATOR.format(", ".join(ACCUMULATORS), *found))
     return value
 
 

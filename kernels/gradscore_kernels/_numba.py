@@ -96,8 +96,8 @@ class ConvTables:
     Attributes
     ----------
     layout
-        As `_numba_loops.Tables`: elements of an input plane that some weight meets, where they lie in their channel's
-        layout, each output position's lag, elements of a channel's layout, and number of weights.
+        As `_numba_loops.Tables`: elements of an input plane that some weight meets, where they lie in their
+        channel's layout, each output position's lag, elements of a channel's layout, and number of weights.
     lags
         Number of lags, rounded up to whole vectors.
     rows

@@ -62,7 +62,8 @@ class Reducer {
   // Third and fourth powers are summed twice, in turn, to hide the latency of a multiply-add; more would not fit into
   // sixteen registers.
   struct Sums {
-    Lanes abs_sum = fill<double, W>(0), s1 = abs_sum, s2 = abs_sum, s3[2] = {abs_sum, abs_sum}, s4[2] = {abs_sum, abs_sum};
+    Lanes abs_sum = fill<double, W>(0), s1 = abs_sum, s2 = abs_sum;
+    Lanes s3[2] = {abs_sum, abs_sum}, s4[2] = {abs_sum, abs_sum};
     Lanes low = fill<double, W>(INFINITY), high = fill<double, W>(-INFINITY);
 
     GRADSCORE_INLINE void add(Lanes x, Lanes size, Lanes shift, int turn) {

@@ -67,7 +67,8 @@ class ConvTables {
 
  private:
   // The rows (last axis) of the input that lie inside the padded plane, less what a negative pad crops.
-  void plan_segments(const std::vector<Index>& input, const std::vector<Index>& extent, const std::vector<Index>& pads) {
+  void plan_segments(const std::vector<Index>& input, const std::vector<Index>& extent,
+                     const std::vector<Index>& pads) {
     const std::size_t rank = input.size();
     std::vector<Index> kept = input;
     const std::vector<Index> from = pitches(input), to = pitches(extent);
@@ -81,7 +82,9 @@ class ConvTables {
     const Index length = kept.back();
     kept.back() = 1;
     const std::vector<Index> sources = grid(kept, from, source), targets = grid(kept, to, target);
-    for (std::size_t i = 0; i < sources.size() && length > 0; ++i) segments_.push_back({sources[i], targets[i], length});
+    for (std::size_t i = 0; i < sources.size() && length > 0; ++i) {
+      segments_.push_back({sources[i], targets[i], length});
+    }
   }
 
   std::vector<Segment> segments_;

@@ -1,5 +1,5 @@
-// Runs every kernel at every level on awkward shapes against plain loops. Built with GRADSCORE_SANITIZE only: its purpose
-// is that the sanitizers see every load and store; the Python tests compare with the reference in earnest.
+// Runs every kernel at every level on awkward shapes against plain loops. Built with GRADSCORE_SANITIZE only: its
+// purpose is that the sanitizers see every load and store; the Python tests compare with the reference in earnest.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -46,7 +46,8 @@ struct Conv {
 template <class T>
 void try_conv(const Conv& c, int threads) {
   const Index batch = 3, reach = c.dilation * (c.kernel - 1) + 1;
-  const Index rows = (c.height + 2 * c.pad - reach) / c.stride + 1, columns = (c.width + 2 * c.pad - reach) / c.stride + 1;
+  const Index rows = (c.height + 2 * c.pad - reach) / c.stride + 1;
+  const Index columns = (c.width + 2 * c.pad - reach) / c.stride + 1;
   const auto a = draw<T>(batch * c.channels * c.height * c.width), delta = draw<T>(batch * c.filters * rows * columns);
   std::vector<double> out(batch * kAccumulator);
   const Geometry geometry{{c.kernel, c.kernel}, {c.stride, c.stride}, {c.dilation, c.dilation},

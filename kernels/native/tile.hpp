@@ -1,4 +1,5 @@
-// Tiles of G = sum_t delta_t a_t^T held in registers, reduced at once and forgotten. Included inside a level's namespace.
+// Tiles of G = sum_t delta_t a_t^T held in registers, reduced at once and forgotten. Included inside a level's
+// namespace.
 
 constexpr Index kRun = 128;  // positions summed in T before the sums are folded into float64
 

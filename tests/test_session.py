@@ -1,0 +1,130 @@
+"""The runtime is whichever one is installed, once; what is asked for is what runs."""
+
+import types
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from gradscore import ModelError, RuntimeUnavailableError, session
+
+
+class Installed:
+    """Stands for an installed distribution."""
+
+    def __init__(self, name):
+        self.metadata = {"Name": name}
+
+
+@pytest.fixture
+def installation(monkeypatch):
+    """Return a function that pretends that these distributions are installed, and this is what importing gives."""
+
+    def pretend(names, module=None):
+        def import_module(name):
+            if module is None:
+                raise ModuleNotFoundError(f"No module named {name!r}")
+            return module
+
+        monkeypatch.setattr(session, "distributions", lambda: [Installed(name) for name in names])
+        monkeypatch.setattr(session, "import_module", import_module)
+        session.load_onnxruntime.cache_clear()
+
+    yield pretend
+    session.load_onnxruntime.cache_clear()
+
+
+def test_no_runtime(installation):
+    installation(["numpy", "onnxruntime-extensions", "onnxruntime-genai-cuda", None])
+    with pytest.raises(
+        RuntimeUnavailableError, match=r'no onnxruntime is installed: run `pip install "gradscore\[cpu\]"'
+    ):
+        session.load_onnxruntime()
+
+
+def test_two_runtimes(installation):
+    installation(["onnxruntime", "ONNXRuntime_GPU", "numpy"], types.ModuleType("onnxruntime"))
+    with pytest.raises(RuntimeUnavailableError) as caught:
+        session.load_onnxruntime()
+    message = str(caught.value)
+    assert "onnxruntime and onnxruntime-gpu overwrite one another's files" in message
+    assert "`pip uninstall -y onnxruntime onnxruntime-gpu`" in message
+    assert 'then `pip install "gradscore[cpu]"` or `pip install "gradscore[gpu]"`' in message
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime-gpu", "onnxruntime_directml", "ort-nightly-gpu"])
+def test_one_runtime_of_any_name_is_loaded_once(name, installation):
+    levels = []
+    module = types.SimpleNamespace(InferenceSession=object, set_default_logger_severity=levels.append)
+    installation([name], module)
+    assert session.load_onnxruntime() is module
+    assert session.load_onnxruntime() is module
+    assert levels == [3]
+
+
+def test_a_runtime_that_does_not_import(installation):
+    installation(["onnxruntime-gpu"])
+    with pytest.raises(RuntimeUnavailableError, match="onnxruntime-gpu is installed but cannot be imported: No module"):
+        session.load_onnxruntime()
+
+
+def test_what_remains_of_a_clash(installation):
+    """Uninstalling one of two leaves a folder without files, which Python imports as a namespace."""
+    installation(["onnxruntime"], types.ModuleType("onnxruntime"))
+    with pytest.raises(
+        RuntimeUnavailableError, match=r"lost its files: run `pip install --force-reinstall onnxruntime`"
+    ):
+        session.load_onnxruntime()
+
+
+def doubling():
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "doubling", value[:1], value[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_a_missing_provider_is_an_error_never_a_fallback():
+    with pytest.raises(RuntimeUnavailableError) as caught:
+        session.open_session(doubling().SerializeToString(), providers=["TensorrtExecutionProvider"])
+    message = str(caught.value)
+    assert message.startswith("provider TensorrtExecutionProvider is not in the installed onnxruntime")
+    assert "CPUExecutionProvider" in message
+    assert "--providers" in message
+
+
+def test_a_provider_that_does_not_start_is_an_error(monkeypatch):
+    real = session.load_onnxruntime()
+
+    class Falling(real.InferenceSession):
+        def __init__(self, model, options, providers):
+            super().__init__(model, options, providers=["CPUExecutionProvider"])
+
+    fake = types.SimpleNamespace(
+        InferenceSession=Falling, SessionOptions=real.SessionOptions,
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )  # fmt: skip
+    monkeypatch.setattr(session, "load_onnxruntime", lambda: fake)
+    with pytest.raises(RuntimeUnavailableError, match="CUDAExecutionProvider is installed but did not start"):
+        session.open_session(doubling().SerializeToString(), providers=["CUDAExecutionProvider"])
+
+
+def test_a_model_that_does_not_load(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"\x08\x07garbage")
+    for model in (tmp_path / "x.onnx", b"\x08\x07garbage"):
+        with pytest.raises(ModelError, match="onnxruntime cannot load the model") as caught:
+            session.open_session(model)
+        assert "\n" not in str(caught.value)
+
+
+def test_signals_hold_the_outputs_and_the_inputs(tmp_path):
+    model = doubling()
+    onnx.helper.set_model_props(model, {"gradscore": "text"})
+    onnx.save(model, tmp_path / "x.onnx")
+    opened = session.SignalSession(tmp_path / "x.onnx", threads=1)
+    assert opened.providers == ("CPUExecutionProvider",)
+    assert opened.metadata_props["gradscore"] == "text"
+    batch = np.ones((3, 2), dtype=np.float32)
+    signals = opened.run({"x": batch})
+    assert signals["x"] is batch
+    np.testing.assert_array_equal(signals["y"], 2 * batch)

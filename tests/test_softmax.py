@@ -1,0 +1,93 @@
+"""Head features against 60-digit arithmetic: exact however confident, tied or many the classes."""
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradscore.softmax import head_features
+
+RTOL = 1e-11  # of the feature itself: logits of 600 lose 600·2⁻⁵³ before the exponential
+
+
+def exact(logits, label):
+    """Entropy over log q, maximum softmax and residual."""
+    with mpmath.workdps(400):
+        weights = [mpmath.exp(mpmath.mpf(float(score))) for score in logits]
+        total = mpmath.fsum(weights)
+        p = [weight / total for weight in weights]
+        entropy = -mpmath.fsum(value * mpmath.log(value) for value in p if value) / mpmath.log(len(p))
+        others = mpmath.fsum(weight for index, weight in enumerate(weights) if index != label)
+        return float(entropy), float(p[label]), float(others / total)
+
+
+def assert_exact(logits):
+    labels = np.argmax(logits, axis=1)
+    found = np.column_stack(head_features(logits, labels))
+    wanted = np.array([exact(row, label) for row, label in zip(logits, labels, strict=True)])
+    np.testing.assert_allclose(found, wanted, rtol=RTOL, atol=0)
+
+
+logit = st.floats(-600, 600, width=32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(2, 12).flatmap(lambda classes: st.lists(logit, min_size=classes, max_size=classes)))
+def test_any_logits(scores):
+    assert_exact(np.array([scores], dtype=np.float32))
+
+
+@pytest.mark.parametrize("margin", [0, 1e-6, 1, 17, 40, 100, 350, 600])
+@pytest.mark.parametrize("classes", [2, 3, 1000])
+def test_margins(margin, classes):
+    logits = np.zeros((1, classes), dtype=np.float32)
+    logits[0, classes // 2] = margin
+    assert_exact(logits)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 1000])
+def test_ties(classes):
+    entropy, maximum, residual = head_features(np.full((1, classes), 7.0), np.array([0]))
+    np.testing.assert_allclose([entropy[0], maximum[0], residual[0]], [1, 1 / classes, 1 - 1 / classes], rtol=1e-14)
+
+
+def test_confident_rows_keep_their_order():
+    logits = np.zeros((700, 4), dtype=np.float32)
+    logits[:, 2] = np.arange(700)
+    entropy, _, residual = head_features(logits, np.full(700, 2))
+    assert (residual > 0).all()
+    assert (np.diff(residual) < 0).all()
+    assert (np.diff(entropy) < 0).all()
+
+
+def test_an_offset_changes_nothing():
+    logits = np.array([[3.0, 1.0, -2.0]])
+    np.testing.assert_allclose(
+        np.column_stack(head_features(logits + 2.0**20, np.array([0]))),
+        np.column_stack(head_features(logits, np.array([0]))),
+        rtol=1e-9,
+    )
+
+
+def test_masked_classes_count_for_nothing():
+    with_masked = np.column_stack(head_features(np.array([[2.0, 1.0, -np.inf]]), np.array([0])))[0]
+    without = np.column_stack(head_features(np.array([[2.0, 1.0]]), np.array([0])))[0]
+    np.testing.assert_allclose(with_masked, without * [np.log(2) / np.log(3), 1, 1], rtol=1e-14)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_row_stays_alone(bad):
+    logits = np.array([[1.0, 2.0], [bad, 0.0], [3.0, -1.0]])
+    features = np.column_stack(head_features(logits, np.array([1, 0, 0])))
+    good = np.column_stack(head_features(logits[[0, 2]], np.array([1, 0])))
+    np.testing.assert_array_equal(features[[0, 2]], good)
+
+
+def test_nan_logits_give_nan():
+    features = np.column_stack(head_features(np.array([[np.nan, 0.0, 1.0]]), np.array([0])))
+    assert np.isnan(features).all()
+
+
+def test_no_rows():
+    assert [part.shape for part in head_features(np.empty((0, 3)), np.empty(0, dtype=np.int64))] == [(0,)] * 3
