@@ -142,10 +142,11 @@ def load_module(factory: str, weights: str | os.PathLike[str] | None = None) -> 
     InputError
         The factory or the weights cannot be found or do not fit together.
     """
-    nn = _load_torch().nn
-    module: torch.nn.Module = _factory(factory)()
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{factory} returned {type(module).__name__}, not a torch.nn.Module")
+    base = _load_torch().nn.Module
+    made = _factory(factory)()
+    if not isinstance(made, base):
+        raise InputError(f"{factory} returned {type(made).__name__}, not a torch.nn.Module")
+    module: torch.nn.Module = made
     if weights is not None:
         state = _state_dict(Path(weights))
         try:

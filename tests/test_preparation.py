@@ -207,13 +207,18 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
         prepare(folder / "c.onnx", folder / "s.onnx")
 
 
-def test_missing_and_short_weight_files_are_refused(tmp_path):
-    model, raw = external(dense(), "weights.bin")
+def test_a_missing_weight_file_is_named(tmp_path):
+    model, _ = external(dense(), "weights.bin")
     (tmp_path / "c.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"file of weight 'a.weight' is missing \(weights\.bin\)"):
         prepare(tmp_path / "c.onnx", tmp_path / "s.onnx")
+
+
+def test_a_short_weight_file_is_named(tmp_path):
+    model, raw = external(dense(), "weights.bin")
+    (tmp_path / "c.onnx").write_bytes(model.SerializeToString())
     (tmp_path / "weights.bin").write_bytes(raw[:-4])
-    with pytest.raises(ModelError, match=r"weights\.bin|a\.weight"):
+    with pytest.raises(ModelError, match=r"a\.weight"):
         prepare(tmp_path / "c.onnx", tmp_path / "s.onnx")
 
 
@@ -316,7 +321,7 @@ def test_two_inputs_are_scored_by_name(attempt, tmp_path, rng):
     prepare(prepare_plain / "c.onnx", prepare_plain / "s.onnx")
     expected = Scorer.load(prepare_plain / "s.onnx").score(x + shift)
     np.testing.assert_allclose(scorer.score({"x": x, "shift": shift}).features, expected.features, rtol=1e-5, atol=1e-8)
-    with pytest.raises(InputError, match="inputs x, shift.*pass a mapping"):
+    with pytest.raises(InputError, match=r"inputs x, shift.*pass a mapping"):
         scorer.score(x)
 
 
