@@ -45,7 +45,7 @@ wheel: $(STAMP)
 	$(BIN)/python -m build --wheel --outdir dist
 
 wheel-test: wheel
-	$(BIN)/python tools/try_wheel.py dist
+	$(BIN)/python -m tools.try_wheel dist
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

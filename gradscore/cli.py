@@ -1,6 +1,8 @@
 """The command line: parse, one call into the API, print. Data to stdout or files, progress and errors to stderr."""
 
+import io
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -48,17 +50,28 @@ Unknown = Annotated[
 def main() -> None:
     """Run the command line; an error is one line on stderr and exit code 1, an interruption one line and 130."""
     warnings.filterwarnings("ignore", module="PIL")  # what Pillow finds wrong with an image stands in its row
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal without × still prints
+    _mend_streams()
     try:
         app()
-    except (GradscoreError, OSError) as error:
+    except GradscoreError as error:
         _fail(str(error), EXIT_ERROR)
+    except OSError as error:
+        _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), EXIT_ERROR)
     except MemoryError:
         _fail("out of memory: a smaller --batch-size or fewer --threads need less", EXIT_ERROR)
     except SystemExit as end:
         if end.code != EXIT_INTERRUPTED:
             raise
         _fail("interrupted; no unfinished output is left", EXIT_INTERRUPTED)
+
+
+def _mend_streams() -> None:
+    """Print × as an escape where the encoding lacks it, and nothing at all where a stream is closed (`2>&-`)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, code: int) -> None:
@@ -276,7 +289,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Seed of the draw in PATH:N.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare how well maximum softmax, entropy and verdicts tell right from wrong.
+    """Compare maximum softmax, entropy and verdicts.
 
     Example: gradscore evaluate test.parquet --unknown noise.parquet --verdict verdict.onnx
     """
@@ -320,7 +333,7 @@ def builder_status(as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Print versions, providers and kernel back ends, and what is wrong with them."""
+    """Print versions, providers, kernel back ends, and problems."""
     from gradscore import console
     from gradscore.inspection import examine_installation
 

@@ -38,7 +38,7 @@ def decode(content: bytes, preprocessing: Preprocessing) -> NDArray[np.float32]:
             _refuse_bomb(image)
             upright = ImageOps.exif_transpose(image)
             pixels = np.asarray(_resized(_with_channels(upright, preprocessing), preprocessing), dtype=np.uint8)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise InputError(f"not an image of a known format ({', '.join(FORMATS)})") from error

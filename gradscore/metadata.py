@@ -100,7 +100,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Everything that a scoring model carries beside its graph."""
+    """Everything that a scoring model carries beside its graph; `signal_bytes` is what it puts out for one sample."""
 
     source_sha256: str
     inputs: tuple[InputTensor, ...]
@@ -111,6 +111,7 @@ class ModelMetadata:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     uncovered: tuple[Parameter, ...] = ()
     engine: str = ""
+    signal_bytes: int = 0
     gradscore_version: str = ""
     format_version: int = FORMAT_VERSION
 

@@ -92,8 +92,10 @@ def prepare(
     proto = _finished(scoring, metadata)
     check_structure(scoring, proto)
     plain = ir.to_proto(model)
+    signal_bytes = check_outputs(plain.SerializeToString(), proto.SerializeToString(), metadata)
+    metadata = replace(metadata, signal_bytes=signal_bytes)
+    onnx.helper.set_model_props(proto, {METADATA_KEY: metadata.to_json()})
     content = proto.SerializeToString()
-    check_outputs(plain.SerializeToString(), content, metadata)
     with replacing(target, overwrite=overwrite) as part:
         part.write_bytes(content)
     return metadata

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from gradscore.softmax import head_features
 from gradscore.sources import Entry
 
 FloatArray = NDArray[np.float64]
-_MICRO_BATCH = 32  # signals of so many samples stay in cache between the session and the kernels
+_LARGEST_MICRO_BATCH = 32
+_MICRO_BATCH_BYTES = 16 << 20  # signals of so many bytes stay near the caches between the session and the kernels
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class Scorer:
         self.metadata = metadata
         self.fingerprint = fingerprint
         self.backend = backend
-        self._threads = threads
+        self._threads = threads or os.cpu_count() or 1
+        self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
+        self._step = max(1, min(_LARGEST_MICRO_BATCH, _MICRO_BATCH_BYTES // max(1, metadata.signal_bytes)))
 
     @classmethod
     def load(
@@ -117,6 +121,16 @@ class Scorer:
         if text is None:
             raise ModelError(f"{file} is an ONNX model but not a scoring model: run `gradscore prepare {file} -o scoring.onnx`")
         return cls(session, ModelMetadata.from_json(text, where=str(file)), sha256_of_file(file), _backend(backend), threads)
+
+    def close(self) -> None:
+        """Stop the scorer's threads; it cannot score afterwards."""
+        self._workers.shutdown()
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -159,7 +173,7 @@ class Scorer:
         if batch_size < 1:
             raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
         entries = iter(source)
-        with ThreadPoolExecutor(self._threads or os.cpu_count() or 1, thread_name_prefix="gradscore-decode") as pool:
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-decode") as pool:
             ahead = pool.map(self._read, chunk) if (chunk := list(islice(entries, batch_size))) else None
             while ahead is not None:
                 current, ids = ahead, tuple(entry.id for entry in chunk)
@@ -185,17 +199,21 @@ class Scorer:
 
     def _score_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> Scores:
         count = len(next(iter(inputs.values())))
-        slices = [slice(start, start + _MICRO_BATCH) for start in range(0, count, _MICRO_BATCH)]
-        parts = [self._micro_batch({name: array[rows] for name, array in inputs.items()}) for rows in slices]
+        pieces = [
+            {name: array[start : start + self._step] for name, array in inputs.items()} for start in range(0, count, self._step)
+        ]
+        # One micro-batch has the cores to itself; several share them, each with its kernels on one.
+        alone = partial(self._micro_batch, threads=self._threads if len(pieces) == 1 else 1)
+        parts = list(map(alone, pieces) if len(pieces) == 1 else self._workers.map(alone, pieces))
         labels = np.concatenate([label for label, _ in parts]) if parts else np.empty(0, dtype=np.int64)
         features = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, len(self.feature_names)))
         return Scores(labels, features, self.feature_names)
 
-    def _micro_batch(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.int64], FloatArray]:
+    def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], *, threads: int) -> tuple[NDArray[np.int64], FloatArray]:
         signals = self._session.run(inputs)
         labels = signals[SIGNAL_LABEL]
         entropy, max_softmax, residual = head_features(signals[self.metadata.logits], labels)
-        layers = layer_features(self.metadata.layers, signals, residual, backend=self.backend, threads=self._threads)
+        layers = layer_features(self.metadata.layers, signals, residual, backend=self.backend, threads=threads)
         return labels, np.column_stack([layers, entropy, max_softmax, residual])
 
 

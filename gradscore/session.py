@@ -80,9 +80,10 @@ def open_session(
             "or install gradscore[gpu]"
         )
     options = runtime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised, and said once
     if threads is not None:
         options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # micro-batches run side by side
     try:
         source = model if isinstance(model, bytes) else os.fspath(model)
         session = runtime.InferenceSession(source, options, providers=wanted)

@@ -479,6 +479,27 @@ def test_a_reader_that_leaves_early_causes_no_traceback(arguments, world):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_a_closed_stream_is_no_error(descriptor, world, tmp_path):
+    done = shell(
+        "score", world / "scoring.onnx", world / "test", "-o", tmp_path / "t.parquet", "--json",
+        preexec_fn=lambda: os.close(descriptor),
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert len(ScoreTable.read(tmp_path / "t.parquet")) == 60
+    assert bool(done.stdout) is (descriptor == 2)
+    assert bool(done.stderr) is (descriptor == 1)
+
+
+def test_a_full_disk_behind_stdout_is_one_line(world):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "inspect", world / "scoring.onnx"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "gradscore: No space left on device\n"
+
+
 def test_a_pipe_that_cannot_print_the_table_s_signs(world):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     for command in ("inspect", "doctor"):

@@ -167,6 +167,15 @@ def test_a_header_that_promises_a_huge_image_costs_no_memory():
         decode(bytes(content), GREY)
 
 
+def test_lack_of_memory_is_not_blamed_on_the_image(monkeypatch):
+    def exhausted(_):
+        raise MemoryError
+
+    monkeypatch.setattr("gradscore.images.ImageOps.exif_transpose", exhausted)
+    with pytest.raises(MemoryError):
+        decode(encoded(picture()), GREY)
+
+
 _SEEDS = [
     encoded(picture("RGB", (17, 13)), format_) for format_ in ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM", "WEBP")
 ] + [encoded(picture("RGB", (17, 13)), "TIFF", compression="tiff_lzw")]

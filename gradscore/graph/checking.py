@@ -29,8 +29,8 @@ def check_structure(model: ir.Model, proto: onnx.ModelProto) -> None:
         raise ModelError(f"the scoring model is invalid ({str(error).strip().splitlines()[0]}): please report it") from error
 
 
-def check_outputs(classifier: bytes, scoring: bytes, metadata: ModelMetadata) -> None:
-    """Run both models on random inputs and compare."""
+def check_outputs(classifier: bytes, scoring: bytes, metadata: ModelMetadata) -> int:
+    """Run both models on random inputs and compare; returns the bytes that the scoring model puts out for one sample."""
     reference = SignalSession(classifier)
     session = SignalSession(scoring)
     batch = {tensor.name: random_input(tensor.shape, np.dtype(tensor.dtype), 3) for tensor in metadata.inputs}
@@ -51,6 +51,7 @@ def check_outputs(classifier: bytes, scoring: bytes, metadata: ModelMetadata) ->
                 "batch with another dimension"
             )
         _compare(name, single[name], values[:1])
+    return sum(values.nbytes for values in single.values())
 
 
 def _compare(what: str, actual: NDArray[np.generic], expected: NDArray[np.generic]) -> None:

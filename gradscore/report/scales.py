@@ -1,0 +1,69 @@
+"""Axes for feature values, which span decades of either sign: the signed logarithm, labelled in the values' own units."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+MOST_TICKS = 4
+NARROW = 100.0  # values within so many times each other are shown as they are
+SHOWN = (0.005, 0.995)  # quantiles; the rest is beyond the axis
+
+
+@dataclass(frozen=True)
+class Scale:
+    """x ↦ sign(x)·log10(1 + |x|/unit), or x itself where `unit` is None.
+
+    Attributes
+    ----------
+    low, high : ends of the axis, transformed
+    """
+
+    unit: float | None
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: FloatArray) -> "Scale":
+        """Choose the scale that shows these values (finite, [N])."""
+        nonzero = np.abs(values[values != 0])
+        unit = None if len(nonzero) < 2 else _unit(values, nonzero)
+        low, high = np.quantile(cls(unit, 0, 0)(values), SHOWN)
+        margin = 0.05 * (high - low) or 0.5
+        return cls(unit, float(low - margin), float(high + margin))
+
+    def __call__(self, values: FloatArray) -> FloatArray:
+        """Transform."""
+        if self.unit is None:
+            return values
+        return np.asarray(np.sign(values) * np.log10(1 + np.abs(values) / self.unit))
+
+    def ticks(self) -> tuple[list[float], list[str]]:
+        """Return at most four places on the axis, transformed, and their labels."""
+        if self.unit is None:
+            places = np.linspace(self.low, self.high, MOST_TICKS + 1)[1::2]
+            return places.tolist(), [f"{place:.3g}".replace("-", "−") for place in places]
+        exponents = range(int(np.floor(np.log10(self.unit))), 309)
+        values = np.array([-(10.0**e) for e in exponents][::-1] + [0.0] + [10.0**e for e in exponents])
+        places = self(values)
+        inside = np.flatnonzero((places >= self.low) & (places <= self.high))
+        chosen = inside[:: max(1, -(-len(inside) // MOST_TICKS))] if len(inside) else inside
+        return places[chosen].tolist(), [_label(values[index]) for index in chosen]
+
+
+def _unit(values: FloatArray, nonzero: FloatArray) -> float | None:
+    positive = float(np.mean(values > 0))
+    one_sign = max(positive, 1 - positive) > 0.99
+    low, middle, high = np.quantile(nonzero, [0.01, 0.5, 0.99])
+    if one_sign and high < NARROW * low:
+        return None
+    return max(1e-300, float(low if one_sign else middle))
+
+
+def _label(value: float) -> str:
+    if value == 0:
+        return "0"
+    text = f"1e{round(np.log10(abs(value)))}" if not 0.01 <= abs(value) <= 1000 else f"{abs(value):g}"
+    return ("−" if value < 0 else "") + text.replace("-", "−")

@@ -1,0 +1,103 @@
+"""Colours by role, the same in every figure; hexadecimal in a PNG, CSS variables in the page, so that it can be dark."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+# Light and dark of each role. The series are Okabe and Ito's colours, which colour-blind readers can tell apart.
+ROLES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "text": ("#1b1f24", "#e8eaed"),
+        "muted": ("#5f6771", "#a3abb5"),
+        "grid": ("#d9dde2", "#3a4048"),
+        "series-1": ("#0072b2", "#56a8e0"),
+        "series-2": ("#d55e00", "#ff8a45"),
+        "series-3": ("#009e73", "#2fcfa2"),
+        "series-4": ("#cc79a7", "#eba3cb"),
+        "series-5": ("#b8860b", "#f0c04a"),
+        "series-6": ("#5d4fb3", "#a99cf5"),
+        "series-7": ("#767676", "#b5b5b5"),
+    }
+)
+SERIES = tuple(role for role in ROLES if role.startswith("series-"))
+DASHES: Sequence[Any] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+
+_RC = {
+    "axes.edgecolor": ROLES["muted"][0],
+    "axes.grid": True,
+    "axes.labelcolor": ROLES["text"][0],
+    "axes.labelsize": 9.0,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9.0,
+    "axes.titlecolor": ROLES["text"][0],
+    "axes.axisbelow": True,
+    "figure.constrained_layout.use": True,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "grid.color": ROLES["grid"][0],
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8.0,
+    "legend.frameon": False,
+    "legend.labelcolor": ROLES["text"][0],
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "text.color": ROLES["text"][0],
+    "text.parse_math": False,
+    "xtick.color": ROLES["muted"][0],
+    "xtick.labelcolor": ROLES["text"][0],
+    "ytick.color": ROLES["muted"][0],
+    "ytick.labelcolor": ROLES["text"][0],
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+}
+
+
+def colour(role: str) -> str:
+    """Return a role's colour as figures are drawn with it."""
+    return ROLES[role][0]
+
+
+def series(index: int) -> str:
+    """Return the colour of the index-th series."""
+    return colour(SERIES[index % len(SERIES)])
+
+
+def dashes(index: int) -> Any:  # noqa: ANN401 - matplotlib takes a name or a tuple
+    """Return the line style of the index-th series, so that a print in grey can be read."""
+    return DASHES[index % len(DASHES)]
+
+
+def drawing() -> Any:  # noqa: ANN401 - matplotlib's context manager
+    """Return the context that figures are drawn in."""
+    return rc_context(_RC)
+
+
+def to_png(figure: Figure) -> bytes:
+    """Render at 200 dots an inch on white."""
+    buffer = io.BytesIO()
+    with drawing():
+        figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """Render for embedding: transparent, colours as CSS variables, ids that no other figure of the page has."""
+    buffer = io.StringIO()
+    with drawing(), rc_context({"svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    for role, (light, _) in ROLES.items():
+        svg = re.sub(light, f"var(--{role})", svg, flags=re.IGNORECASE)
+    prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    svg = re.sub(r'(?<![\w-])id="([^"]+)"', rf'id="{prefix}--\1"', svg)
+    svg = re.sub(r'(href="|url\()#([^")]+)', rf"\1#{prefix}--\2", svg)
+    return re.sub(r'<svg([^>]*?) width="[^"]*"', r"<svg\1", re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1), count=1)
