@@ -70,6 +70,10 @@ class Content:
         """P(correct) [N] of the confidence that decides."""
         return self.probabilities[self.chosen]
 
+    def order(self) -> list[str]:
+        """Return the confidences as figures show them, the one that decides first."""
+        return [self.chosen, *(name for name in self.ranks if name != self.chosen)]
+
     def decisions(self) -> list[Decision]:
         """Return what the threshold does to each group; nothing without a verdict."""
         if self.threshold is None:
@@ -129,7 +133,9 @@ class Content:
             "confidences": {name: one.as_dict() for name, one in self.comparison.items()},
             "feature_auroc": dict(self.separation),
             "reliability": {
-                name: dict(zip(("p", "share_correct", "rows"), map(np.ndarray.tolist, self.reliability(name)), strict=True))
+                name: dict(
+                    zip(("p", "share_correct", "rows"), map(np.ndarray.tolist, self.reliability(name)), strict=True)
+                )
                 for name in self.probabilities
             },
             "most_doubtful": [self._row(row) for row in self.doubtful.tolist()],

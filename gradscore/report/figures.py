@@ -37,7 +37,8 @@ def groups(content: Content) -> Drawn:
     names = ["all", *next(iter(content.comparison.values())).groups]
     figure, axes = _square(height=1.0 + 0.42 * len(names))
     step = 0.7 / len(content.comparison)
-    for index, (name, result) in enumerate(content.comparison.items()):
+    for index, name in enumerate(content.order()):
+        result = content.comparison[name]
         for row, group in enumerate(names):
             one = result.pooled if group == "all" else result.groups[group]
             place = row + step * (index - (len(content.comparison) - 1) / 2)
@@ -55,14 +56,16 @@ def groups(content: Content) -> Drawn:
         f"of one group. {interval}½ is guessing, 1 is perfect."
     )
     best = max(content.comparison.items(), key=lambda item: item[1].pooled.auroc)
-    return Drawn("Which confidence tells right from wrong", caption, figure, f"Best: {best[0]}, {best[1].pooled.auroc:.3f}")
+    return Drawn(
+        "Which confidence tells right from wrong", caption, figure, f"Best: {best[0]}, {best[1].pooled.auroc:.3f}"
+    )
 
 
 def roc(content: Content) -> Drawn:
     """Receiver operating characteristic, correct predictions positive."""
     figure, axes = _square()
     axes.plot([0, 1], [0, 1], color=colour("muted"), linewidth=0.8)
-    for index, name in enumerate(content.ranks):
+    for index, name in enumerate(content.order()):
         ranking = content.ranking(name)
         _curve(axes, np.r_[0, ranking.fallout()], np.r_[0, ranking.recall()], name, index)
     axes.set(xlabel="incorrect predictions accepted", ylabel="correct predictions accepted")
@@ -79,7 +82,7 @@ def roc(content: Content) -> Drawn:
 def precision_recall(content: Content) -> Drawn:
     """Precision and recall, correct predictions positive."""
     figure, axes = _square()
-    for index, name in enumerate(content.ranks):
+    for index, name in enumerate(content.order()):
         ranking = content.ranking(name)
         _curve(axes, ranking.recall(), ranking.precision(), name, index)
     share = float(content.cases.correct.mean())
@@ -98,7 +101,7 @@ def precision_recall(content: Content) -> Drawn:
 def risk_coverage(content: Content) -> Drawn:
     """Risk over coverage: selective prediction."""
     figure, axes = _square()
-    for index, name in enumerate(content.ranks):
+    for index, name in enumerate(content.order()):
         coverage, risk = _risk(content.ranking(name))
         _curve(axes, coverage, risk, name, index)
     axes.set(xlabel="coverage: share of predictions accepted", ylabel="risk: accepted ones that are wrong")
@@ -116,8 +119,9 @@ def reliability(content: Content) -> Drawn:
     """Reliability diagram of each probability."""
     figure, axes = _square()
     axes.plot([0, 1], [0, 1], color=colour("muted"), linewidth=0.8)
-    for name in content.probabilities:
-        index = list(content.ranks).index(name)
+    for index, name in enumerate(content.order()):
+        if name not in content.probabilities:
+            continue
         mean, share, count = content.reliability(name)
         size = 6 + 90 * np.sqrt(count / len(content.cases))
         axes.plot(mean, share, color=series(index), linestyle=dashes(index), linewidth=1.2, label=name)
@@ -171,7 +175,7 @@ def heat_map(content: Content) -> Drawn:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, location="top", shrink=0.6, aspect=30)
-    bar.outline.set_visible(False)  # type: ignore[operator]  # matplotlib's stubs take the patch for a method
+    bar.outline.set_visible(False)
     return Drawn(
         "Which layer and statistic knows",
         "AUROC of every single feature by itself, in percent, in whichever direction it points. 50 is guessing.",
@@ -194,12 +198,10 @@ def strongest(content: Content) -> Drawn:
 
 def layer(content: Content, name: str) -> Drawn:
     """Violins of one layer's eight statistics; the head's features make a layer of their own."""
-    head = [feature for feature in content.separation if "." not in feature]
-    features = head if name == HEAD else [f"{name}.{statistic}" for statistic in LAYER_STATISTICS]
     return Drawn(
         name,
         "Distribution of each statistic. A dot is the median, a bar the middle half.",
-        violins(content, features),
+        violins(content, _features_of(content, name)),
         f"Violin plots of {name}",
     )
 
@@ -224,9 +226,21 @@ def layer_names(content: Content) -> list[str]:
     return list(dict.fromkeys(name.rpartition(".")[0] for name in content.separation if "." in name))
 
 
+def by_strength(content: Content) -> list[str]:
+    """Return the layers and the head, the one whose best feature separates best first."""
+    layers = [*layer_names(content), HEAD]
+    return sorted(layers, key=lambda name: -max(strength(content, feature) for feature in _features_of(content, name)))
+
+
 def strength(content: Content, feature: str) -> float:
     """Return a feature's AUROC in whichever direction it points."""
     return 0.5 + abs(content.separation[feature] - 0.5)
+
+
+def _features_of(content: Content, layer_name: str) -> list[str]:
+    if layer_name == HEAD:
+        return [feature for feature in content.separation if "." not in feature]
+    return [f"{layer_name}.{statistic}" for statistic in LAYER_STATISTICS]
 
 
 def violins(content: Content, features: Sequence[str]) -> Figure:

@@ -1,6 +1,5 @@
 """Content, figures and pictures -> one HTML file that loads nothing from anywhere."""
 
-import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,8 +103,9 @@ def _versus(content: Content, chosen: Evaluation) -> str:
 
 
 def _embedded(drawn: Drawn, name: str) -> dict[str, Any]:
-    svg = to_svg(drawn.figure, name)  # made here from escaped text, so it is safe to embed
-    return {"title": drawn.title, "caption": drawn.caption, "alt": drawn.alt, "svg": Markup(svg)}  # noqa: S704 - as said
+    svg = Markup(to_svg(drawn.figure, name))  # noqa: S704 - made here from escaped text, so it is safe to embed
+    width = round(96 * drawn.figure.get_figwidth())
+    return {"title": drawn.title, "caption": drawn.caption, "alt": drawn.alt, "svg": svg, "width": width}
 
 
 def _card(content: Content, entries: Mapping[tuple[str, str], Entry], row: int) -> dict[str, Any]:
@@ -135,8 +135,3 @@ def _cell(evaluation: Evaluation, metric: str) -> dict[str, str]:
 
 def _percent(part: int, whole: int) -> str:
     return f"{part / whole:.1%}" if whole else "—"
-
-
-def data_uri(png: bytes) -> str:
-    """Return a PNG as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

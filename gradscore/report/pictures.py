@@ -69,4 +69,4 @@ def _from_array(row: NDArray[np.generic]) -> NDArray[np.uint8] | None:
     if not np.isfinite(floats).all():
         return None
     spread = float(floats.max() - floats.min()) or 1.0
-    return ((floats - floats.min()) * (255 / spread)).round().astype(np.uint8)
+    return np.asarray(((floats - floats.min()) * (255 / spread)).round(), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Axes for feature values, which span decades of either sign: the signed logarithm, labelled in the values' own units."""
+"""Axes for feature values, which span decades of either sign: a signed logarithm, labelled in the values' own units."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
-MOST_TICKS = 4
+MOST_TICKS = 3  # panels are narrow
 NARROW = 100.0  # values within so many times each other are shown as they are
 SHOWN = (0.005, 0.995)  # quantiles; the rest is beyond the axis
 
@@ -38,12 +38,15 @@ class Scale:
         """Transform."""
         if self.unit is None:
             return values
-        return np.asarray(np.sign(values) * np.log10(1 + np.abs(values) / self.unit))
+        return np.asarray(np.sign(values) * (np.log10(np.abs(values) + self.unit) - np.log10(self.unit)))
 
     def ticks(self) -> tuple[list[float], list[str]]:
-        """Return at most four places on the axis, transformed, and their labels."""
+        """Return at most three places on the axis, transformed, and their labels."""
         if self.unit is None:
-            places = np.linspace(self.low, self.high, MOST_TICKS + 1)[1::2]
+            from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - matplotlib is an extra
+
+            round_ones = MaxNLocator(MOST_TICKS, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
+            places = round_ones[(round_ones >= self.low) & (round_ones <= self.high)]
             return places.tolist(), [f"{place:.3g}".replace("-", "−") for place in places]
         exponents = range(int(np.floor(np.log10(self.unit))), 309)
         values = np.array([-(10.0**e) for e in exponents][::-1] + [0.0] + [10.0**e for e in exponents])

@@ -1,4 +1,4 @@
-"""Colours by role, the same in every figure; hexadecimal in a PNG, CSS variables in the page, so that it can be dark."""
+"""Colours by role, the same in every figure: hexadecimal in a PNG, CSS variables in a page, so that it can be dark."""
 
 import io
 import re
@@ -27,7 +27,7 @@ ROLES: Mapping[str, tuple[str, str]] = MappingProxyType(
 SERIES = tuple(role for role in ROLES if role.startswith("series-"))
 DASHES: Sequence[Any] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
-_RC = {
+_RC: Any = {
     "axes.edgecolor": ROLES["muted"][0],
     "axes.grid": True,
     "axes.labelcolor": ROLES["text"][0],
@@ -69,12 +69,12 @@ def series(index: int) -> str:
     return colour(SERIES[index % len(SERIES)])
 
 
-def dashes(index: int) -> Any:  # noqa: ANN401 - matplotlib takes a name or a tuple
+def dashes(index: int) -> Any:
     """Return the line style of the index-th series, so that a print in grey can be read."""
     return DASHES[index % len(DASHES)]
 
 
-def drawing() -> Any:  # noqa: ANN401 - matplotlib's context manager
+def drawing() -> Any:
     """Return the context that figures are drawn in."""
     return rc_context(_RC)
 
@@ -100,4 +100,9 @@ def to_svg(figure: Figure, name: str) -> str:
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     svg = re.sub(r'(?<![\w-])id="([^"]+)"', rf'id="{prefix}--\1"', svg)
     svg = re.sub(r'(href="|url\()#([^")]+)', rf"\1#{prefix}--\2", svg)
-    return re.sub(r'<svg([^>]*?) width="[^"]*"', r"<svg\1", re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1), count=1)
+    return re.sub(
+        r'<svg([^>]*?) width="[^"]*"',
+        r"<svg\1",
+        re.sub(r'<svg([^>]*?) height="[^"]*"', r"<svg\1", svg, count=1),
+        count=1,
+    )
