@@ -1,15 +1,16 @@
 """The command line: parse, one call into the API, print. Data to stdout or files, progress and errors to stderr."""
 
 import io
-import json
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from gradscore import cli_verdicts
+from gradscore.cli_options import AsJson, ClassNames, Output, Overwrite, parts, print_json
 from gradscore.errors import GradscoreError, InputError
 from gradscore.version import __version__
 
@@ -29,22 +30,6 @@ app = typer.Typer(
 )
 builder_app = typer.Typer(help="The isolated environment that builds gradient graphs.", no_args_is_help=True)
 app.add_typer(builder_app, name="builder")
-
-Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-ClassNames = Annotated[str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")]
-Labels = Annotated[
-    Path | None,
-    typer.Option("--labels", help="CSV with the columns id,label; by default folder names are the true classes."),
-]
-UnknownLabels = Annotated[
-    str, typer.Option("--unknown-labels", help="What a label that is no class means: error, or incorrect.")
-]
-Unknown = Annotated[
-    list[str] | None,
-    typer.Option("--unknown", help="Score table of inputs of no known class; PATH:N draws N of its rows. Repeatable."),
-]
 
 
 def main() -> None:
@@ -163,7 +148,7 @@ def inspect(model: Annotated[Path, typer.Argument(help="A scoring model.")], as_
     from gradscore.inspection import inspect_model
 
     report = inspect_model(model)
-    _print_json(report) if as_json else console.show_inspection(report)
+    print_json(report) if as_json else console.show_inspection(report)
 
 
 @app.command()
@@ -191,118 +176,18 @@ def score(
     from gradscore.writing import refuse_existing
 
     refuse_existing(output, overwrite=overwrite)
-    scorer = Scorer.load(model, providers=_parts(providers), backend=backend, threads=threads)
+    scorer = Scorer.load(model, providers=parts(providers), backend=backend, threads=threads)
     source = open_source(inputs)
     with console.progress(len(source)) as advance:
         summary = score_to_parquet(scorer, source, output, batch_size=batch_size, overwrite=overwrite, progress=advance)
     console.show_summary(summary)
     if as_json:
-        _print_json(summary.as_dict())
+        print_json(summary.as_dict())
     if summary.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-@app.command()
-def fit(
-    scores: Annotated[Path, typer.Argument(help="Score table of labelled inputs that the classifier never saw.")],
-    output: Output,
-    unknown: Unknown = None,
-    labels: Labels = None,
-    unknown_labels: UnknownLabels = "error",
-    method: Annotated[str, typer.Option(help="lasso, glm, ridge, elastic-net, threshold, nn or boosting.")] = "lasso",
-    features: Annotated[
-        str | None, typer.Option(help="Patterns of the features to use, such as 'fc.*,entropy'.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed and rows give the same verdict.")] = 0,
-    as_json: AsJson = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Fit a meta-classifier.
-
-    Example: gradscore fit scores.parquet --unknown noise.parquet:200 -o verdict.onnx
-    """
-    from gradscore import console
-    from gradscore.verdict import Verdict
-    from gradscore.writing import refuse_existing
-
-    refuse_existing(output, overwrite=overwrite)
-    cases = _cases(scores, unknown, labels, unknown_labels, seed)
-    verdict = Verdict.fit(
-        cases.features,
-        cases.correct,
-        feature_names=cases.table.feature_names,
-        model_fingerprint=cases.table.model_fingerprint,
-        method=method,
-        select=_parts(features),
-        seed=seed,
-    )
-    verdict.save(output, overwrite=overwrite)
-    console.show_fit(verdict, output, cases.left_out)
-    if as_json:
-        _print_json(
-            {"output": str(output), "method": verdict.method, "threshold": verdict.threshold, **verdict.summary}
-        )
-
-
-@app.command()
-def apply(
-    scores: Annotated[Path, typer.Argument(help="A score table.")],
-    verdict: Annotated[Path, typer.Option(help="A verdict that `fit` wrote.")],
-    output: Output,
-    as_json: AsJson = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Add P(correct) and accept or reject to every row.
-
-    Example: gradscore apply scores.parquet --verdict verdict.onnx -o verdicts.parquet
-    """
-    import pyarrow.parquet as pq
-
-    from gradscore import console
-    from gradscore.features import ScoreTable
-    from gradscore.verdict import Verdict
-    from gradscore.writing import refuse_existing, replacing
-
-    refuse_existing(output, overwrite=overwrite)
-    judged = Verdict.load(verdict).judge(ScoreTable.read(scores))
-    with replacing(output, overwrite=overwrite) as part:
-        pq.write_table(judged, part, compression="zstd")
-    answers = judged.column("verdict").to_pylist()
-    counts = {
-        "accepted": answers.count("accept"),
-        "rejected": answers.count("reject"),
-        "not_judged": answers.count(None),
-    }
-    console.show_verdicts(counts, output)
-    if as_json:
-        _print_json({"output": str(output), **counts})
-
-
-@app.command()
-def evaluate(
-    scores: Annotated[Path, typer.Argument(help="Score table of labelled inputs.")],
-    unknown: Unknown = None,
-    verdict: Annotated[list[Path] | None, typer.Option(help="Verdict to compare; repeatable.")] = None,
-    labels: Labels = None,
-    unknown_labels: UnknownLabels = "error",
-    convention: Annotated[str, typer.Option(help="hendrycks, openood or torch-uncertainty.")] = "hendrycks",
-    seed: Annotated[int, typer.Option(help="Seed of the draw in PATH:N.")] = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Compare maximum softmax, entropy and verdicts.
-
-    Example: gradscore evaluate test.parquet --unknown noise.parquet --verdict verdict.onnx
-    """
-    from gradscore import console
-    from gradscore.comparison import compare, load_verdicts
-
-    verdicts = load_verdicts(verdict or [])
-    cases = _cases(scores, unknown, labels, unknown_labels, seed)
-    comparison = compare(cases, verdicts, convention=convention)
-    if as_json:
-        _print_json({name: result.as_dict() for name, result in comparison.items()})
-    else:
-        console.show_comparison(comparison, convention)
+cli_verdicts.register(app)
 
 
 @builder_app.command("install")
@@ -325,7 +210,7 @@ def builder_status(as_json: AsJson = False) -> None:
 
     status = builder.status()
     if as_json:
-        _print_json({"path": str(status.path), "installed": status.installed, "version": status.version})
+        print_json({"path": str(status.path), "installed": status.installed, "version": status.version})
     else:
         state = "installed" if status.installed else "not installed (run `gradscore builder install`)"
         typer.echo(f"onnxruntime-training {status.version}: {state}, {status.path}")
@@ -338,27 +223,9 @@ def doctor(as_json: AsJson = False) -> None:
     from gradscore.inspection import examine_installation
 
     report = examine_installation()
-    _print_json(report) if as_json else console.show_doctor(report)
+    print_json(report) if as_json else console.show_doctor(report)
     if report["problems"]:
         raise typer.Exit(EXIT_ERROR)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, allow_nan=False))
-
-
-def _cases(scores: Path, unknown: list[str] | None, labels: Path | None, unknown_labels: str, seed: int) -> Any:
-    from gradscore.cases import collect, read_unknown
-    from gradscore.features import ScoreTable
-
-    if unknown_labels not in ("error", "incorrect"):
-        raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")
-    tables = read_unknown(unknown or [], seed=seed)
-    return collect(ScoreTable.read(scores), tables, label_file=labels, unknown_labels=unknown_labels)  # type: ignore[arg-type]  # checked above
-
-
-def _parts(text: str | None) -> list[str] | None:
-    return [part.strip() for part in text.split(",")] if text else None
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -366,7 +233,7 @@ def _names(text: str | None) -> list[str] | None:
     if text is None:
         return None
     if "," in text:
-        return _parts(text)
+        return parts(text)
     try:
         lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:

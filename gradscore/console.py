@@ -1,7 +1,7 @@
 """What the command line prints: tables on stdout, progress and summaries on stderr."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from rich.text import Text
 from gradscore.batch import Summary
 from gradscore.comparison import GroupedEvaluation
 from gradscore.evaluation import Evaluation
-from gradscore.verdict import Verdict
+from gradscore.verdict import Importance, Verdict
 
 SHOWN_METRICS = {"auroc": "AUROC", "aupr_in": "AUPR-In", "aupr_out": "AUPR-Out", "fpr95": "FPR95"}
+_MOST_IMPORTANT = 12  # rows a kind
 _PIPE_WIDTH = 1000  # a file or a pipe has no width to wrap at; a table takes no more than it needs
 
 
@@ -102,6 +103,23 @@ def show_comparison(comparison: Mapping[str, GroupedEvaluation], convention: str
     console.print(
         f"{first.correct:,} correct, {first.incorrect:,} incorrect; percent; convention {convention}", soft_wrap=True
     )
+
+
+def show_explanation(found: Sequence[Importance]) -> None:
+    """Print how much AUROC is lost without each layer, statistic and feature, the largest losses of each kind."""
+    table = Table()
+    table.add_column("kind")
+    table.add_column("name", overflow="fold")
+    for heading in ("AUROC lost", "±", "coefficient"):
+        table.add_column(heading, justify="right")
+    for kind in dict.fromkeys(one.kind for one in found):
+        for one in [one for one in found if one.kind == kind][:_MOST_IMPORTANT]:
+            coefficient = "" if one.coefficient is None else f"{one.coefficient:+.3f}"
+            table.add_row(kind, one.name, f"{100 * one.loss:.2f}", f"{100 * one.spread:.2f}", coefficient)
+        table.add_section()
+    console = _Plain()
+    console.print(table)
+    console.print(f"percent; at most {_MOST_IMPORTANT} of each kind, all with --json", soft_wrap=True)
 
 
 def _percent(evaluation: Evaluation, metric: str) -> str:

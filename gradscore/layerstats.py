@@ -76,6 +76,10 @@ def _tuple(value: Any) -> Any:  # noqa: ANN401 - JSON holds numbers and lists
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
+def _whole(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    return kernels.direct_moments(signals[reduction.delta].reshape(1, -1), **options)
+
+
 REDUCTIONS: Mapping[str, Callable[..., FloatArray]] = {
     "conv": _conv,
     "direct": _direct,
@@ -84,4 +88,5 @@ REDUCTIONS: Mapping[str, Callable[..., FloatArray]] = {
     "position_sum": _position_sum,
     "sequence": _sequence,
     "sequence_sum": _sequence_sum,
+    "whole": _whole,
 }

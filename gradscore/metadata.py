@@ -17,7 +17,7 @@ LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtos
 HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
 SIGNAL_LABEL = "gradscore/label"
-KernelName = Literal["conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum"]
+KernelName = Literal["conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum", "whole"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Reduction:
     Attributes
     ----------
     kernel
-        The function `<kernel>_moments` of `gradscore_kernels`.
+        The function `<kernel>_moments` of `gradscore_kernels`; "whole" is `direct_moments` of a batch of one.
     activation, delta
         Names of graph values; `activation` is None where the kernel needs δ alone.
     attributes
@@ -100,7 +100,15 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Everything that a scoring model carries beside its graph; `signal_bytes` is what it puts out for one sample."""
+    """Everything that a scoring model carries beside its graph.
+
+    Attributes
+    ----------
+    signal_bytes
+        What the model puts out for one sample.
+    one_at_a_time
+        A parameter's gradient comes out summed over the batch, so each batch must hold one sample.
+    """
 
     source_sha256: str
     inputs: tuple[InputTensor, ...]
@@ -112,6 +120,7 @@ class ModelMetadata:
     uncovered: tuple[Parameter, ...] = ()
     engine: str = ""
     signal_bytes: int = 0
+    one_at_a_time: bool = False
     gradscore_version: str = ""
     format_version: int = FORMAT_VERSION
 

@@ -14,7 +14,7 @@ from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError
 from gradscore.graph.checking import check_outputs, check_structure
 from gradscore.graph.emitter import dtype_of, extents
-from gradscore.graph.forms import Scope
+from gradscore.graph.forms import Scope, Whole
 from gradscore.graph.gradient import ENGINES, GradientEngine, add_gradient, values_of
 from gradscore.graph.head import append_seed, cut_at, find_logits
 from gradscore.graph.layers import FoundLayer, find_layers
@@ -85,6 +85,7 @@ def prepare(
         uncovered=uncovered,
         preprocessing=_preprocessing(inputs, scale, mean, std, color),
         engine=engine,
+        one_at_a_time=any(isinstance(item.form, Whole) for layer in found for item in layer.parameters),
         gradscore_version=__version__,
     )
     scoring, layers = _scoring_model(model, logits_value, found, classes, _engine(engine))

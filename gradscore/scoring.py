@@ -18,6 +18,7 @@ from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.images import to_input
 from gradscore.layerstats import layer_features
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.rawgradients import layer_gradients
 from gradscore.session import SignalSession
 from gradscore.softmax import head_features
 from gradscore.sources import Entry
@@ -84,7 +85,8 @@ class Scorer:
         self.backend = backend
         self._threads = threads or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
-        self._step = max(1, min(_LARGEST_MICRO_BATCH, _MICRO_BATCH_BYTES // max(1, metadata.signal_bytes)))
+        largest = 1 if metadata.one_at_a_time else _LARGEST_MICRO_BATCH
+        self._step = max(1, min(largest, _MICRO_BATCH_BYTES // max(1, metadata.signal_bytes)))
 
     @classmethod
     def load(
@@ -154,6 +156,41 @@ class Scorer:
         """
         return self._score_inputs(self._tensors(batch))
 
+    def layer_gradients(
+        self, batch: NDArray[Any] | Mapping[str, NDArray[Any]], layers: Sequence[str] | None = None
+    ) -> dict[str, dict[str, FloatArray]]:
+        """Return the per-sample gradients themselves: {layer: {parameter: float64 [B, *shape]}}.
+
+        Takes batch × parameters numbers of memory, 8 bytes each.
+
+        Raises
+        ------
+        InputError
+            The array does not fit the model's input, or a layer is not there.
+        """
+        known = {layer.name: layer for layer in self.metadata.layers}
+        if missing := [name for name in layers or () if name not in known]:
+            raise InputError(f"the model has no layer {missing[0]!r}: it has {', '.join(known)}")
+        chosen = [known[name] for name in layers] if layers is not None else list(known.values())
+        parts = []
+        for piece in self._pieces(self._tensors(batch)):
+            signals = self._session.run(piece)
+            residual = head_features(signals[self.metadata.logits], signals[SIGNAL_LABEL])[2]
+            parts.append({layer.name: layer_gradients(layer, signals, residual) for layer in chosen})
+        return {
+            layer.name: {
+                item.name: np.concatenate([part[layer.name][item.name] for part in parts])
+                if parts else np.empty((0, *item.shape))
+                for item in layer.parameters
+            }
+            for layer in chosen
+        }  # fmt: skip
+
+    def _pieces(self, inputs: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+        """Cut a batch into micro-batches."""
+        starts = range(0, len(next(iter(inputs.values()))), self._step)
+        return [{name: array[start : start + self._step] for name, array in inputs.items()} for start in starts]
+
     def _tensors(self, batch: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         inputs = self.metadata.inputs
         names = [tensor.name for tensor in inputs]
@@ -198,10 +235,7 @@ class Scorer:
         return ScoredBatch(ids, Scores(labels, features, self.feature_names), errors)
 
     def _score_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> Scores:
-        count = len(next(iter(inputs.values())))
-        pieces = [
-            {name: array[start : start + self._step] for name, array in inputs.items()} for start in range(0, count, self._step)
-        ]
+        pieces = self._pieces(inputs)
         # One micro-batch has the cores to itself; several share them, each with its kernels on one.
         alone = partial(self._micro_batch, threads=self._threads if len(pieces) == 1 else 1)
         parts = list(map(alone, pieces) if len(pieces) == 1 else self._workers.map(alone, pieces))

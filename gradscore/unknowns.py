@@ -94,6 +94,20 @@ def read_known(source: Source, metadata: ModelMetadata, *, seed: int = 0) -> Kno
     return Known(np.stack(inputs), len(problems))
 
 
+def make_unknowns(
+    scorer: Scorer, kind: str, count: int, *, known: NDArray[Any] | None = None, seed: int = 0
+) -> NDArray[Any]:
+    """Make inputs of unknown concepts for a scorer's model, which predicts the known inputs' classes itself.
+
+    Raises
+    ------
+    InputError
+        As for `synthesise`.
+    """
+    labels = None if known is None else scorer.score(known).label
+    return synthesise(kind, count, scorer.metadata, known=known, labels=labels, seed=seed)
+
+
 def score_unknowns(
     scorer: Scorer, kind: str, count: int, *, known: NDArray[Any] | None = None, seed: int = 0
 ) -> ScoreTable:
@@ -104,8 +118,7 @@ def score_unknowns(
     InputError
         As for `synthesise`.
     """
-    labels = None if known is None else scorer.score(known).label
-    inputs = synthesise(kind, count, scorer.metadata, known=known, labels=labels, seed=seed)
+    inputs = make_unknowns(scorer, kind, count, known=known, seed=seed)
     scores = scorer.score(inputs)
     schema = features.schema(scorer.feature_names, table_metadata(scorer))
     ids = [f"{kind}#{index}" for index in range(count)]

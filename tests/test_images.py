@@ -167,6 +167,16 @@ def test_a_header_that_promises_a_huge_image_costs_no_memory():
         decode(bytes(content), GREY)
 
 
+@pytest.mark.parametrize("failure", [struct.error, IndexError, ZeroDivisionError, UserWarning("corrupt EXIF data")])
+def test_whatever_a_decoder_raises_is_an_error_of_that_image(failure, monkeypatch):
+    def broken(_):
+        raise failure
+
+    monkeypatch.setattr("gradscore.images.ImageOps.exif_transpose", broken)
+    with pytest.raises(InputError, match="truncated or damaged: "):
+        decode(encoded(picture()), GREY)
+
+
 def test_lack_of_memory_is_not_blamed_on_the_image(monkeypatch):
     def exhausted(_):
         raise MemoryError

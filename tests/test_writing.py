@@ -38,6 +38,16 @@ def test_an_existing_file_needs_the_flag(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+def test_replacing_does_not_write_into_the_old_file(tmp_path):
+    """Whoever has the old file open, or holds another name of it, keeps what was there."""
+    path, other = tmp_path / "out.bin", tmp_path / "other.bin"
+    path.write_bytes(b"old")
+    other.hardlink_to(path)
+    with replacing(path, overwrite=True) as part:
+        part.write_bytes(b"new")
+    assert (path.read_bytes(), other.read_bytes()) == (b"new", b"old")
+
+
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit, BrokenPipeError])
 def test_a_failure_leaves_the_old_file_and_no_part(failure, tmp_path):
     path = tmp_path / "out.bin"

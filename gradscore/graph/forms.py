@@ -190,6 +190,24 @@ class Broadcast(Repeated):
     index: int
 
 
+@dataclass(frozen=True)
+class Whole(Form):
+    """G itself, as the engine differentiates by the parameter: exact for any use of it, but summed over the batch.
+
+    The slow way out for parameters that no rule covers: the scoring model then takes one sample at a time.
+    """
+
+    parameter: ir.Value
+    coverage = "fallback"
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        return (self.parameter,)
+
+    def reduction(self, scope: Scope) -> Reduction:
+        return Reduction("whole", delta=_name(scope.delta(self.parameter)))
+
+
 def _positions(values: list[ir.Value], scope: Scope) -> ir.Value:
     """Bring [B, n], [B, …, n] and [B·T, n] to [B, T, n] and set them one after another along T."""
     emit = scope.emitter("Dense", values[0])

@@ -16,7 +16,7 @@ import onnx_ir.passes.common as common_passes
 from gradscore import builder
 from gradscore.errors import BuilderError, ModelError, UnsupportedOpError
 from gradscore.graph.activations import DERIVATIVES
-from gradscore.graph.forms import Broadcast, Form
+from gradscore.graph.forms import Broadcast, Form, Whole
 
 TARGET = "gradscore/target"
 _LARGEST_CONSTANT = 64
@@ -121,9 +121,11 @@ def _request(model: ir.Model, logits: ir.Value, forms: Sequence[Form]) -> onnx.M
             node.op_type = _PROXY
             node.attributes.clear()
             node.resize_inputs(1)
+    whole = {str(form.parameter.name) for form in forms if isinstance(form, Whole)}
     for name, value in list(graph.initializers.items()):
         floating = value.dtype is not None and value.dtype.is_floating_point()
-        if floating and value.const_value is not None and value.const_value.size > _LARGEST_CONSTANT:
+        large = floating and value.const_value is not None and value.const_value.size > _LARGEST_CONSTANT
+        if large or name in whole:
             del graph.initializers[name]
             value.const_value = None
             graph.inputs.append(value)

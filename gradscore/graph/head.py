@@ -10,35 +10,60 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from gradscore.errors import ModelError
-from gradscore.graph.emitter import Emitter, attribute, extents
+from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents
+from gradscore.graph.probing import BATCH
 from gradscore.metadata import SIGNAL_LABEL
 
-_NORMALISERS = ("Softmax", "LogSoftmax")
+_NORMALISERS = ("LogSoftmax", "Sigmoid", "Softmax")
 
 
 def find_logits(graph: ir.Graph, name: str | None = None) -> tuple[ir.Value, int]:
-    """Return the logits and their number of classes, a final Softmax or LogSoftmax stripped.
+    """Return the logits [B, classes] and their number, a final Softmax, LogSoftmax or Sigmoid stripped.
+
+    One sigmoid logit z is the two-class case with logits (0, z).
 
     Raises
     ------
     ModelError
-        No output, or more than one, can be the logits; or `name` is not an output of shape [B, classes].
+        No output, or more than one, can be the logits; or `name` is no such output.
     """
-    if name is None:
-        candidates = [value for value in graph.outputs if _classes(value) is not None]
-        if len(candidates) != 1:
-            raise ModelError(
-                f"{len(candidates)} outputs of the model look like class scores [batch, classes] ({_described(graph)}): "
-                "name one with --logits NAME"
-            )
-        output = candidates[0]
-    else:
-        output = _named(graph, name)
+    output = _only_scores(graph) if name is None else _named(graph, name)
     logits = _before_normaliser(output)
-    classes = _classes(logits) or _classes(output)
-    if classes is None:
+    shape = extents(logits) or extents(output)
+    if shape is None or len(shape) not in (1, 2) or shape[1:] == (None,):
         raise ModelError(f"output {output.name!r} is not [batch, classes]: outputs are {_described(graph)}; see --logits NAME")
-    return logits, classes
+    if len(shape) == 2 and shape[1] != 1:
+        return logits, int(shape[1] or 0)
+    return _two_classes(graph, logits), 2
+
+
+def _only_scores(graph: ir.Graph) -> ir.Value:
+    """Return the only output that can be class scores: several columns, or a single one after a Sigmoid."""
+    candidates = [value for value in graph.outputs if _looks_like_scores(value)]
+    if len(candidates) != 1:
+        raise ModelError(
+            f"{len(candidates)} outputs of the model look like class scores [batch, classes] ({_described(graph)}): "
+            "name one with --logits NAME"
+        )
+    return candidates[0]
+
+
+def _looks_like_scores(value: ir.Value) -> bool:
+    shape, node = extents(value), value.producer()
+    if shape is None or (value.dtype is not None and not value.dtype.is_floating_point()):
+        return False
+    is_sigmoid = node is not None and node.op_type == "Sigmoid"
+    return (len(shape) == 2 and shape[1] is not None and shape[1] > 1) or (is_sigmoid and shape[1:] in ((), (1,)))
+
+
+def _two_classes(graph: ir.Graph, logit: ir.Value) -> ir.Value:
+    emit = Emitter(graph, "two_classes")
+    dtype = dtype_of(logit)
+    column = emit("Reshape", logit, emit.integers(-1, 1))
+    logits = emit("MatMul", column, emit.constant([[0, 1]], dtype))
+    column.shape, column.type = ir.Shape([BATCH, 1]), logit.type
+    logits.shape, logits.type = ir.Shape([BATCH, 2]), logit.type
+    return logits
 
 
 def cut_at(model: ir.Model, logits: ir.Value) -> None:
@@ -55,7 +80,7 @@ def append_seed(graph: ir.Graph, logits: ir.Value, seed: ir.Value, classes: int)
     every signal stays of order one for any confidence.
     """
     emit = Emitter(graph, "seed")
-    dtype = (logits.dtype or ir.DataType.FLOAT).numpy()
+    dtype = dtype_of(logits)
     label = emit("ArgMax", logits, axis=1, keepdims=1)
     predicted = emit("Equal", label, emit.constant(np.arange(classes)[None], np.int64))
     others = emit("Softmax", emit("Where", predicted, emit.constant(-np.inf, dtype), logits), axis=-1)
@@ -80,14 +105,6 @@ def _before_normaliser(output: ir.Value) -> ir.Value:
         return output
     source = node.inputs[0]
     return output if source is None else source
-
-
-def _classes(value: ir.Value) -> int | None:
-    shape = extents(value)
-    floating = value.dtype is None or value.dtype.is_floating_point()
-    if shape is None or len(shape) != 2 or shape[1] is None or shape[1] < 2 or not floating:
-        return None
-    return shape[1]
 
 
 def _described(graph: ir.Graph) -> str:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from gradscore.errors import ModelError, UnsupportedOpError
+from gradscore.errors import ModelError
 from gradscore.graph.emitter import UNSHARED_KEY, attribute, extents, is_constant, origin_of
-from gradscore.graph.forms import Broadcast, ChannelSum, Convolution, Dense, Embedding, Form, Repeated, Scope
+from gradscore.graph.forms import Broadcast, ChannelSum, Convolution, Dense, Embedding, Form, Repeated, Scope, Whole
 from gradscore.metadata import ALL_LAYERS, HEAD_FEATURES, Layer, Parameter
 
 _PARAMETER_ENDINGS = (".weight", ".bias")
@@ -87,19 +87,9 @@ class MatMulRule(LayerRule):
     op_type = "MatMul"
 
     def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
-        left, right = _inputs(node, 2)
-        if _learned(right):
-            yield right, self._dense(node, left, right)
-        elif _learned(left):
-            raise UnsupportedOpError(f"node {node.name!r} (MatMul) kept its weight on the left: please report this model")
-
-    @staticmethod
-    def _dense(node: ir.Node, data: ir.Value, weight: ir.Value) -> Form:
-        if len(extents(data) or ()) < 2 or len(extents(weight) or ()) != 2:
-            raise UnsupportedOpError(
-                f"node {node.name!r} (MatMul) multiplies {data.shape} by a weight {weight.shape}: only weights of two dimensions are covered"
-            )
-        return Dense(((data, node.outputs[0]),))
+        data, weight = _inputs(node, 2)
+        if _learned(weight) and len(extents(weight) or ()) == 2 and len(extents(data) or ()) > 1:
+            yield weight, Dense(((data, node.outputs[0]),))
 
 
 class GatherRule(LayerRule):
@@ -109,10 +99,8 @@ class GatherRule(LayerRule):
 
     def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
         table, ids = _inputs(node, 2)
-        if _learned(table):
-            shape = extents(table) or ()
-            if attribute(node, "axis", 0) != 0 or len(shape) != 2:
-                raise UnsupportedOpError(f"node {node.name!r} (Gather) takes weights {list(shape)} along another axis than rows")
+        shape = extents(table) or ()
+        if _learned(table) and attribute(node, "axis", 0) == 0 and len(shape) == 2:
             yield table, Embedding(ids, node.outputs[0], int(shape[0] or 0))
 
 
@@ -163,14 +151,14 @@ RULES: dict[str, LayerRule] = {
 
 
 def find_layers(graph: ir.Graph, *, allow_uncovered: bool = False) -> tuple[tuple[FoundLayer, ...], tuple[Parameter, ...]]:
-    """Return the layers in graph order, and the parameters that no layer covers.
+    """Return the layers in graph order, and the parameters left out.
+
+    What no rule covers is differentiated whole, one sample at a time; with `allow_uncovered` it is left out instead.
 
     Raises
     ------
     ModelError
         The model has no weights.
-    UnsupportedOpError
-        A parameter is not covered and `allow_uncovered` is False.
     """
     found = [
         FoundParameter(value, node, form)
@@ -178,14 +166,14 @@ def find_layers(graph: ir.Graph, *, allow_uncovered: bool = False) -> tuple[tupl
         if (rule := RULES.get(node.op_type)) is not None
         for value, form in rule.find(node)
     ]
-    uncovered = tuple(_uncovered(graph, found))
-    if uncovered and not allow_uncovered:
-        raise UnsupportedOpError(_uncovered_message(graph, uncovered))
-    refused = {parameter.name for parameter in uncovered}
-    covered = [parameter for parameter in _joined(found) if origin_of(parameter.value) not in refused]
+    uncovered = list(_uncovered(graph, found))
+    refused = {value.name for value in uncovered}
+    covered = [parameter for parameter in _joined(found) if parameter.value.name not in refused]
+    if not allow_uncovered:
+        covered += [FoundParameter(value, next(iter(value.uses())).node, Whole(value)) for value in uncovered]
     if not covered:
         raise ModelError("the model has no layer with weights, so its gradient says nothing: is this a trained classifier?")
-    return _grouped(covered), uncovered
+    return _grouped(covered), tuple(_parameter(value, "uncovered") for value in uncovered) if allow_uncovered else ()
 
 
 def _kernel(node: ir.Node, *, transposed: bool) -> Iterator[tuple[ir.Value, Form]]:
@@ -232,7 +220,8 @@ def _can_join(uses: list[FoundParameter]) -> bool:
     )
 
 
-def _uncovered(graph: ir.Graph, found: list[FoundParameter]) -> Iterable[Parameter]:
+def _uncovered(graph: ir.Graph, found: list[FoundParameter]) -> Iterable[ir.Value]:
+    """Yield each learned initializer that some use is not covered for."""
     by_name: dict[str, list[FoundParameter]] = {}
     for parameter in found:
         by_name.setdefault(str(parameter.value.name), []).append(parameter)
@@ -240,7 +229,7 @@ def _uncovered(graph: ir.Graph, found: list[FoundParameter]) -> Iterable[Paramet
         uses = [use for use in value.uses() if _matters(use.node, use.idx)]
         own = by_name.get(name, [])
         if uses and _learned(value) and (len(own) != len(uses) or not _can_join(own)):
-            yield _parameter(value, "uncovered")
+            yield value
 
 
 def _matters(user: ir.Node, index: int) -> bool:
@@ -273,18 +262,6 @@ def _depends_on_weights(value: ir.Value) -> bool:
 _WEIGHTED = ("Conv", "ConvTranspose", "Gather", "MatMul")
 
 
-def _uncovered_message(graph: ir.Graph, uncovered: tuple[Parameter, ...]) -> str:
-    first = uncovered[0]
-    values = [value for value in graph.initializers.values() if origin_of(value) == first.name]
-    users = sorted({f"{use.node.name!r} ({use.node.op_type})" for value in values for use in value.uses()})
-    more = f" and {len(uncovered) - 1} more" if len(uncovered) > 1 else ""
-    shared = "is shared by" if len(users) > 1 else "is used by"
-    return (
-        f"parameter {first.name!r} {list(first.shape)}{more} has no rule: it {shared} {', '.join(users[:4])}; "
-        "pass --allow-uncovered to leave it out of the statistics"
-    )
-
-
 def _learned(value: ir.Value) -> bool:
     """Tell whether a value is a floating-point initializer that training can have set."""
     if not value.is_initializer() or value.dtype is None or not value.dtype.is_floating_point() or is_constant(value):
@@ -292,7 +269,8 @@ def _learned(value: ir.Value) -> bool:
     tensor = value.const_value
     if tensor is None or tensor.size == 0:
         return False
-    return tensor.size > 1 and not (tensor.size <= _LARGEST_MASK and float(np.min(tensor.numpy())) < _MASKED)
+    named = origin_of(value).endswith(_PARAMETER_ENDINGS)  # a single number is learned only if it is called so
+    return (tensor.size > 1 or named) and not (tensor.size <= _LARGEST_MASK and float(np.min(tensor.numpy())) < _MASKED)
 
 
 _LARGEST_MASK = 1 << 24

@@ -85,7 +85,7 @@ def summary(content: Content) -> list[str]:
         wrong = len(cases) - right
         caught = wrong - (accepted - accepted_right)
         lines.append(
-            f"{content.chosen} accepts {accepted:,} of them, of which {accepted_right / accepted:.1%} are right, and "
+            f"The verdict accepts {accepted:,} of them, of which {accepted_right / accepted:.1%} are right, and "
             f"rejects {caught:,} of the {wrong:,} wrong ones ({caught / wrong:.1%})."
         )
     lines.append(_versus(content, chosen))

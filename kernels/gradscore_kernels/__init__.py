@@ -23,16 +23,18 @@ from gradscore_kernels._api import (
     position_sum_moments,
     sequence_moments,
     sequence_sum_moments,
+    unpooled_conv_moments,
 )
 from gradscore_kernels._backends import available_backends, default_backend, simd_level, simd_levels
 from gradscore_kernels._errors import KernelError
-from gradscore_kernels._geometry import ConvGeometry
+from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 
 __all__ = [
     "ACCUMULATORS",
     "STATISTICS",
     "ConvGeometry",
     "KernelError",
+    "PoolGeometry",
     "available_backends",
     "conv_moments",
     "default_backend",
@@ -46,4 +48,5 @@ __all__ = [
     "simd_level",
     "simd_levels",
     "statistics",
+    "unpooled_conv_moments",
 ]

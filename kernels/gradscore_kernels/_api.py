@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from gradscore_kernels._backends import load, workers
 from gradscore_kernels._checks import kernel
 from gradscore_kernels._errors import KernelError
-from gradscore_kernels._geometry import ConvGeometry
+from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 
 Accumulators = NDArray[np.float64]
 Array = NDArray[Any]
@@ -49,8 +49,45 @@ def conv_moments(
     geometry
         Kernel, strides, dilations, pads and groups.
     """
-    _check_geometry(a, delta, geometry)
+    _check_geometry("conv_moments", {"a": a, "delta": delta}, geometry)
     return load(backend).conv_moments(a, delta, geometry, workers(threads))
+
+
+@kernel(a="B C *in", activation="B M *out", pooled_delta="B M *pooled")
+def unpooled_conv_moments(
+    a: Array,
+    activation: Array,
+    pooled_delta: Array,
+    geometry: ConvGeometry,
+    pool: PoolGeometry,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Accumulators:
+    """Accumulators of a convolution's weight gradient where δ is known only behind a max pooling.
+
+    Equivalent to `conv_moments(a, delta, geometry)` with `delta` zero but where a window of `activation` has its first
+    maximum (row-major, as ONNX `MaxPool`'s Indices and torch): there the window's `pooled_delta` is added. That δ, at
+    the full resolution, exists for one sample at a time only. A window that holds NaN makes its sample's row NaN.
+
+    Parameters
+    ----------
+    a
+        The convolution's input `[B, C, *in]`.
+    activation
+        What was pooled `[B, M, *out]`: the convolution's output, or any non-decreasing function of it whose slope
+        `pooled_delta` holds already.
+    pooled_delta
+        The loss's derivative by the pooling's output `[B, M, *pooled]`.
+    geometry
+        The convolution's kernel, strides, dilations, pads and groups.
+    pool
+        The pooling's kernel, strides, dilations and pads.
+    """
+    name = "unpooled_conv_moments"
+    _check_geometry(name, {"a": a, "activation": activation}, geometry)
+    _check_pool(name, activation, pooled_delta, pool)
+    return load(backend).unpooled_conv_moments(a, activation, pooled_delta, geometry, pool, workers(threads))
 
 
 @kernel(a="B T n", delta="B T m")
@@ -123,23 +160,43 @@ def embedding_moments(
     return load(backend).embedding_moments(rows, delta, int(vocabulary), workers(threads))
 
 
-def _check_geometry(a: Array, delta: Array, geometry: ConvGeometry) -> None:
-    """Refuse arrays that no convolution of this geometry has as input and output."""
+def _check_geometry(name: str, pair: dict[str, Array], geometry: ConvGeometry) -> None:
+    """Refuse a pair of arrays that no convolution of this geometry has as input and output."""
     if not isinstance(geometry, ConvGeometry):
-        raise KernelError(f"conv_moments: geometry is a {type(geometry).__name__}: pass a ConvGeometry(kernel=...)")
-    rank, found = len(geometry.kernel), {"a": a, "delta": delta}
-    for key, array in found.items():
+        raise KernelError(f"{name}: geometry is a {type(geometry).__name__}: pass a ConvGeometry(kernel=...)")
+    rank = len(geometry.kernel)
+    for key, array in pair.items():
         if array.ndim != rank + 2:
             raise KernelError(
-                f"conv_moments: {key!r} has shape {list(array.shape)}: a kernel {geometry.kernel} needs {rank + 2} axes"
+                f"{name}: {key!r} has shape {list(array.shape)}: a kernel {geometry.kernel} needs {rank + 2} axes"
             )
         if array.shape[1] % geometry.groups:
             raise KernelError(
-                f"conv_moments: {array.shape[1]} channels of {key!r} do not divide into {geometry.groups} groups"
+                f"{name}: {array.shape[1]} channels of {key!r} do not divide into {geometry.groups} groups"
             )
+    (source, a), (target, out) = pair.items()
     expected = geometry.output(a.shape[2:])
-    if delta.shape[2:] != expected:
+    if out.shape[2:] != expected:
         raise KernelError(
-            f"conv_moments: 'a' of spatial size {list(a.shape[2:])} under {geometry} gives an output of size "
-            f"{list(expected)}, but 'delta' has {list(delta.shape[2:])}: check strides, dilations and pads"
+            f"{name}: {source!r} of spatial size {list(a.shape[2:])} under {geometry} gives an output of size "
+            f"{list(expected)}, but {target!r} has {list(out.shape[2:])}: check strides, dilations and pads"
+        )
+
+
+def _check_pool(name: str, activation: Array, pooled_delta: Array, pool: PoolGeometry) -> None:
+    """Refuse a pooled array that no max pooling of this geometry gives."""
+    if not isinstance(pool, PoolGeometry):
+        raise KernelError(f"{name}: pool is a {type(pool).__name__}: pass a PoolGeometry(kernel=...)")
+    spatial, pooled = activation.shape[2:], pooled_delta.shape[2:]
+    if not len(spatial) == len(pooled) == len(pool.kernel):
+        raise KernelError(
+            f"{name}: 'activation' has {len(spatial)} spatial axes and 'pooled_delta' {len(pooled)}, but the pooling's "
+            f"kernel {pool.kernel} has {len(pool.kernel)}"
+        )
+    sizes = pool.sizes(spatial)
+    if not all(low <= size <= high for size, (low, high) in zip(pooled, sizes, strict=True)):
+        raise KernelError(
+            f"{name}: 'activation' of spatial size {list(spatial)} under {pool} gives an output of size "
+            f"{[low for low, _ in sizes]} (with ceil_mode {[high for _, high in sizes]}), but 'pooled_delta' has "
+            f"{list(pooled)}: check strides, dilations and pads"
         )

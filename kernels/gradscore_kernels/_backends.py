@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore_kernels._errors import KernelError
-from gradscore_kernels._geometry import ConvGeometry
+from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 
 SIMD_VARIABLE = "GRADSCORE_KERNELS_SIMD"
 
@@ -24,6 +24,15 @@ class Backend(Protocol):
 
     def outer_moments(self, a: Array, delta: Array, threads: int) -> Accumulators: ...
     def conv_moments(self, a: Array, delta: Array, geometry: ConvGeometry, threads: int) -> Accumulators: ...
+    def unpooled_conv_moments(
+        self,
+        a: Array,
+        activation: Array,
+        pooled_delta: Array,
+        geometry: ConvGeometry,
+        pool: PoolGeometry,
+        threads: int,
+    ) -> Accumulators: ...
     def sequence_moments(self, a: Array, delta: Array, threads: int) -> Accumulators: ...
     def direct_moments(self, g: Array, threads: int) -> Accumulators: ...
     def position_sum_moments(self, delta: Array, threads: int) -> Accumulators: ...

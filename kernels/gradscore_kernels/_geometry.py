@@ -1,8 +1,12 @@
-"""Where a convolution's kernel lies on its input."""
+"""Where a convolution's kernel, or a pooling's window, lies on its input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradscore_kernels._errors import KernelError
 
@@ -38,21 +42,7 @@ class ConvGeometry:
 
     def __post_init__(self) -> None:
         """Fill in the defaults and refuse what no convolution has."""
-        rank = len(self.kernel)
-        if rank not in {1, 2, 3}:
-            raise KernelError(f"kernel {self.kernel} has {rank} axes: convolutions of 1, 2 or 3 dimensions are covered")
-        for name, length, default in (
-            ("kernel", rank, 1),
-            ("strides", rank, 1),
-            ("dilations", rank, 1),
-            ("pads", 2 * rank, 0),
-        ):
-            value = tuple(int(v) for v in getattr(self, name)) or (default,) * length
-            object.__setattr__(self, name, value)
-            if len(value) != length:
-                raise KernelError(f"{name} {value} has {len(value)} numbers: a kernel {self.kernel} needs {length}")
-            if name != "pads" and min(value) < 1:
-                raise KernelError(f"{name} {value} must be 1 or more on every axis")
+        _complete(self, "convolutions")
         if self.groups < 1:
             raise KernelError(f"groups is {self.groups}: it must be 1 or more")
 
@@ -70,3 +60,78 @@ class ConvGeometry:
         """Output size by axis for an input of size `spatial`; 0 or less where the kernel does not fit."""
         steps = zip(self.padded(spatial), self.kernel, self.strides, self.dilations, strict=True)
         return tuple((size - d * (k - 1) - 1) // s + 1 for size, k, s, d in steps)
+
+
+@dataclass(frozen=True)
+class PoolGeometry:
+    """A max pooling's attributes, named and ordered as ONNX `MaxPool` does.
+
+    Parameters
+    ----------
+    kernel
+        Window size by axis; its length (1, 2 or 3) is the pooling's dimension.
+    strides, dilations
+        By axis; left out, all 1.
+    pads
+        `(begin…, end…)`, twice as long as `kernel`, none negative; left out, all 0. Padding is never the maximum.
+
+    Notes
+    -----
+    `ceil_mode` is no attribute here: the pooled array's own size tells whether the last window hangs over the end.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+    dilations: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in the defaults and refuse what no pooling has."""
+        _complete(self, "poolings")
+        if min(self.pads) < 0:
+            raise KernelError(f"pads {self.pads} must be 0 or more: a pooling crops nothing")
+
+    def sizes(self, spatial: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Smallest (floor mode) and largest (ceil mode) output size by axis for an input of size `spatial`."""
+        rank = len(self.kernel)
+        free = [
+            size + self.pads[i] + self.pads[rank + i] - self.dilations[i] * (self.kernel[i] - 1) - 1
+            for i, size in enumerate(spatial)
+        ]
+        return tuple((room // s + 1, -(-room // s) + 1) for room, s in zip(free, self.strides, strict=True))
+
+    def windows(self, spatial: Sequence[int], pooled: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Cells of every window: those of window w are `cells[first[w] : first[w + 1]]`, in row-major order.
+
+        Cells are numbered within a plane of size `spatial`. A window that meets padding alone has none.
+        """
+        return _windows(self, tuple(spatial), tuple(pooled))
+
+
+def _complete(geometry: "ConvGeometry | PoolGeometry", covered: str) -> None:
+    """Fill in what was left out; refuse numbers that do not fit the kernel's dimension."""
+    rank = len(geometry.kernel)
+    if rank not in {1, 2, 3}:
+        raise KernelError(f"kernel {geometry.kernel} has {rank} axes: {covered} of 1, 2 or 3 dimensions are covered")
+    for name, length, default in (("kernel", rank, 1), ("strides", rank, 1), ("dilations", rank, 1), ("pads", 2 * rank, 0)):
+        value = tuple(int(v) for v in getattr(geometry, name)) or (default,) * length
+        object.__setattr__(geometry, name, value)
+        if len(value) != length:
+            raise KernelError(f"{name} {value} has {len(value)} numbers: a kernel {geometry.kernel} needs {length}")
+        if name != "pads" and min(value) < 1:
+            raise KernelError(f"{name} {value} must be 1 or more on every axis")
+
+
+@lru_cache(maxsize=64)
+def _windows(
+    pool: PoolGeometry, spatial: tuple[int, ...], pooled: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Grow the table of windows × cells axis by axis, then leave out what is padding."""
+    place, inside = np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=bool)
+    for axis, (size, count) in enumerate(zip(spatial, pooled, strict=True)):
+        steps = np.arange(count)[:, None] * pool.strides[axis] + np.arange(pool.kernel[axis]) * pool.dilations[axis]
+        at = steps - pool.pads[axis]
+        shape = (len(place) * count, place.shape[1] * pool.kernel[axis])
+        place = (place[:, None, :, None] * size + at[None, :, None, :]).reshape(shape)
+        inside = (inside[:, None, :, None] & ((at >= 0) & (at < size))[None, :, None, :]).reshape(shape)
+    return np.concatenate([[0], np.cumsum(inside.sum(1))]).astype(np.int64), place[inside]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore_kernels import _numba_loops as loops
-from gradscore_kernels._geometry import ConvGeometry
+from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 
 Array = NDArray[Any]
 Accumulators = NDArray[np.float64]
@@ -22,6 +22,7 @@ Work = Callable[[Accumulators, int, int], None]
 TILE = 4
 LANES = 16  # lags are filled up to whole vectors
 FEW, MANY = 96, 64  # up to so many positions, vectors run over at least so many filters or weights (measured)
+STRETCH = 1 << 18  # bytes of δ that are unpooled at a time
 SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second thread would start
 
 
@@ -32,22 +33,40 @@ def outer_moments(a: Array, delta: Array, threads: int) -> Accumulators:
 
 def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -> Accumulators:
     """See `gradscore_kernels.conv_moments`."""
+    return _share(_conv_work(a, delta, geometry), len(a), a.size * geometry.kernel_size, threads)
+
+
+def unpooled_conv_moments(
+    a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
+) -> Accumulators:
+    """See `gradscore_kernels.unpooled_conv_moments`: δ of a few samples at a time, which stay in cache."""
+    first, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
+    step = max(1, STRETCH // activation[0].nbytes) if len(a) else 1
+
+    def work(out: Accumulators, start: int, stop: int) -> None:
+        delta = np.empty_like(activation[: min(step, stop - start)])
+        for b in range(start, stop, step):
+            some = slice(b, min(b + step, stop))
+            seen, known = activation[some], delta[: some.stop - b]
+            loops.unpool(_flat(seen), _flat(pooled_delta[some]), first, cells, _flat(known))
+            _conv_work(a[some], known, geometry)(out[some], 0, len(known))
+
+    return _share(work, len(a), a.size * geometry.kernel_size, threads)
+
+
+def _conv_work(a: Array, delta: Array, geometry: ConvGeometry) -> Work:
+    """Choose the loop that is fastest for the sizes at hand."""
     groups, filters = geometry.groups, delta.shape[1] // geometry.groups
     tables = ConvTables.of(geometry, a.shape[1] // groups, a.shape[2:])
     planes = a.reshape(len(a), groups, a.shape[1] // groups, prod(a.shape[2:]))
     maps = delta.reshape(len(a), groups, filters, prod(delta.shape[2:]))
     positions, weights = maps.shape[3], tables.layout[-1]
     given = (planes, maps, tables.layout)
-    work: Work
-    if positions > FEW:
-        work = partial(loops.conv_by_dots, *given, tables.lags, tables.rows)
-    elif filters >= MANY:
-        work = partial(loops.conv_over_filters, *given, _whole_tiles(tables.layout[2]), tables.rows)
-    elif weights >= MANY:
-        work = partial(loops.conv_over_weights, *given, _whole_tiles(np.arange(positions)), tables.rows)
-    else:
-        work = partial(loops.conv_by_dots, *given, tables.lags, tables.rows)
-    return _share(work, len(a), a.size * geometry.kernel_size, threads)
+    if positions <= FEW and filters >= MANY:
+        return partial(loops.conv_over_filters, *given, _whole_tiles(tables.layout[2]), tables.rows)
+    if positions <= FEW and weights >= MANY:
+        return partial(loops.conv_over_weights, *given, _whole_tiles(np.arange(positions)), tables.rows)
+    return partial(loops.conv_by_dots, *given, tables.lags, tables.rows)
 
 
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
@@ -139,6 +158,11 @@ class ConvTables:
         source, target = np.flatnonzero(~hidden).astype(np.uint64), _outer_sum(targets)[~hidden].astype(np.uint64)
         lags = _round_up(int(position[-1]) + 1, LANES)
         return cls((source, target, position.astype(np.uint64), size, len(weights)), lags, _whole_tiles(weights))
+
+
+def _flat(planes: Array) -> Array:
+    """View `[B, M, *spatial]` as `[B·M, cells]`."""
+    return planes.reshape(planes.shape[0] * planes.shape[1], prod(planes.shape[2:]))
 
 
 def _outer_sum(parts: Sequence[Array]) -> Array:

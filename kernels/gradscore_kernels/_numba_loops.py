@@ -342,6 +342,30 @@ def lay_out(a: Array, source: Array, target: Array, size: int, flat: Array) -> N
 
 
 @compiled
+def unpool(activation: Array, pooled: Array, first: Array, cells: Array, delta: Array) -> None:
+    """Add pooled `[planes, windows]` at each window's first maximum of activation `[planes, cells]`, in a cleared δ.
+
+    Window w has the cells `cells[first[w] : first[w + 1]]`; one that holds NaN passes on NaN, an empty one nothing.
+    """
+    for plane in range(len(pooled)):
+        seen, to = activation[plane], delta[plane]
+        to[:] = 0
+        for w in range(len(first) - 1):
+            window = cells[first[w] : first[w + 1]]
+            if len(window) == 0:
+                continue
+            at = np.uint64(window[0])
+            largest, number = seen[at], True
+            for i in range(len(window)):
+                cell = np.uint64(window[i])
+                value = seen[cell]
+                number = number and value == value  # noqa: PLR0124 - false for NaN alone
+                if value > largest:
+                    at, largest = cell, value
+            to[at] += pooled[plane, w] if number else np.nan
+
+
+@compiled
 def conv_by_dots(
     a: Array, delta: Array, tables: Tables, lags: int, rows: Array, out: Array, start: int, stop: int
 ) -> None:

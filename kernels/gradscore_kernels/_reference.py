@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._geometry import ConvGeometry
+from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 
 Array = NDArray[Any]
 Accumulators = NDArray[np.float64]
@@ -35,6 +35,26 @@ def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -
         seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, channels, d.shape[-1])
         gradient[..., k] = np.einsum("bgmt,bgct->bgmc", d, seen)
     return direct_moments(gradient.reshape(batch, groups * filters * channels * geometry.kernel_size), threads)
+
+
+def unpooled_conv_moments(
+    a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
+) -> Accumulators:
+    """See `gradscore_kernels.unpooled_conv_moments`: δ at full resolution, window by window."""
+    batch, filters, spatial = len(a), activation.shape[1], activation.shape[2:]
+    seen = activation.reshape(batch, filters, int(np.prod(spatial)))
+    pooled = pooled_delta.reshape(batch, filters, int(np.prod(pooled_delta.shape[2:])))
+    delta = np.zeros(seen.shape)
+    rows = np.arange(batch)[:, None], np.arange(filters)[None, :]
+    first, cells = pool.windows(spatial, pooled_delta.shape[2:])
+    for w in range(pooled.shape[2]):
+        window = cells[first[w] : first[w + 1]]
+        if len(window):
+            values = seen[:, :, window]
+            found = np.isnan(values).any(2)
+            with np.errstate(invalid="ignore"):
+                delta[(*rows, window[values.argmax(2)])] += np.where(found, np.nan, pooled[:, :, w])
+    return conv_moments(a, delta.reshape(activation.shape), geometry, threads)
 
 
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:

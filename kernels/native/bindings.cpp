@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "kernels.hpp"
+#include "plan.hpp"
 
 namespace nb = nanobind;
 using namespace gradscore;
@@ -42,6 +43,26 @@ Geometry geometry_of(const nb::object& object) {
   return {axes("kernel"), axes("strides"), axes("dilations"), axes("pads"), nb::cast<Index>(object.attr("groups"))};
 }
 
+using Table = nb::ndarray<const Index, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// Windows of a pooling. The tables belong to Python, which keeps them for the next call.
+struct Pool {
+  Table first, cell;
+  Index pair_columns;
+
+  Pool(const nb::object& object, const std::vector<Index>& input, const std::vector<Index>& output) {
+    const auto axes = [&object](const char* name) { return nb::cast<std::vector<Index>>(object.attr(name)); };
+    const std::vector<Index> two(2, 2), one(2, 1), none(4, 0);
+    const bool squares = axes("kernel") == two && axes("strides") == two && axes("dilations") == one &&
+                         axes("pads") == none && output[0] == input[0] / 2 && output[1] == input[1] / 2;
+    pair_columns = squares ? input[1] : 0;
+    if (squares) return;
+    const nb::object tables = object.attr("windows")(nb::cast(input), nb::cast(output));
+    first = nb::cast<Table>(tables[0]);
+    cell = nb::cast<Table>(tables[1]);
+  }
+};
+
 template <class T>
 void bind(nb::module_& module) {
   using namespace nb::literals;
@@ -65,6 +86,23 @@ void bind(nb::module_& module) {
         });
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "geometry"_a, "threads"_a);
+  module.def(
+      "unpooled_conv_moments",
+      [](const AnyArray<T>& a, const AnyArray<T>& activation, const AnyArray<T>& pooled, const nb::object& conv,
+         const nb::object& object, int threads) {
+        const Geometry geometry = geometry_of(conv);
+        const std::vector<Index> input = spatial(nb::ndarray<>(a)), output = spatial(nb::ndarray<>(activation));
+        const std::vector<Index> behind = spatial(nb::ndarray<>(pooled));
+        const Pool pool(object, output, behind);
+        const Index batch = a.shape(0), channels = a.shape(1), filters = activation.shape(1);
+        const PoolPlan plan{filters, product(output), product(behind), pool.first.data(), pool.cell.data(),
+                            pool.pair_columns};
+        return accumulators(batch, [&](double* out) {
+          unpooled_conv_moments<T>(a.data(), activation.data(), pooled.data(), batch, channels, filters, input, output,
+                                   geometry, plan, threads, out);
+        });
+      },
+      "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "geometry"_a, "pool"_a, "threads"_a);
   module.def(
       "sequence_moments",
       [](const Array<T, 3>& a, const Array<T, 3>& delta, int threads) {

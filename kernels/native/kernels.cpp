@@ -87,6 +87,26 @@ void conv_moments(const T* a, const T* delta, Index batch, Index channels, Index
 }
 
 template <class T>
+void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Index batch, Index channels, Index filters,
+                           const std::vector<Index>& input, const std::vector<Index>& output, const Geometry& geometry,
+                           const PoolPlan& pool, int threads, double* out) {
+  const ConvTables tables(channels, filters, input, output, geometry);
+  const ConvPlan& plan = tables.plan();
+  const Kernels<T>& use = kernels<T>();
+  const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
+  const Index pooled_size = filters * pool.windows;
+  const std::size_t delta_bytes = (delta_size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
+  const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
+  const std::size_t bytes = delta_bytes + use.conv_scratch(plan) * sizeof(T);
+  for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
+    T* delta = scratch.as<T>();
+    use.unpool(pool, activation + b * delta_size, pooled + b * pooled_size, delta);
+    use.conv(plan, a + b * a_size, delta, reinterpret_cast<T*>(scratch.as<char>() + delta_bytes),
+             out + b * kAccumulator);
+  });
+}
+
+template <class T>
 void sequence_moments(const T* a, const T* delta, Index batch, const SequenceShape& shape, int threads, double* out) {
   if (shape.positions == 1) return outer_moments(a, delta, batch, shape.inputs, shape.outputs, threads, out);
   const Kernels<T>& use = kernels<T>();
@@ -146,6 +166,8 @@ void embedding_moments(const std::int64_t* ids, const T* delta, Index batch, Ind
   template void outer_moments(const T*, const T*, Index, Index, Index, int, double*);                                  \
   template void conv_moments(const T*, const T*, Index, Index, Index, const std::vector<Index>&,                       \
                              const std::vector<Index>&, const Geometry&, int, double*);                                \
+  template void unpooled_conv_moments(const T*, const T*, const T*, Index, Index, Index, const std::vector<Index>&,      \
+                                      const std::vector<Index>&, const Geometry&, const PoolPlan&, int, double*);      \
   template void sequence_moments(const T*, const T*, Index, const SequenceShape&, int, double*);                       \
   template void direct_moments(const T*, Index, Index, int, double*);                                                  \
   template void position_sum_moments(const T*, Index, Index, Index, int, double*);                                     \

@@ -29,6 +29,12 @@ void conv_moments(const T* a, const T* delta, Index batch, Index channels, Index
                   const std::vector<Index>& input, const std::vector<Index>& output, const Geometry& geometry,
                   int threads, double* out);
 
+// The same where the derivative is known only behind a max pooling of `activation` [batch, filters, output…].
+template <class T>
+void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Index batch, Index channels, Index filters,
+                           const std::vector<Index>& input, const std::vector<Index>& output, const Geometry& geometry,
+                           const PoolPlan& pool, int threads, double* out);
+
 template <class T>
 void sequence_moments(const T* a, const T* delta, Index batch, const SequenceShape& shape, int threads, double* out);
 

@@ -30,6 +30,15 @@ struct ConvPlan {
   const Index* position;  // [positions]
 };
 
+// Max pooling of planes of any dimension: window w of a plane has the cells cell[first[w]] … cell[first[w + 1] - 1], in
+// row-major order.
+struct PoolPlan {
+  Index planes, plane, windows;
+  const Index* first;  // [windows + 1]
+  const Index* cell;
+  Index pair_columns;  // columns of a plane pooled in squares of four, side by side; 0 for any other pooling
+};
+
 struct SequenceShape {
   Index positions, inputs, outputs;
 };
@@ -40,6 +49,8 @@ struct Kernels {
   void (*outer)(const T* a, Index inputs, const T* delta, Index outputs, double* out);
   Index (*conv_scratch)(const ConvPlan& plan);  // elements of T
   void (*conv)(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* out);
+  // delta: pooled at each window's first maximum, 0 elsewhere; all [planes, …].
+  void (*unpool)(const PoolPlan& plan, const T* activation, const T* pooled, T* delta);
   Index (*sequence_scratch)(const SequenceShape& shape);  // elements of T
   // `position` lists t * kPanel for every t.
   void (*sequence)(const SequenceShape& shape, const Index* position, const T* a, const T* delta, T* scratch,

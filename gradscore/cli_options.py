@@ -1,0 +1,35 @@
+"""Options that several commands share, and how their text is read."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+ClassNames = Annotated[str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="CSV with the columns id,label; by default folder names are the true classes."),
+]
+UnknownLabels = Annotated[
+    str, typer.Option("--unknown-labels", help="What a label that is no class means: error, or incorrect.")
+]
+Unknown = Annotated[
+    list[str] | None,
+    typer.Option("--unknown", help="Score table of inputs of no known class; PATH:N draws N of its rows. Repeatable."),
+]
+Convention = Annotated[str, typer.Option(help="hendrycks, openood or torch-uncertainty.")]
+DrawSeed = Annotated[int, typer.Option("--seed", help="Seed of the draw in PATH:N and of the bootstrap.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a value on stdout; it must not hold NaN or infinity, which JSON does not know."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def parts(text: str | None) -> list[str] | None:
+    """Split a comma-separated list."""
+    return [part.strip() for part in text.split(",")] if text else None
