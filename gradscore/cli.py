@@ -79,11 +79,16 @@ def _root(
 
 @app.command()
 def export(
-    factory: Annotated[str, typer.Argument(help="package.module:factory, called without arguments.")],
+    factory: Annotated[
+        str, typer.Argument(help="package.module:factory, called without arguments; or a Hugging Face model's folder.")
+    ],
     output: Output,
-    input_shape: Annotated[str, typer.Option(help="Shape of one input, such as 1x28x28.")],
+    input_shape: Annotated[str | None, typer.Option(help="Shape of one input, such as 1x28x28.")] = None,
     weights: Annotated[Path | None, typer.Option(help="State dict (.pt, never unpickled) or .safetensors.")] = None,
     class_names: ClassNames = None,
+    fold_batch_norm: Annotated[
+        bool, typer.Option("--fold-batch-norm", help="Merge batch normalisations into convolutions: faster, other gradients.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a torch classifier.
@@ -92,11 +97,22 @@ def export(
     """
     from gradscore.export import export_classifier, load_module
 
-    shape, names = _shape(input_shape), _names(class_names)
-    module = load_module(factory, weights)
-    import torch
+    from gradscore.huggingface import is_checkpoint, load_checkpoint
 
-    export_classifier(module, torch.zeros(2, *shape), output, class_names=names, overwrite=overwrite)
+    names = _names(class_names)
+    options: dict[str, Any] = {"fold_batch_norm": fold_batch_norm, "overwrite": overwrite}
+    if is_checkpoint(factory):
+        loaded = load_checkpoint(factory)
+        options |= {"class_names": names or loaded.class_names, "free_axes": loaded.free_axes}
+        export_classifier(loaded.module, loaded.example, output, **options)
+    else:
+        if input_shape is None:
+            raise InputError("--input-shape is missing: give one input's extents, such as 1x28x28")
+        shape = _shape(input_shape)
+        module = load_module(factory, weights)
+        import torch
+
+        export_classifier(module, torch.zeros(2, *shape), output, class_names=names, **options)
     typer.echo(f"wrote {output}", err=True)
 
 

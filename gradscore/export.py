@@ -29,10 +29,11 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 def export_classifier(
     module: "torch.nn.Module",
-    example: "torch.Tensor",
+    example: "torch.Tensor | Mapping[str, torch.Tensor]",
     path: str | os.PathLike[str],
     *,
     class_names: Sequence[str] | None = None,
+    free_axes: Sequence[int] = (),
     fold_batch_norm: bool = False,
     overwrite: bool = False,
 ) -> None:
@@ -43,9 +44,11 @@ def export_classifier(
     module
         Returns logits (or a softmax of them) of shape [B, classes]. Training modes are put back afterwards.
     example
-        An input with its batch dimension; its values do not matter.
+        An input with its batch dimension, or several by the names of the module's arguments; the values do not matter.
     class_names
         Stored in the file, where `prepare` finds them.
+    free_axes
+        Axes beside the batch that may vary, such as 1 for the length of a text.
     fold_batch_norm
         Merge batch normalisations into the convolutions before them: a faster model, whose gradients are those of the
         merged weights. By default they stay layers of their own, as they were trained.
@@ -61,16 +64,16 @@ def export_classifier(
     GradscoreError
         torch or onnxscript is not installed, or `path` cannot be written.
     """
-    torch = _load_torch()
     target = Path(path)
     refuse_existing(target, overwrite=overwrite)
-    if example.ndim < 2 or not len(example):
-        raise InputError(f"the example has shape {list(example.shape)}: give a batch of at least one input")
+    inputs = dict(example) if isinstance(example, Mapping) else {"input": example}
+    for tensor in inputs.values():
+        if tensor.ndim < 2 or not len(tensor):
+            raise InputError(f"the example has shape {list(tensor.shape)}: give a batch of at least one input")
     if class_names is not None and len(set(class_names)) != len(class_names):
         raise InputError("class names repeat: each class needs a name of its own")
-    batch = example if len(example) > 1 else torch.cat([example, example])  # one sample would be exported as a constant
     with _evaluating(module), _quietly():
-        program = _exported(module, batch, optimize=fold_batch_norm)
+        program = _exported(module, inputs, free_axes, by_name=isinstance(example, Mapping), optimize=fold_batch_norm)
         if not fold_batch_norm:
             _optimize_around_batch_norm(program.model)
     if class_names is not None:
@@ -93,12 +96,21 @@ def _optimize_around_batch_norm(model: Any) -> None:
     model.graph.opset_imports.pop(_HIDDEN_DOMAIN, None)
 
 
-def _exported(module: "torch.nn.Module", batch: "torch.Tensor", *, optimize: bool) -> Any:
+def _exported(
+    module: "torch.nn.Module", inputs: Mapping[str, "torch.Tensor"], free_axes: Sequence[int], *, by_name: bool, optimize: bool
+) -> Any:  # fmt: skip
     torch = _load_torch()
+    # One sample would be exported as a constant: the example holds two.
+    batches = {name: one if len(one) > 1 else torch.cat([one, one]) for name, one in inputs.items()}
+    batch, free = torch.export.Dim("batch"), {axis: torch.export.Dim(f"axis_{axis}") for axis in free_axes}
+    shapes = {
+        name: {0: batch, **{axis: dim for axis, dim in free.items() if axis < one.ndim}} for name, one in batches.items()
+    }  # fmt: skip
+    given = {"kwargs": batches, "dynamic_shapes": shapes} if by_name else {"dynamic_shapes": tuple(shapes.values())}
     try:
         return torch.onnx.export(
-            module, (batch,), dynamo=True, opset_version=_OPSET, verbose=False, optimize=optimize,
-            dynamic_shapes=({0: torch.export.Dim("batch")},), input_names=["input"], output_names=["logits"],
+            module, () if by_name else tuple(batches.values()), dynamo=True, opset_version=_OPSET, verbose=False,
+            optimize=optimize, input_names=list(batches), output_names=["logits"], **given,
         )  # fmt: skip
     except ImportError as error:
         raise GradscoreError(f'{error}: run `pip install "gradscore[export]"`') from error

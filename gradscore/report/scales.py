@@ -45,7 +45,7 @@ class Scale:
         if self.unit is None:
             from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - matplotlib is an extra
 
-            round_ones = MaxNLocator(MOST_TICKS, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
+            round_ones = np.asarray(MaxNLocator(MOST_TICKS, steps=[1, 2, 5, 10]).tick_values(self.low, self.high))
             places = round_ones[(round_ones >= self.low) & (round_ones <= self.high)]
             return places.tolist(), [f"{place:.3g}".replace("-", "−") for place in places]
         exponents = range(int(np.floor(np.log10(self.unit))), 309)

@@ -101,9 +101,10 @@ class PoolGeometry:
         return tuple((room // s + 1, -(-room // s) + 1) for room, s in zip(free, self.strides, strict=True))
 
     def windows(self, spatial: Sequence[int], pooled: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Cells of every window: those of window w are `cells[first[w] : first[w + 1]]`, in row-major order.
+        """Return the windows `[W]` that meet more than padding, by number, and their cells `[W, kernel_size]`.
 
-        Cells are numbered within a plane of size `spatial`. A window that meets padding alone has none.
+        Cells are numbered within a plane of size `spatial`, in row-major order; where a window meets padding, its first
+        cell stands once more, which changes no first maximum.
         """
         return _windows(self, tuple(spatial), tuple(pooled))
 
@@ -126,7 +127,7 @@ def _complete(geometry: "ConvGeometry | PoolGeometry", covered: str) -> None:
 def _windows(
     pool: PoolGeometry, spatial: tuple[int, ...], pooled: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Grow the table of windows × cells axis by axis, then leave out what is padding."""
+    """Grow the table of windows × cells axis by axis, then fill in what is padding."""
     place, inside = np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=bool)
     for axis, (size, count) in enumerate(zip(spatial, pooled, strict=True)):
         steps = np.arange(count)[:, None] * pool.strides[axis] + np.arange(pool.kernel[axis]) * pool.dilations[axis]
@@ -134,4 +135,6 @@ def _windows(
         shape = (len(place) * count, place.shape[1] * pool.kernel[axis])
         place = (place[:, None, :, None] * size + at[None, :, None, :]).reshape(shape)
         inside = (inside[:, None, :, None] & ((at >= 0) & (at < size))[None, :, None, :]).reshape(shape)
-    return np.concatenate([[0], np.cumsum(inside.sum(1))]).astype(np.int64), place[inside]
+    first = np.take_along_axis(place, inside.argmax(1)[:, None], 1)
+    met = np.flatnonzero(inside.any(1))
+    return met, np.where(inside, place, first)[met]

@@ -40,7 +40,8 @@ def unpooled_conv_moments(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
 ) -> Accumulators:
     """See `gradscore_kernels.unpooled_conv_moments`: δ of a few samples at a time, which stay in cache."""
-    first, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
+    windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
+    slots = np.ascontiguousarray(cells.T)
     step = max(1, STRETCH // activation[0].nbytes) if len(a) else 1
 
     def work(out: Accumulators, start: int, stop: int) -> None:
@@ -48,7 +49,7 @@ def unpooled_conv_moments(
         for b in range(start, stop, step):
             some = slice(b, min(b + step, stop))
             seen, known = activation[some], delta[: some.stop - b]
-            loops.unpool(_flat(seen), _flat(pooled_delta[some]), first, cells, _flat(known))
+            loops.unpool(_flat(seen), _flat(pooled_delta[some]), windows, slots, _flat(known))
             _conv_work(a[some], known, geometry)(out[some], 0, len(known))
 
     return _share(work, len(a), a.size * geometry.kernel_size, threads)

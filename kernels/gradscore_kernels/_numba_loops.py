@@ -342,27 +342,29 @@ def lay_out(a: Array, source: Array, target: Array, size: int, flat: Array) -> N
 
 
 @compiled
-def unpool(activation: Array, pooled: Array, first: Array, cells: Array, delta: Array) -> None:
-    """Add pooled `[planes, windows]` at each window's first maximum of activation `[planes, cells]`, in a cleared δ.
+def unpool(activation: Array, pooled: Array, windows: Array, slots: Array, delta: Array) -> None:
+    """Add pooled `[planes, …]` at each window's first maximum of activation `[planes, cells]`, in a cleared δ.
 
-    Window w has the cells `cells[first[w] : first[w + 1]]`; one that holds NaN passes on NaN, an empty one nothing.
+    `slots` `[kernel size, W]` holds the cells of `windows` `[W]`. A window with NaN passes on NaN. The inner loop runs
+    over windows and does not branch, as which cell is the largest cannot be predicted.
     """
+    largest, at = np.empty(len(windows), activation.dtype), np.empty(len(windows), np.int64)
     for plane in range(len(pooled)):
-        seen, to = activation[plane], delta[plane]
+        seen, to, given = activation[plane], delta[plane], pooled[plane]
         to[:] = 0
-        for w in range(len(first) - 1):
-            window = cells[first[w] : first[w + 1]]
-            if len(window) == 0:
-                continue
-            at = np.uint64(window[0])
-            largest, number = seen[at], True
-            for i in range(len(window)):
-                cell = np.uint64(window[i])
-                value = seen[cell]
-                number = number and value == value  # noqa: PLR0124 - false for NaN alone
-                if value > largest:
-                    at, largest = cell, value
-            to[at] += pooled[plane, w] if number else np.nan
+        at[:] = slots[0]
+        for w in range(len(at)):
+            largest[w] = seen[np.uint64(at[w])]
+        for k in range(1, len(slots)):
+            cells = slots[k]
+            for w in range(len(cells)):
+                value, known = seen[np.uint64(cells[w])], largest[w]
+                more = (value > known) | (value != value)  # noqa: PLR0124 - true of NaN alone
+                largest[w] = value if more else known
+                at[w] = cells[w] if more else at[w]
+        for w in range(len(at)):
+            number = largest[w] == largest[w]  # noqa: PLR0124 - false of NaN alone
+            to[np.uint64(at[w])] += given[np.uint64(windows[w])] if number else np.nan
 
 
 @compiled

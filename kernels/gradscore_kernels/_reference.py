@@ -45,15 +45,12 @@ def unpooled_conv_moments(
     seen = activation.reshape(batch, filters, int(np.prod(spatial)))
     pooled = pooled_delta.reshape(batch, filters, int(np.prod(pooled_delta.shape[2:])))
     delta = np.zeros(seen.shape)
-    rows = np.arange(batch)[:, None], np.arange(filters)[None, :]
-    first, cells = pool.windows(spatial, pooled_delta.shape[2:])
-    for w in range(pooled.shape[2]):
-        window = cells[first[w] : first[w + 1]]
-        if len(window):
-            values = seen[:, :, window]
-            found = np.isnan(values).any(2)
-            with np.errstate(invalid="ignore"):
-                delta[(*rows, window[values.argmax(2)])] += np.where(found, np.nan, pooled[:, :, w])
+    plane = np.arange(batch)[:, None], np.arange(filters)[None, :]
+    for window, cells in zip(*pool.windows(spatial, pooled_delta.shape[2:]), strict=True):
+        values = seen[:, :, cells]
+        with np.errstate(invalid="ignore"):
+            given = np.where(np.isnan(values).any(2), np.nan, pooled[:, :, window])
+            delta[(*plane, cells[values.argmax(2)])] += given
     return conv_moments(a, delta.reshape(activation.shape), geometry, threads)
 
 

@@ -43,23 +43,32 @@ Geometry geometry_of(const nb::object& object) {
   return {axes("kernel"), axes("strides"), axes("dilations"), axes("pads"), nb::cast<Index>(object.attr("groups"))};
 }
 
-using Table = nb::ndarray<const Index, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
 // Windows of a pooling. The tables belong to Python, which keeps them for the next call.
 struct Pool {
-  Table first, cell;
-  Index pair_columns;
+  template <std::size_t Rank>
+  using Table = nb::ndarray<const Index, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
+  Table<1> windows;
+  Table<2> cells;
+  PoolPlan plan{};
 
-  Pool(const nb::object& object, const std::vector<Index>& input, const std::vector<Index>& output) {
+  Pool(const nb::object& object, Index planes, const std::vector<Index>& input, const std::vector<Index>& output) {
     const auto axes = [&object](const char* name) { return nb::cast<std::vector<Index>>(object.attr(name)); };
     const std::vector<Index> two(2, 2), one(2, 1), none(4, 0);
-    const bool squares = axes("kernel") == two && axes("strides") == two && axes("dilations") == one &&
-                         axes("pads") == none && output[0] == input[0] / 2 && output[1] == input[1] / 2;
-    pair_columns = squares ? input[1] : 0;
-    if (squares) return;
+    plan.planes = planes;
+    plan.plane = product(input);
+    plan.pooled_plane = product(output);
+    if (axes("kernel") == two && axes("strides") == two && axes("dilations") == one && axes("pads") == none &&
+        output[0] == input[0] / 2 && output[1] == input[1] / 2) {
+      plan.square_columns = input[1];
+      return;
+    }
     const nb::object tables = object.attr("windows")(nb::cast(input), nb::cast(output));
-    first = nb::cast<Table>(tables[0]);
-    cell = nb::cast<Table>(tables[1]);
+    windows = nb::cast<Table<1>>(tables[0]);
+    cells = nb::cast<Table<2>>(tables[1]);
+    plan.window_count = static_cast<Index>(cells.shape(0));
+    plan.kernel_size = static_cast<Index>(cells.shape(1));
+    plan.window = windows.data();
+    plan.cell = cells.data();
   }
 };
 
@@ -92,14 +101,11 @@ void bind(nb::module_& module) {
          const nb::object& object, int threads) {
         const Geometry geometry = geometry_of(conv);
         const std::vector<Index> input = spatial(nb::ndarray<>(a)), output = spatial(nb::ndarray<>(activation));
-        const std::vector<Index> behind = spatial(nb::ndarray<>(pooled));
-        const Pool pool(object, output, behind);
         const Index batch = a.shape(0), channels = a.shape(1), filters = activation.shape(1);
-        const PoolPlan plan{filters, product(output), product(behind), pool.first.data(), pool.cell.data(),
-                            pool.pair_columns};
+        const Pool pool(object, filters, output, spatial(nb::ndarray<>(pooled)));
         return accumulators(batch, [&](double* out) {
           unpooled_conv_moments<T>(a.data(), activation.data(), pooled.data(), batch, channels, filters, input, output,
-                                   geometry, plan, threads, out);
+                                   geometry, pool.plan, threads, out);
         });
       },
       "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "geometry"_a, "pool"_a, "threads"_a);

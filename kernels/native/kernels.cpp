@@ -94,7 +94,7 @@ void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Ind
   const ConvPlan& plan = tables.plan();
   const Kernels<T>& use = kernels<T>();
   const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
-  const Index pooled_size = filters * pool.windows;
+  const Index pooled_size = filters * pool.pooled_plane;
   const std::size_t delta_bytes = (delta_size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
   const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
   const std::size_t bytes = delta_bytes + use.conv_scratch(plan) * sizeof(T);

@@ -30,13 +30,13 @@ struct ConvPlan {
   const Index* position;  // [positions]
 };
 
-// Max pooling of planes of any dimension: window w of a plane has the cells cell[first[w]] … cell[first[w + 1] - 1], in
-// row-major order.
+// Max pooling of planes of any dimension. Windows that meet nothing but padding are not listed.
 struct PoolPlan {
-  Index planes, plane, windows;
-  const Index* first;  // [windows + 1]
-  const Index* cell;
-  Index pair_columns;  // columns of a plane pooled in squares of four, side by side; 0 for any other pooling
+  Index planes, plane, pooled_plane;
+  Index square_columns;  // columns of a plane pooled in squares of four, side by side; 0 for any other pooling
+  Index window_count, kernel_size;
+  const Index* window;  // [window_count], numbers in the pooled plane
+  const Index* cell;    // [window_count][kernel_size], in row-major order
 };
 
 struct SequenceShape {
