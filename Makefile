@@ -8,12 +8,13 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint format wheel wheel-test clean
+.PHONY: help demo test test-all lint format wheel wheel-test sanitize clean
 
 help:
 	@echo "make demo      digits, a small CNN, and a verdict on each prediction (writes demo/)"
 	@echo "make test      every test but the slow ones, linters and types"
 	@echo "make test-all  the slow ones too"
+	@echo "make sanitize  the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make wheel     dist/*.whl; make wheel-test tries it in a clean environment"
 
 $(STAMP): $(SOURCES)
@@ -46,6 +47,12 @@ wheel: $(STAMP)
 
 wheel-test: wheel
 	$(BIN)/python -m tools.try_wheel dist
+
+SANITIZERS ?= address;undefined
+sanitize:
+	cmake -S kernels -B build/sanitize "-DGRADSCORE_SANITIZE=$(SANITIZERS)"
+	cmake --build build/sanitize
+	build/sanitize/selftest
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 Nothing is downloaded and no code of the directory runs; weights are read from safetensors.
 """
 
+import functools
 import importlib
 import json
 from dataclasses import dataclass
@@ -92,18 +93,12 @@ def _processor_size(folder: Path) -> Any:
 
 
 def _logits_only(model: Any) -> "torch.nn.Module":
-    torch = importlib.import_module("torch")
+    """Let the model itself return its logits alone, its parameters keeping their names."""
+    whole = model.forward
 
-    class Logits(torch.nn.Module):  # type: ignore[misc, name-defined]  # torch is loaded late
-        """The model, returning its logits alone; its parameters keep their names."""
+    @functools.wraps(whole)
+    def forward(*inputs: Any, **named: Any) -> Any:
+        return whole(*inputs, **named).logits
 
-        def __init__(self) -> None:
-            super().__init__()
-            for name, child in model.named_children():
-                self.add_module(name, child)
-
-        def forward(self, *inputs: Any, **named: Any) -> Any:
-            """Return the logits."""
-            return model(*inputs, **named).logits
-
-    return Logits()
+    model.forward = forward
+    return model  # type: ignore[no-any-return]  # transformers' classes are torch modules

@@ -31,7 +31,8 @@ class Reduction:
     activation, delta
         Names of graph values; `activation` is None where the kernel needs δ alone.
     attributes
-        For convolutions: kernel, strides, dilations, pads, groups. For embeddings: vocabulary.
+        For convolutions: kernel, strides, dilations, pads, groups. For embeddings: vocabulary. For dense layers:
+        outputs_first, how the weight stands.
     """
 
     kernel: KernelName
@@ -148,6 +149,8 @@ class ModelMetadata:
         """Parse what `to_json` wrote; `where` names the file in errors."""
         try:
             raw = json.loads(text)
+            if raw.get("kind") == "verdict":
+                raise ModelError(f"{where} is a verdict, not a scoring model: it goes to --verdict")
             version = raw["format_version"]
             if version != FORMAT_VERSION:
                 raise ModelError(

@@ -1,6 +1,7 @@
 """classifier.onnx -> scoring model: the passes of `gradscore.graph` in order, and the file they make."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,15 +13,16 @@ import onnx_ir.passes.common as common_passes
 
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError
-from gradscore.graph.checking import check_outputs, check_structure
+from gradscore.graph.checking import check_file, check_outputs, classifier_outputs
 from gradscore.graph.emitter import dtype_of, extents
 from gradscore.graph.forms import Scope, Whole
 from gradscore.graph.gradient import ENGINES, GradientEngine, add_gradient, values_of
-from gradscore.graph.head import append_seed, cut_at, find_logits
+from gradscore.graph.head import Head, append_seed, cut_at, find_head
 from gradscore.graph.layers import FoundLayer, find_layers
 from gradscore.graph.lowering import lower
 from gradscore.graph.normalize import infer_shapes, normalize
 from gradscore.graph.reading import read_classifier
+from gradscore.graph.storing import write_model
 from gradscore.metadata import CLASS_NAMES_KEY, METADATA_KEY, InputTensor, Layer, ModelMetadata, Parameter, Preprocessing
 from gradscore.version import __version__
 from gradscore.writing import refuse_existing, replacing
@@ -70,16 +72,17 @@ def prepare(
     classifier = read_classifier(source)
     names = class_names if class_names is not None else _names_in(classifier)
     model = normalize(classifier)
-    logits_value, classes = find_logits(model.graph, logits)
-    _check_class_names(names, classes)
-    cut_at(model, logits_value)
+    del classifier
+    head = find_head(model.graph, logits)
+    _check_class_names(names, head.classes)
+    cut_at(model, head.logits)
     found, uncovered = find_layers(model.graph, allow_uncovered=allow_uncovered)
     inputs = _inputs(model.graph)
     metadata = ModelMetadata(
         source_sha256=sha256_of_file(source),
         inputs=inputs,
-        logits=str(logits_value.name),
-        classes=classes,
+        logits=str(head.logits.name),
+        classes=head.classes,
         class_names=tuple(names) if names else None,
         layers=(),
         uncovered=uncovered,
@@ -88,29 +91,26 @@ def prepare(
         one_at_a_time=any(isinstance(item.form, Whole) for layer in found for item in layer.parameters),
         gradscore_version=__version__,
     )
-    scoring, layers = _scoring_model(model, logits_value, found, classes, _engine(engine))
-    metadata = replace(metadata, layers=layers)
-    proto = _finished(scoring, metadata)
-    check_structure(scoring, proto)
-    plain = ir.to_proto(model)
-    signal_bytes = check_outputs(plain.SerializeToString(), proto.SerializeToString(), metadata)
-    metadata = replace(metadata, signal_bytes=signal_bytes)
-    onnx.helper.set_model_props(proto, {METADATA_KEY: metadata.to_json()})
-    content = proto.SerializeToString()
+    scoring, layers = _scoring_model(model, head, found, _engine(engine))
+    expected = classifier_outputs(source, head, inputs)
+    signals = check_outputs(scoring, expected, head, replace(metadata, layers=layers))
+    metadata = replace(metadata, layers=layers, signal_bytes=sum(values.nbytes for values in signals.values()))
     with replacing(target, overwrite=overwrite) as part:
-        part.write_bytes(content)
+        _write(scoring, metadata, part)
+        del scoring, model, found, layers, head  # a large model's weights would stand in memory twice
+        check_file(part, signals, metadata)
     return metadata
 
 
 def _scoring_model(
-    model: ir.Model, logits: ir.Value, found: tuple[FoundLayer, ...], classes: int, engine: GradientEngine
+    model: ir.Model, head: Head, found: tuple[FoundLayer, ...], engine: GradientEngine
 ) -> tuple[ir.Model, tuple[Layer, ...]]:
     """Differentiate, lower and seed; returns the model and its layers, their reductions naming the final values."""
     forms = [parameter.form for layer in found for parameter in layer.parameters]
-    gradient = add_gradient(model, logits, forms, engine)
+    gradient = add_gradient(model, head.logits, forms, engine)
     scoring, graph = gradient.model, gradient.model.graph
     lower(scoring)
-    label = append_seed(graph, gradient.logits, gradient.seed, classes)
+    label = append_seed(graph, gradient.logits, gradient.seed, head.classes)
     graph.inputs.remove(gradient.seed)
     scope = Scope(graph, values_of(graph), gradient.deltas)
     final_logits = gradient.logits
@@ -129,13 +129,11 @@ def _signals(graph: ir.Graph, layers: tuple[Layer, ...]) -> list[ir.Value]:
     return [values[name] for name in dict.fromkeys(names) if name in values]
 
 
-def _finished(scoring: ir.Model, metadata: ModelMetadata) -> onnx.ModelProto:
+def _write(scoring: ir.Model, metadata: ModelMetadata, path: Path) -> None:
     scoring.producer_name, scoring.producer_version = "gradscore", metadata.gradscore_version
     scoring.metadata_props.clear()
     scoring.metadata_props[METADATA_KEY] = metadata.to_json()
-    proto = ir.to_proto(scoring)
-    del proto.graph.value_info[:]
-    return proto
+    write_model(scoring, path)
 
 
 def _engine(name: str) -> GradientEngine:
@@ -155,7 +153,12 @@ def _inputs(graph: ir.Graph) -> tuple[InputTensor, ...]:
 def _names_in(classifier: onnx.ModelProto) -> list[str] | None:
     for entry in classifier.metadata_props:
         if entry.key == CLASS_NAMES_KEY:
-            names: list[str] = json.loads(entry.value)
+            try:
+                names = json.loads(entry.value)
+            except ValueError as error:
+                raise ModelError(f"the model's {CLASS_NAMES_KEY} is not JSON ({error}): give --class-names") from error
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ModelError(f"the model's {CLASS_NAMES_KEY} is not a list of names: give --class-names")
             return names
     return None
 
@@ -163,8 +166,8 @@ def _names_in(classifier: onnx.ModelProto) -> list[str] | None:
 def _check_class_names(names: Sequence[str] | None, classes: int) -> None:
     if names is not None and len(names) != classes:
         raise InputError(f"{len(names)} class names for {classes} classes: give one name a class with --class-names")
-    if names is not None and len(set(names)) != len(names):
-        raise InputError("class names repeat: each class needs a name of its own")
+    if names is not None and (len(set(names)) != len(names) or not all(name.strip() for name in names)):
+        raise InputError("class names repeat or are blank: each class needs a name of its own")
 
 
 def _preprocessing(
@@ -179,8 +182,10 @@ def _preprocessing(
     for flag, values in (("--mean", mean), ("--std", std)):
         if len(values) not in (1, shape[1]):
             raise InputError(f"{flag} has {len(values)} numbers for {shape[1]} channels: give one, or one a channel")
-    if min(std) <= 0:
-        raise InputError(f"--std is {min(std)}: it divides, so it must be positive")
+    if not all(math.isfinite(number) and number > 0 for number in (scale, *std)):
+        raise InputError(f"--scale is {scale} and --std {list(std)}: they must be positive numbers")
+    if not all(map(math.isfinite, mean)):
+        raise InputError(f"--mean is {list(mean)}: it must be finite")
     return Preprocessing(
         "image", shape[1], shape[2], shape[3], scale, tuple(map(float, mean)), tuple(map(float, std)), color
     )  # fmt: skip

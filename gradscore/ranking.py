@@ -11,6 +11,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 CountArray = npt.NDArray[np.int64]
 
+EXACT_TERMS = 64  # of harmonic numbers
 ECE_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 
 
@@ -46,6 +47,16 @@ class Ranking:
         negatives = rng.multinomial(self.negatives.sum(), self.negatives / self.negatives.sum())
         drawn = positives + negatives > 0
         return Ranking(self.values[drawn], positives[drawn], negatives[drawn])
+
+    def coarse(self, limit: int) -> "Ranking":
+        """Merge neighbouring scores into at most `limit` of about equally many rows, each at its mean score."""
+        if len(self.values) <= limit:
+            return self
+        rows = self.positives + self.negatives
+        place = (np.cumsum(rows) - 1) * limit // rows.sum()
+        starts = np.flatnonzero(np.diff(place, prepend=-1))
+        positives, negatives = (np.add.reduceat(part, starts) for part in (self.positives, self.negatives))
+        return Ranking(np.add.reduceat(self.values * rows, starts) / (positives + negatives), positives, negatives)
 
     def recall(self) -> FloatArray:
         """Return the true positive rate at each threshold [K]."""
@@ -102,17 +113,23 @@ def detection_accuracy(ranking: Ranking) -> float:
 
 
 def aurc(ranking: Ranking) -> float:
-    """Mean risk over all coverages 1/N … 1 (Geifman and El-Yaniv 2017), expected over the order of tied rows."""
+    """Mean risk over all coverages 1/N … 1 (Geifman and El-Yaniv 2017), expected over the order of tied rows.
+
+    Of n tied rows with a share r of errors, after c rows with e errors, the j-th adds the risk (e + j·r)/(c + j); these
+    sum to r·n + (e − r·c)·(H(c + n) − H(c)), H being harmonic numbers.
+    """
     tied = ranking.positives + ranking.negatives
-    errors = np.cumsum(np.repeat(ranking.negatives / tied, tied))
-    return float(np.mean(errors / np.arange(1, len(errors) + 1)))
+    share, rows = ranking.negatives / tied, np.cumsum(tied)
+    before, errors = rows - tied, np.cumsum(ranking.negatives) - ranking.negatives
+    sums = share * tied + (errors - share * before) * (_harmonic(rows) - _harmonic(before))
+    return float(sums.sum() / rows[-1])
 
 
 def eaurc(ranking: Ranking) -> float:
     """AURC less that of the best possible order of the same rows (exact, not the logarithmic approximation)."""
     right, wrong = int(ranking.positives.sum()), int(ranking.negatives.sum())
-    errors = np.arange(1, wrong + 1)
-    return aurc(ranking) - float(np.sum(errors / (right + errors)) / (right + wrong))
+    before, after = _harmonic(np.array([right, right + wrong]))
+    return aurc(ranking) - float(wrong - right * (after - before)) / (right + wrong)
 
 
 def brier(ranking: Ranking) -> float | None:
@@ -131,6 +148,14 @@ def ece(ranking: Ranking) -> float | None:
     gaps = ranking.positives - (ranking.positives + ranking.negatives) * ranking.values
     total = np.abs(np.bincount(bins, weights=gaps, minlength=ECE_BINS)).sum()
     return float(total / (ranking.positives.sum() + ranking.negatives.sum()))
+
+
+def _harmonic(n: CountArray) -> FloatArray:
+    """Return 1 + 1/2 + … + 1/n, exact below 64 and from Euler and Maclaurin's series, to 1e-13, from there on."""
+    few = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, EXACT_TERMS))])
+    x = np.maximum(n, EXACT_TERMS).astype(np.float64)
+    series = np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
+    return np.asarray(np.where(n < EXACT_TERMS, few[np.minimum(n, EXACT_TERMS - 1)], series))
 
 
 def _are_probabilities(ranking: Ranking) -> bool:

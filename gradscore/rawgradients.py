@@ -35,11 +35,15 @@ def _activation(reduction: Reduction, signals: Signals) -> FloatArray:
 
 
 def _outer(reduction: Reduction, signals: Signals) -> FloatArray:
-    return np.einsum("bn,bm->bnm", _activation(reduction, signals), _delta(reduction, signals))
+    return np.einsum(f"bn,bm->{_order(reduction)}", _activation(reduction, signals), _delta(reduction, signals))
 
 
 def _sequence(reduction: Reduction, signals: Signals) -> FloatArray:
-    return np.einsum("btn,btm->bnm", _activation(reduction, signals), _delta(reduction, signals))
+    return np.einsum(f"btn,btm->{_order(reduction)}", _activation(reduction, signals), _delta(reduction, signals))
+
+
+def _order(reduction: Reduction) -> str:
+    return "bmn" if (reduction.attributes or {}).get("outputs_first") else "bnm"
 
 
 def _conv(reduction: Reduction, signals: Signals) -> FloatArray:

@@ -7,7 +7,7 @@ from typing import Any
 import gradscore_kernels as gk
 import numpy as np
 import pytest
-from gradscore_kernels import ConvGeometry
+from gradscore_kernels import ConvGeometry, PoolGeometry
 
 FAST_BACKENDS = ("native", "numba")
 EXACT = 1e-8  # reduced from what is given, in float64
@@ -28,7 +28,7 @@ class Case:
 
     @property
     def tiled(self) -> bool:
-        return self.kernel in {"conv_moments", "sequence_moments"}
+        return self.kernel in {"conv_moments", "unpooled_conv_moments", "sequence_moments"}
 
     def arrays(self, dtype=np.float32, seed=0):
         rng = np.random.default_rng(seed)
@@ -36,6 +36,8 @@ class Case:
         if self.kernel == "embedding_moments":
             rows = self.extra["vocabulary"]
             arrays[0] = rng.integers(-rows, rows, self.shapes[0])
+        if self.kernel == "unpooled_conv_moments":
+            arrays[1] = arrays[1].round()  # many a window has its maximum twice
         return arrays
 
     def run(self, arrays, **options):
@@ -47,11 +49,22 @@ def conv(batch, channels, filters, spatial, geometry):
     return Case("conv_moments", shapes, {"geometry": geometry})
 
 
+def unpooled(batch, channels, filters, spatial, geometry, pool, *, ceil=False):
+    out = geometry.output(spatial)
+    shapes = (
+        (batch, channels, *spatial),
+        (batch, filters, *out),
+        (batch, filters, *(s[ceil] for s in pool.sizes(out))),
+    )
+    return Case("unpooled_conv_moments", shapes, {"geometry": geometry, "pool": pool})
+
+
 def sequence(batch, positions, inputs, outputs):
     return Case("sequence_moments", ((batch, positions, inputs), (batch, positions, outputs)))
 
 
 SAME = (1, 1, 1, 1)
+SQUARES = PoolGeometry((2, 2), (2, 2))
 CASES = {
     "outer": Case("outer_moments", ((5, 20), (5, 7))),
     "outer-wide": Case("outer_moments", ((3, 9001), (3, 53))),
@@ -74,6 +87,20 @@ CASES = {
     "conv-depthwise-valid": conv(3, 20, 40, (9, 8), ConvGeometry((3, 3), groups=20)),
     "conv-1d": conv(3, 4, 9, (40,), ConvGeometry((5,), (2,), (3,), (4, 2))),
     "conv-3d": conv(2, 4, 6, (7, 8, 9), ConvGeometry((3, 2, 3), (1, 2, 1), (2, 1, 1), (1, 0, 2, 1, 1, 0), groups=2)),
+    "unpooled-squares": unpooled(4, 1, 16, (28, 28), ConvGeometry((3, 3)), SQUARES),
+    "unpooled-squares-odd": unpooled(4, 3, 5, (9, 17), ConvGeometry((3, 3)), SQUARES),
+    "unpooled-squares-narrow": unpooled(4, 3, 5, (5, 6), ConvGeometry((1, 1)), SQUARES),
+    "unpooled-squares-ceil": unpooled(4, 3, 5, (9, 17), ConvGeometry((3, 3)), SQUARES, ceil=True),
+    "unpooled-stem": unpooled(
+        3, 3, 24, (17, 18), ConvGeometry((7, 7), (2, 2), pads=(3, 3, 3, 3)), PoolGeometry((3, 3), (2, 2), pads=SAME)
+    ),
+    "unpooled-overlap": unpooled(3, 4, 6, (8, 9), ConvGeometry((3, 3), pads=SAME, groups=2), PoolGeometry((3, 2))),
+    "unpooled-dilated": unpooled(
+        3, 2, 70, (9, 8), ConvGeometry((2, 2)), PoolGeometry((2, 3), (3, 1), (2, 2), (1, 2, 0, 1)), ceil=True
+    ),
+    "unpooled-depthwise": unpooled(3, 40, 40, (9, 8), ConvGeometry((3, 3), groups=40), SQUARES),
+    "unpooled-1d": unpooled(3, 4, 9, (40,), ConvGeometry((5,), (2,)), PoolGeometry((3,), (2,), pads=(1, 1))),
+    "unpooled-3d": unpooled(2, 2, 6, (6, 7, 8), ConvGeometry((2, 2, 2)), PoolGeometry((2, 2, 2), (2, 2, 2)), ceil=True),
     "sequence": sequence(3, 64, 32, 48),
     "sequence-one-position": sequence(4, 1, 30, 40),
     "sequence-few-positions": sequence(3, 5, 30, 70),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -120,7 +121,7 @@ def test_every_command_explains_itself(run):
         code, out, err = run(*arguments)
         assert (code, err) == (0, "")
         assert "Usage: " in out
-    for name in ("export", "prepare", "inspect", "score", "fit", "apply", "evaluate"):
+    for name in ("export", "prepare", "inspect", "score", "fit", "apply", "evaluate", "explain", "unknowns", "report"):
         assert f"Example: gradscore {name} " in run(name, "--help")[1]
 
 
@@ -335,6 +336,128 @@ def test_evaluate(run, world):
     assert (code, err) == (0, "")
     assert f"{100 * comparison['verdict']['auroc']:.2f}" in out
     assert "percent; convention hendrycks\n" in out
+
+
+def test_evaluate_per_group_with_intervals_and_another_target(run, world, tmp_path):
+    assert run("unknowns", world / "scoring.onnx", "--count", "30", "-o", tmp_path / "uniform.parquet")[0] == 0
+    arguments = ["evaluate", world / "test.parquet", "--bootstrap", "20"]
+    for name in (world / "noise.parquet", tmp_path / "uniform.parquet"):
+        arguments += ["--unknown", name]
+    found = json.loads(run(*arguments, "--json")[1])["entropy"]
+    assert set(found["groups"]) == {"known", "noise", "uniform"}
+    assert found["groups"]["uniform"]["incorrect"] == 30
+    assert len(found["intervals"]["auroc"]) == 2
+    _, out, _ = run(*arguments)
+    assert re.search(r"│ entropy\s+│ uniform\s+│ [\d.]+ \([\d.]+–[\d.]+\)", out)
+    found = json.loads(run(*arguments, "--target", "known", "--json")[1])["entropy"]
+    assert (found["correct"], found["incorrect"], set(found["groups"])) == (60, 42, {"noise", "uniform"})
+
+
+def test_explain(run, world):
+    arguments = ["explain", world / "test.parquet", "--verdict", world / "verdict.onnx"]
+    code, out, err = run(*arguments, "--unknown", world / "noise.parquet", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found[0]["kind"] == "layer"
+    assert {one["kind"] for one in found} == {"layer", "statistic", "feature"}
+    code, out, _ = run(*arguments, "--repeats", "1")
+    assert code == 0
+    assert "AUROC lost" in out
+
+
+@pytest.mark.parametrize("kind", ["uniform", "normal", "permutation", "patches", "blur", "inversion", "mixup"])
+def test_unknowns_scored_in_one_step_are_those_written_and_scored(run, world, tmp_path, kind):
+    made = ["unknowns", world / "scoring.onnx", "--kind", kind, "--count", "25", "--known", world / "known"]
+    code, out, err = run(*made, "-o", tmp_path / "t.parquet")
+    assert (code, out) == (0, "")
+    assert err.startswith(f"made 25 inputs of no known class ({kind})")
+    assert run(*made, "-o", tmp_path / "x.npz")[0] == 0
+    with np.load(tmp_path / "x.npz") as archive:
+        assert (archive["images"].shape, archive["images"].dtype) == ((25, 1, 8, 8), np.uint8)
+    assert run("score", world / "scoring.onnx", tmp_path / "x.npz", "-o", tmp_path / "s.parquet")[0] == 0
+    one, other = (ScoreTable.read(tmp_path / name) for name in ("t.parquet", "s.parquet"))
+    np.testing.assert_array_equal(one.features(), other.features())
+    assert one.ids()[0] == f"{kind}#0"
+
+
+def test_fit_with_noise_needs_no_other_data(run, world, tmp_path):
+    shared = ["fit", world / "known.parquet", "--json", "--overwrite", "-o", tmp_path / "v.onnx"]
+    noise = ["--with-noise", "40", "--model", world / "scoring.onnx"]
+    code, out, _ = run(*shared, *noise)
+    assert code == 0
+    assert json.loads(out)["rows"] == 100
+    assert json.loads(run(*shared, *noise, "--noise", "uniform,blur", "--known", world / "test")[1])["rows"] == 140
+    refused(run(*shared, *noise[:2]), "name the scoring model with --model")
+    refused(run(*shared, *noise, "--noise", "mist"), "unknown kind 'mist'; choose one of: uniform")
+    refused(run(*shared, *noise, "--noise", "blur"), "give some with --known")
+
+
+def test_fit_flags_reach_the_verdict(run, world, tmp_path):
+    shared = ["fit", world / "known.parquet", "--unknown", world / "noise.parquet", "--json", "--overwrite"]
+    shared += ["-o", tmp_path / "v.onnx"]
+
+    def fitted(*flags):
+        code, out, err = run(*shared, *flags)
+        assert code == 0, err
+        return json.loads(out)
+
+    found = fitted("--transform", "quantile", "--calibrate", "platt", "--folds", "3", "--method", "ridge")
+    assert (found["transform"], found["calibration"], found["folds"]) == ("quantile", "platt", 3)
+    assert fitted("--method", "nn", "--ensemble", "2", "--folds", "0")["ensemble"] == 2
+    rules = {
+        ("--target-recall", "0.9"): {"rule": "target-recall", "value": 0.9},
+        ("--max-fpr", "0.4"): {"rule": "max-fpr", "value": 0.4},
+        ("--cost-fp", "5", "--cost-fn", "1"): {"rule": "cost", "wrong_accepted": 5.0, "right_rejected": 1.0},
+    }
+    for flags, rule in rules.items():
+        assert fitted(*flags)["threshold_rule"] == rule
+    further = ["--calibration", world / "test.parquet", "--calibration-unknown", world / "noise.parquet"]
+    found = fitted("--max-risk", "0.5", *further)
+    assert found["threshold_rule"] == {"rule": "conformal-risk", "value": 0.5}
+    assert found["threshold_rows"] == "72 further rows"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--max-risk", "0.1"], "needs rows that the verdict was not fitted on"),
+        (["--cost-fp", "1"], "--cost-fp and --cost-fn go together"),
+        (["--max-fpr", "0.1", "--target-recall", "0.9"], "target-recall and max-fpr each choose a threshold"),
+        (["--calibration-unknown", "x"], "--calibration-unknown goes with --calibration"),
+        (["--calibrate", "beta"], "choose one of: none, platt, isotonic"),
+        (["--calibrate", "platt", "--folds", "0"], "platt calibration needs rows held out"),
+        (["--transform", "log"], "choose one of: signed-log, quantile"),
+        (["--target-precision", "2"], "target-precision must lie between 0 and 1"),
+    ],
+)
+def test_fit_flags_that_cannot_be(run, world, tmp_path, flags, message):
+    refused(run("fit", world / "known.parquet", "-o", tmp_path / "v.onnx", *flags), message)
+    assert not (tmp_path / "v.onnx").exists()
+
+
+def test_report(run, world, tmp_path):
+    arguments = [
+        "report", world / "test.parquet", "--unknown", world / "noise.parquet", "--verdict", world / "verdict.onnx",
+        "--images", world / "test", "--images", f"noise={world / 'noise'}", "--bootstrap", "10",
+    ]  # fmt: skip
+    code, out, err = run(*arguments, "-o", tmp_path / "r.html", "--png", tmp_path / "png", "--json")
+    assert code == 0, err
+    assert json.loads(out)["rows"] == 72
+    assert len(list((tmp_path / "png").iterdir())) == 8
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    cards = text.count("<li>")
+    assert cards == text.count("<img") == 12 + min(12, 72 - json.loads(out)["correct"])
+    refused(run(*arguments, "-o", tmp_path / "r.html"), "--overwrite")
+    refused(run("report", tmp_path / "none.parquet", "-o", tmp_path / "x.html"), "no such score table")
+    refused(run(*arguments, "--images", tmp_path / "absent", "-o", tmp_path / "x.html"), "no such file or folder")
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_unknowns_that_cannot_be(run, world, tmp_path):
+    made = ["unknowns", world / "scoring.onnx"]
+    refused(run(*made, "-o", tmp_path / "x.csv"), "must end in .parquet, for a score table, or .npz")
+    refused(run(*made, "-o", world / "test.parquet"), "--overwrite")
+    refused(run("unknowns", world / "classifier.onnx", "-o", tmp_path / "x.npz"), "not a scoring model")
 
 
 def test_labels_from_a_file(run, world, tmp_path):

@@ -211,3 +211,32 @@ def test_bad_settings():
 def test_all_conventions_share_auroc():
     confidence, correct = rows("ties")
     assert len({evaluate(confidence, correct, convention=name).auroc for name in CONVENTIONS}) == 1
+
+
+def test_a_coarse_ranking_keeps_counts_and_hardly_moves_metrics():
+    from gradscore import ranking
+
+    rng = np.random.default_rng(0)
+    correct = rng.random(30_000) < 0.8
+    p = 1 / (1 + np.exp(-(rng.normal(size=30_000) + correct)))
+    fine = ranking.Ranking.of(p, correct)
+    coarse = fine.coarse(500)
+    assert len(coarse.values) == 500
+    assert (np.diff(coarse.values) < 0).all()
+    assert (coarse.positives.sum(), coarse.negatives.sum()) == (fine.positives.sum(), fine.negatives.sum())
+    rows = coarse.positives + coarse.negatives
+    assert rows.max() - rows.min() <= 1
+    for metric in (ranking.auroc, ranking.average_precision, ranking.aurc, ranking.ece, ranking.brier):
+        assert metric(coarse) == pytest.approx(metric(fine), abs=1e-3)
+    assert fine.coarse(30_000) is fine
+
+
+def test_intervals_of_a_coarse_ranking_are_those_of_the_fine_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    correct = rng.random(4000) < 0.7
+    p = 1 / (1 + np.exp(-(rng.normal(size=4000) + correct)))
+    coarse = evaluate(p, correct, resamples=300).intervals
+    monkeypatch.setattr("gradscore.evaluation.MOST_SCORES", 10_000)
+    fine = evaluate(p, correct, resamples=300).intervals
+    for name in fine:
+        np.testing.assert_allclose(coarse[name], fine[name], atol=0.006)

@@ -6,7 +6,7 @@ import gradscore_kernels as gk
 import numpy as np
 import pytest
 import scipy.stats
-from gradscore_kernels import ConvGeometry
+from gradscore_kernels import ConvGeometry, PoolGeometry
 from kernel_cases import (
     CASES,
     EXACT,
@@ -39,11 +39,33 @@ def defined_convolution(a, delta, geometry):
     return gradient
 
 
+def defined_unpooling(activation, pooled_delta, pool):
+    """The derivative in front of the pooling, one sample and window at a time."""
+    delta = np.zeros(activation.shape)
+    for channel, *window in np.ndindex(pooled_delta.shape):
+        best = None
+        for k in product(*map(range, pool.kernel)):
+            at = tuple(
+                o * s + i * d - p
+                for o, s, i, d, p in zip(window, pool.strides, k, pool.dilations, pool.pads, strict=False)
+            )
+            inside = all(0 <= x < size for x, size in zip(at, activation.shape[1:], strict=True))
+            if inside and (best is None or activation[(channel, *at)] > activation[(channel, *best)]):
+                best = at
+        if best is not None:
+            delta[(channel, *best)] += pooled_delta[(channel, *window)]
+    return delta
+
+
 def defined(case, arrays):
     """The gradients `[B, ...]` by the kernel's definition, in float64."""
     x = [array.astype(np.float64) if array.dtype.kind == "f" else array for array in arrays]
     if case.kernel == "conv_moments":
         return np.stack([defined_convolution(*pair, case.extra["geometry"]) for pair in zip(*x, strict=True)])
+    if case.kernel == "unpooled_conv_moments":
+        deltas = [defined_unpooling(*pair, case.extra["pool"]) for pair in zip(*x[1:], strict=True)]
+        geometry = case.extra["geometry"]
+        return np.stack([defined_convolution(*pair, geometry) for pair in zip(x[0], deltas, strict=True)])
     if case.kernel == "embedding_moments":
         tables = np.zeros((len(x[0]), case.extra["vocabulary"], x[1].shape[2]))
         for b, t in np.ndindex(x[0].shape):
@@ -75,9 +97,11 @@ def test_reference_follows_the_definition(name):
 
 
 def gives_constants(case):
-    """Say whether constant arrays give a constant gradient: not with padding, nor in a table's untouched rows."""
+    """Say whether constant arrays give a constant gradient: not with padding, untouched rows or pooling."""
     geometry = case.extra.get("geometry")
-    return case.kernel != "embedding_moments" and (geometry is None or max(geometry.pads) <= 0)
+    return case.kernel not in {"embedding_moments", "unpooled_conv_moments"} and (
+        geometry is None or max(geometry.pads) <= 0
+    )
 
 
 @every_type
@@ -195,3 +219,61 @@ def test_strided_and_mixed_arrays_are_accepted(backend):
     np.testing.assert_array_equal(
         gk.outer_moments(wide, delta, backend=backend), gk.outer_moments(a, delta, backend=backend)
     )
+
+
+POOLINGS = {
+    "squares": (PoolGeometry((2, 2), (2, 2)), False),
+    "squares-ceil": (PoolGeometry((2, 2), (2, 2)), True),
+    "overlapping": (PoolGeometry((3, 3), (2, 2), pads=(1, 1, 1, 1)), False),
+    "dilated-ceil": (PoolGeometry((2, 3), (3, 2), (2, 2), (1, 1, 1, 1)), True),
+    "1d": (PoolGeometry((3,), (1,), pads=(1, 1)), False),
+    "3d": (PoolGeometry((2, 3, 2), (2, 2, 3)), True),
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("backend", ["native", "numba", "reference"])
+def test_unpooling_is_torchs(backend, name):
+    import torch
+
+    need(backend)
+    pool, ceil = POOLINGS[name]
+    rank = len(pool.kernel)
+    generator = torch.Generator().manual_seed(3)
+    activation = torch.randint(-4, 3, (3, 8, *(11, 13, 9)[:rank]), generator=generator).float().requires_grad_()
+    apply = getattr(torch.nn.functional, f"max_pool{rank}d")
+    pooled = apply(activation, pool.kernel, pool.strides, pool.pads[:rank], pool.dilations, ceil_mode=ceil)
+    pooled_delta = torch.randint(-9, 9, pooled.shape, generator=generator).float()  # whole: sums are exact
+    (delta,) = torch.autograd.grad(pooled, activation, pooled_delta)
+    a = torch.randn(3, 2, *activation.shape[2:], generator=generator).numpy()
+    given = (a, activation.detach().numpy(), pooled_delta.numpy())
+    pointwise = ConvGeometry((1,) * rank)
+    found = gk.unpooled_conv_moments(*given, pointwise, pool, backend=backend)
+    np.testing.assert_array_equal(found, gk.conv_moments(a, delta.numpy(), pointwise, backend=backend))
+
+
+@pytest.mark.parametrize("backend", ["native", "numba", "reference"])
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("unpooled")])
+def test_a_window_with_nan_spoils_its_sample_alone(backend, name):
+    need(backend)
+    case = CASES[name]
+    arrays = case.arrays()
+    clean = case.run(arrays, backend=backend)
+    met = case.extra["pool"].windows(case.shapes[1][2:], case.shapes[2][2:])[1]
+    for cell in (met[0, 0], met[0, -1], met[-1, 0], met[-1, -1]):
+        spoilt = [array.copy() for array in arrays]
+        spoilt[1].reshape(*case.shapes[1][:2], -1)[1, 2, cell] = np.nan
+        found = case.run(spoilt, backend=backend)
+        assert np.isnan(found[1, 1:]).all()
+        np.testing.assert_array_equal(np.delete(found, 1, 0), np.delete(clean, 1, 0))
+
+
+@pytest.mark.parametrize("backend", ["native", "numba", "reference"])
+def test_infinite_activations_are_maxima_like_others(backend):
+    need(backend)
+    case = CASES["unpooled-squares"]
+    a, activation, pooled_delta = case.arrays()
+    high = np.where(activation > 1, np.float32(np.inf), np.float32(-np.inf))
+    expected = case.run([a, np.sign(high), pooled_delta], backend=backend)
+    np.testing.assert_array_equal(case.run([a, high, pooled_delta], backend=backend), expected)
+    assert np.isfinite(expected).all()

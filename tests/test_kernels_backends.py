@@ -97,16 +97,19 @@ def test_back_ends_hold_the_same_names():
 
 
 def test_public_names():
-    helpers = ["ACCUMULATORS", "STATISTICS", "ConvGeometry", "KernelError", "available_backends", "default_backend"]
+    helpers = ["ACCUMULATORS", "STATISTICS", "ConvGeometry", "KernelError", "PoolGeometry"]
     kernels = ["conv_moments", "direct_moments", "embedding_moments", "outer_moments", "position_sum_moments"]
     assert set(gk.__all__) == {
         *helpers,
         *kernels,
+        "available_backends",
+        "default_backend",
         "merge",
         "sequence_moments",
         "sequence_sum_moments",
         "simd_level",
         "simd_levels",
         "statistics",
+        "unpooled_conv_moments",
     }
     assert {case.kernel for case in CASES.values()} == {name for name in gk.__all__ if name.endswith("_moments")}

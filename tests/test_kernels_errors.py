@@ -3,7 +3,7 @@
 import gradscore_kernels as gk
 import numpy as np
 import pytest
-from gradscore_kernels import ConvGeometry, KernelError
+from gradscore_kernels import ConvGeometry, KernelError, PoolGeometry
 from kernel_cases import CASES, every_case
 
 A, DELTA = np.ones((2, 4, 6, 6), dtype="f"), np.ones((2, 6, 4, 4), dtype="f")
@@ -70,6 +70,28 @@ REFUSED = {
     "strides": (lambda: ConvGeometry((3, 3), strides=(1,)), r"strides \(1,\) has 1 numbers: a kernel \(3, 3\) needs 2"),
     "pads": (lambda: ConvGeometry((3, 3), pads=(1, 1)), r"pads \(1, 1\) has 2 numbers: a kernel \(3, 3\) needs 4"),
     "dilation": (lambda: ConvGeometry((3,), dilations=(0,)), r"dilations \(0,\) must be 1 or more"),
+    "pooling": (
+        lambda: gk.unpooled_conv_moments(A, DELTA, DELTA, THREE, (2, 2)),
+        r"unpooled_conv_moments: pool is a tuple: pass a PoolGeometry\(kernel",
+    ),
+    "pooled convolution": (
+        lambda: gk.unpooled_conv_moments(A, A, A, THREE, PoolGeometry((2, 2))),
+        r"output of size \[4, 4\], but 'activation' has \[6, 6\]",
+    ),
+    "pooled size": (
+        lambda: gk.unpooled_conv_moments(A, DELTA, ones(2, 6, 3, 3), THREE, PoolGeometry((3, 3), (2, 2))),
+        r"gives an output of size \[1, 1\] \(with ceil_mode \[2, 2\]\), but 'pooled_delta' has \[3, 3\]: check",
+    ),
+    "pooled axes": (
+        lambda: gk.unpooled_conv_moments(A, DELTA, DELTA, THREE, PoolGeometry((3,))),
+        r"'activation' has 2 spatial axes and 'pooled_delta' 2, but the pooling's kernel \(3,\) has 1",
+    ),
+    "pooled filters": (
+        lambda: gk.unpooled_conv_moments(A, DELTA, ones(2, 5, 2, 2), THREE, PoolGeometry((3, 3))),
+        "axis M is 6 in 'activation' and 5 in 'pooled_delta'",
+    ),
+    "pooling rank": (lambda: PoolGeometry(()), "has 0 axes: poolings of 1, 2 or 3 dimensions"),
+    "pooling pads": (lambda: PoolGeometry((2,), pads=(0, -1)), r"pads \(0, -1\) must be 0 or more"),
     "no groups": (lambda: ConvGeometry((3,), groups=0), "groups is 0"),
 }
 
@@ -87,7 +109,7 @@ def test_errors_are_value_errors():
 
 @every_case
 def test_arrays_may_be_named(case):
-    names = {1: ["delta"], 2: ["a", "delta"]}[len(case.shapes)]
+    names = {1: ["delta"], 2: ["a", "delta"], 3: ["a", "activation", "pooled_delta"]}[len(case.shapes)]
     names = {"direct_moments": ["g"], "embedding_moments": ["ids", "delta"]}.get(case.kernel, names)
     arrays = case.arrays()
     named = case.function(**dict(zip(names, arrays, strict=True)), **case.extra)

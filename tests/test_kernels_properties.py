@@ -3,10 +3,10 @@
 import gradscore_kernels as gk
 import numpy as np
 import pytest
-from gradscore_kernels import ConvGeometry
+from gradscore_kernels import ConvGeometry, PoolGeometry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kernel_cases import EXACT, TILED, Case, assert_same_statistics, conv, every_backend, need, sequence
+from kernel_cases import EXACT, TILED, Case, assert_same_statistics, conv, every_backend, need, sequence, unpooled
 
 drawn = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -39,6 +39,30 @@ def convolutions(draw):
 @given(convolutions(), dtypes, seeds)
 @pytest.mark.parametrize("backend", ["native", "numba"])
 def test_convolutions(backend, case, dtype, seed):
+    need(backend)
+    arrays = case.arrays(dtype, seed)
+    assert_same_statistics(case.run(arrays, backend=backend), case.run(arrays, backend="reference"), TILED[dtype])
+
+
+@st.composite
+def poolings(draw):
+    rank = draw(st.integers(1, 3))
+
+    def by_axis(low, high, count=rank):
+        return tuple(draw(st.integers(low, high)) for _ in range(count))
+
+    pool = PoolGeometry(by_axis(1, 3), by_axis(1, 3), by_axis(1, 2), by_axis(0, 2, 2 * rank))
+    spatial = tuple(size + 4 + draw(st.integers(0, {1: 40, 2: 10, 3: 3}[rank])) for size in pool.kernel)
+    geometry = ConvGeometry((2,) * rank)
+    return unpooled(
+        2, draw(st.integers(1, 3)), draw(st.integers(1, 9)), spatial, geometry, pool, ceil=draw(st.booleans())
+    )
+
+
+@drawn
+@given(poolings(), dtypes, seeds)
+@pytest.mark.parametrize("backend", ["native", "numba"])
+def test_poolings(backend, case, dtype, seed):
     need(backend)
     arrays = case.arrays(dtype, seed)
     assert_same_statistics(case.run(arrays, backend=backend), case.run(arrays, backend="reference"), TILED[dtype])

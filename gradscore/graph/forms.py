@@ -80,10 +80,13 @@ class Convolution(Form):
 class Dense(Form):
     """G = Σ_t δ_t a_tᵀ over every position of every use; one use at one position has a closed form.
 
+    `outputs_first` tells how the weight stands: [m, n], or [n, m]. No statistic depends on it.
+
     A weight that several nodes share has the sum over its uses: their positions stand one after another.
     """
 
     uses: tuple[tuple[ir.Value, ir.Value], ...]
+    outputs_first: bool = False
 
     @property
     def coverage(self) -> str:  # type: ignore[override]  # decided by rank
@@ -99,11 +102,12 @@ class Dense(Form):
         return len(self.uses) == 1 and _is_matrix(self.uses[0][0])
 
     def reduction(self, scope: Scope) -> Reduction:
+        attributes = {"outputs_first": self.outputs_first}
         inputs = [scope.value(activation) for activation, _ in self.uses]
         deltas = [scope.delta(output) for output in self.outputs]
         if self._one_position:
-            return Reduction("outer", delta=_name(deltas[0]), activation=_name(inputs[0]))
-        return Reduction("sequence", delta=_name(_positions(deltas, scope)), activation=_name(_positions(inputs, scope)))
+            return Reduction("outer", _name(deltas[0]), _name(inputs[0]), attributes)
+        return Reduction("sequence", _name(_positions(deltas, scope)), _name(_positions(inputs, scope)), attributes)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from gradscore import builder
 from gradscore.errors import BuilderError, ModelError, UnsupportedOpError
 from gradscore.graph.activations import DERIVATIVES
 from gradscore.graph.forms import Broadcast, Form, Whole
+from gradscore.graph.running import detach_weights
 
 TARGET = "gradscore/target"
-_LARGEST_CONSTANT = 64
 _GRADIENT_NAME = re.compile(r"_grad(_\d+)?$")
 _PROXY = "Sigmoid"
 
@@ -122,13 +122,11 @@ def _request(model: ir.Model, logits: ir.Value, forms: Sequence[Form]) -> onnx.M
             node.attributes.clear()
             node.resize_inputs(1)
     whole = {str(form.parameter.name) for form in forms if isinstance(form, Whole)}
-    for name, value in list(graph.initializers.items()):
-        floating = value.dtype is not None and value.dtype.is_floating_point()
-        large = floating and value.const_value is not None and value.const_value.size > _LARGEST_CONSTANT
-        if large or name in whole:
-            del graph.initializers[name]
-            value.const_value = None
-            graph.inputs.append(value)
+    detach_weights(graph)
+    for name in whole & set(graph.initializers):
+        value = graph.initializers.pop(name)
+        value.const_value = None
+        graph.inputs.append(value)
     for value in values_of(graph).values():  # a shape without a type cannot be written
         if value.type is None:
             value.shape = None

@@ -1,9 +1,11 @@
 """Passes 2 and 6: find the logits, and seed back-propagation at them.
 
-`find_logits` requires a normalised graph and ensures a value of shape [B, classes] before any softmax; `cut_at` ensures
+`find_head` requires a normalised graph and ensures a value of shape [B, classes] before any softmax; `cut_at` ensures
 that nothing stands in the graph but what the logits need.
 `append_seed` requires a graph whose gradient waits for its seed and ensures one that needs nothing but the input.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -17,8 +19,21 @@ from gradscore.metadata import SIGNAL_LABEL
 _NORMALISERS = ("LogSoftmax", "Sigmoid", "Softmax")
 
 
-def find_logits(graph: ir.Graph, name: str | None = None) -> tuple[ir.Value, int]:
-    """Return the logits [B, classes] and their number, a final Softmax, LogSoftmax or Sigmoid stripped.
+@dataclass(frozen=True)
+class Head:
+    """Where a classifier's scores come out, and the logits [B, classes] behind them.
+
+    `normaliser` is what stands between the two: an operator's name, "logit" for one logit of two classes, or None.
+    """
+
+    output: str
+    logits: ir.Value
+    classes: int
+    normaliser: str | None
+
+
+def find_head(graph: ir.Graph, name: str | None = None) -> Head:
+    """Find the logits [B, classes], a final Softmax, LogSoftmax or Sigmoid stripped.
 
     One sigmoid logit z is the two-class case with logits (0, z).
 
@@ -33,8 +48,14 @@ def find_logits(graph: ir.Graph, name: str | None = None) -> tuple[ir.Value, int
     if shape is None or len(shape) not in (1, 2) or shape[1:] == (None,):
         raise ModelError(f"output {output.name!r} is not [batch, classes]: outputs are {_described(graph)}; see --logits NAME")
     if len(shape) == 2 and shape[1] != 1:
-        return logits, int(shape[1] or 0)
-    return _two_classes(graph, logits), 2
+        return Head(str(output.name), logits, int(shape[1] or 0), _normaliser(output, logits))
+    normaliser = _normaliser(output, logits) or "logit"
+    return Head(str(output.name), _two_classes(graph, logits), 2, normaliser)
+
+
+def _normaliser(output: ir.Value, logits: ir.Value) -> str | None:
+    node = output.producer()
+    return None if output is logits or node is None else node.op_type
 
 
 def _only_scores(graph: ir.Graph) -> ir.Value:

@@ -92,6 +92,21 @@ class MatMulRule(LayerRule):
             yield weight, Dense(((data, node.outputs[0]),))
 
 
+class GemmRule(LayerRule):
+    """A dense layer with its bias; the kernel stands as [n, m], or as [m, n] with transB."""
+
+    op_type = "Gemm"
+
+    def find(self, node: ir.Node) -> Iterable[tuple[ir.Value, Form]]:
+        data, weight = _inputs(node, 2)
+        output = node.outputs[0]
+        if _learned(weight):
+            yield weight, Dense(((data, output),), outputs_first=bool(attribute(node, "transB", 0)))
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        if bias is not None and _learned(bias):
+            yield bias, ChannelSum((output,), channels_last=True)
+
+
 class GatherRule(LayerRule):
     """An embedding: rows of a table by token id."""
 
@@ -145,6 +160,7 @@ RULES: dict[str, LayerRule] = {
         ConvTransposeRule(),
         ExpandRule(),
         GatherRule(),
+        GemmRule(),
         MatMulRule(),
     )
 }
@@ -205,8 +221,9 @@ def _one(uses: list[FoundParameter]) -> FoundParameter:
     if len(uses) == 1:
         return first
     forms = [use.form for use in uses]
-    if all(isinstance(form, Dense) for form in forms):
-        return FoundParameter(first.value, first.node, Dense(tuple(use for form in forms for use in form.uses)))  # type: ignore[attr-defined]  # all Dense
+    dense = [form for form in forms if isinstance(form, Dense)]
+    if dense:
+        return FoundParameter(first.value, first.node, Dense(tuple(use for form in dense for use in form.uses), dense[0].outputs_first))
     outputs = tuple(output for form in forms for output in form.outputs)
     return FoundParameter(first.value, first.node, ChannelSum(outputs, channels_last=True))
 
@@ -215,7 +232,7 @@ def _can_join(uses: list[FoundParameter]) -> bool:
     forms = [use.form for use in uses]
     return (
         len(forms) == 1
-        or all(isinstance(form, Dense) for form in forms)
+        or (all(isinstance(form, Dense) for form in forms) and len({form.outputs_first for form in forms if isinstance(form, Dense)}) == 1)
         or all(isinstance(form, ChannelSum) and form.channels_last for form in forms)
     )
 
@@ -259,7 +276,7 @@ def _depends_on_weights(value: ir.Value) -> bool:
     return False
 
 
-_WEIGHTED = ("Conv", "ConvTranspose", "Gather", "MatMul")
+_WEIGHTED = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
 
 
 def _learned(value: ir.Value) -> bool:

@@ -184,8 +184,13 @@ class DivGradRule(LoweringRule):
         share = emit("Div", gradient, divisor)
         if node.outputs[1].uses() or node.outputs[1].is_graph_output() if len(node.outputs) > 1 else False:
             slope = emit("Neg", emit("Mul", share, emit("Div", dividend, divisor)))
-            replace_output(node.outputs[1], _summed_like(emit, slope, gradient, divisor))
-        return _summed_like(emit, share, gradient, dividend)
+            replace_output(node.outputs[1], _summed_like(emit, slope, gradient, self._shaped(node.outputs[1], divisor)))
+        return _summed_like(emit, share, gradient, self._shaped(node.outputs[0], dividend))
+
+    @staticmethod
+    def _shaped(output: ir.Value, operand: ir.Value | None) -> ir.Value | None:
+        """The shape asked for; a parameter's gradient may be wanted before it is summed to the parameter's own."""
+        return output if output.shape is not None else operand
 
 
 class ConvTransposeGradRule(LoweringRule):
@@ -319,6 +324,15 @@ class AveragePoolGradRule(LoweringRule):
         return None
 
 
+class TriluRule(LoweringRule):
+    """Trilu of the builder's own domain = the standard one."""
+
+    op_type = "Trilu"
+
+    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
+        return emit("Trilu", *node.inputs, upper=attribute(node, "upper", 1))
+
+
 class ScaleRule(LoweringRule):
     """Scale(x, s) = x / s or x · s, s of any numeric type."""
 
@@ -380,6 +394,7 @@ RULES: dict[str, LoweringRule] = {
         SigmoidGradRule(),
         SoftmaxGradRule(),
         TanhGradRule(),
+        TriluRule(),
     )
 }
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gradscore.errors import GradscoreError, ModelError
 from gradscore.graph.emitter import extents
-from gradscore.session import open_session
+from gradscore.graph.running import run_graph
 
 BATCH = "batch"
 POSITIONS_FIRST = "positions_first"  # a flattened axis [T · B] whose batch index runs fastest
@@ -33,7 +33,7 @@ def probe_shapes(model: ir.Model) -> ir.Model:
         The model does not run at a batch size of its own choosing.
     """
     computed = [value for node in model.graph for value in node.outputs if value.name]
-    runs = _run(model, computed)
+    runs = _run(model, [str(value.name) for value in computed])
     for value in model.graph.inputs:
         sizes = [tuple(free for _, free in _RUNS) if extent is None else (extent,) for extent in (extents(value) or ())[1:]]
         value.shape = ir.Shape([BATCH, *(_extent(seen) for seen in sizes)])
@@ -76,20 +76,13 @@ def _batch_runs_fastest(single: NDArray[Any], triple: NDArray[Any]) -> bool:
     return bool(errors[1] < errors[0])
 
 
-def _run(model: ir.Model, values: list[ir.Value]) -> list[list[Any]]:
-    clone = model.clone()
-    by_name = {value.name: value for node in clone.graph for value in node.outputs}
-    clone.graph.outputs.clear()
-    clone.graph.outputs.extend(by_name[value.name] for value in values)
-    for value in clone.graph.outputs:
-        value.shape = None
+def _run(model: ir.Model, names: list[str]) -> list[list[NDArray[Any]]]:
     feeds = [(str(value.name), extents(value) or (), _dtype(value)) for value in model.graph.inputs]
+    batches = [
+        {name: random_input(shape, dtype, batch, free) for name, shape, dtype in feeds} for batch, free in _RUNS
+    ]  # fmt: skip
     try:
-        session = open_session(ir.to_proto(clone).SerializeToString())
-        return [
-            session.run(None, {name: random_input(shape, dtype, batch, free) for name, shape, dtype in feeds})
-            for batch, free in _RUNS
-        ]
+        return run_graph(model, names, batches)
     except GradscoreError:
         raise
     except Exception as error:  # onnxruntime raises many types of its own

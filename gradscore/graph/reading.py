@@ -1,10 +1,11 @@
 """An ONNX file, read safely: bounded, checked, and with no path that leaves the model's folder."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, TensorProto
 
 from gradscore.errors import ModelError
 
@@ -36,7 +37,7 @@ def read_classifier(path: Path) -> ModelProto:
 
 def _load_external_data(model: ModelProto, path: Path) -> None:
     folder = path.parent.resolve()
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model.graph):
         if tensor.data_location == TensorProto.EXTERNAL:
             location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
             target = (folder / location).resolve()
@@ -44,4 +45,21 @@ def _load_external_data(model: ModelProto, path: Path) -> None:
                 raise ModelError(f"{path}: weight {tensor.name!r} points outside the model's folder ({location})")
             if not target.is_file():
                 raise ModelError(f"{path}: the file of weight {tensor.name!r} is missing ({location})")
-    onnx.load_external_data_for_model(model, str(folder))
+            try:
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+            except (OSError, ValueError, onnx.checker.ValidationError) as error:
+                raise ModelError(f"{path}: weight {tensor.name!r} cannot be read from {location} ({error})") from error
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+
+
+def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Yield every tensor of a graph and its subgraphs."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for subgraph in (*((attribute.g,) if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _tensors(subgraph)

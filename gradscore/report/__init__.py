@@ -13,7 +13,7 @@ from gradscore.writing import refuse_existing, replacing
 __all__ = ["Content", "build", "write_page", "write_pngs"]
 
 NO_SOURCES: Mapping[str, Source] = MappingProxyType({})
-MOST_LAYERS = 24  # with a figure each; some 40 kB a layer
+MOST_LAYERS = 24  # with a figure each, some 30 kB for each side shown
 
 
 def write_page(

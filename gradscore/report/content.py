@@ -91,12 +91,12 @@ class Content:
             if (rows := self.cases.group == index).any()
         ]
 
-    def sides(self) -> dict[str, NDArray[np.bool_]]:
-        """Return the rows of each side that figures tell apart: correct, incorrect, then each unknown group."""
+    def sides(self) -> list[tuple[str, NDArray[np.bool_]]]:
+        """Return name and rows of each side that figures tell apart: correct, incorrect, then each unknown group."""
         known = self.cases.group == 0
-        sides = {"correct": self.cases.correct, "incorrect": known & ~self.cases.correct}
-        sides.update({name: self.cases.group == 1 + i for i, name in enumerate(self.cases.group_names[1:])})
-        return {name: rows for name, rows in sides.items() if rows.any()}
+        unknown = [(name, self.cases.group == 1 + i) for i, name in enumerate(self.cases.group_names[1:])]
+        sides = [("correct", self.cases.correct), ("incorrect", known & ~self.cases.correct), *unknown]
+        return [(name, rows) for name, rows in sides if rows.any()]
 
     def ranking(self, name: str) -> Ranking:
         """Rank all rows by one confidence."""

@@ -80,6 +80,8 @@ def summary(content: Content) -> list[str]:
     lines = [f"Of {len(cases):,} predictions{mix} {right:,} are right ({right / len(cases):.1%})."]
     decisions = content.decisions()
     accepted = sum(one.accepted for one in decisions)
+    if decisions and not accepted:
+        lines.append("The verdict rejects them all.")
     if accepted:
         accepted_right = sum(one.accepted_right for one in decisions)
         wrong = len(cases) - right

@@ -32,7 +32,10 @@ class Scale:
         unit = None if len(nonzero) < 2 else _unit(values, nonzero)
         low, high = np.quantile(cls(unit, 0, 0)(values), SHOWN)
         margin = 0.05 * (high - low) or 0.5
-        return cls(unit, float(low - margin), float(high + margin))
+        ends = [low - margin, high + margin]
+        if unit is not None and low * high > 0:  # values of one sign keep their axis on its side of zero
+            ends = np.clip(ends, 0, None) if low > 0 else np.clip(ends, None, 0)
+        return cls(unit, float(ends[0]), float(ends[1]))
 
     def __call__(self, values: FloatArray) -> FloatArray:
         """Transform."""

@@ -114,7 +114,12 @@ def _complete(geometry: "ConvGeometry | PoolGeometry", covered: str) -> None:
     rank = len(geometry.kernel)
     if rank not in {1, 2, 3}:
         raise KernelError(f"kernel {geometry.kernel} has {rank} axes: {covered} of 1, 2 or 3 dimensions are covered")
-    for name, length, default in (("kernel", rank, 1), ("strides", rank, 1), ("dilations", rank, 1), ("pads", 2 * rank, 0)):
+    for name, length, default in (
+        ("kernel", rank, 1),
+        ("strides", rank, 1),
+        ("dilations", rank, 1),
+        ("pads", 2 * rank, 0),
+    ):
         value = tuple(int(v) for v in getattr(geometry, name)) or (default,) * length
         object.__setattr__(geometry, name, value)
         if len(value) != length:

@@ -363,7 +363,7 @@ def unpool(activation: Array, pooled: Array, windows: Array, slots: Array, delta
                 largest[w] = value if more else known
                 at[w] = cells[w] if more else at[w]
         for w in range(len(at)):
-            number = largest[w] == largest[w]  # noqa: PLR0124 - false of NaN alone
+            number = largest[w] == largest[w]
             to[np.uint64(at[w])] += given[np.uint64(windows[w])] if number else np.nan
 
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <random>
 
 #include "kernels.hpp"
@@ -76,6 +77,43 @@ void try_conv(const Conv& c, int threads) {
   }
 }
 
+// Unpooling, then the convolution, against the convolution of a derivative unpooled by plain loops.
+template <class T>
+void try_unpooled(Index rows, Index columns, Index size, Index step, int threads) {
+  const Index batch = 3, channels = 2, filters = 5, plane = rows * columns;
+  const Index down = (rows - size) / step + 1, across = (columns - size) / step + 1;
+  const auto a = draw<T>(batch * channels * plane), seen = draw<T>(batch * filters * plane);
+  const auto pooled = draw<T>(batch * filters * down * across);
+  std::vector<Index> windows(down * across), cells;
+  std::iota(windows.begin(), windows.end(), Index{0});
+  for (const Index w : windows) {
+    const Index corner = (w / across * columns + w % across) * step;
+    for (Index k = 0; k < size * size; ++k) cells.push_back(corner + k / size * columns + k % size);
+  }
+  const bool squares = size == 2 && step == 2;
+  const PoolPlan pool{filters, plane, down * across, squares ? columns : 0, squares ? 0 : down * across, size * size,
+                      windows.data(), cells.data()};
+  std::vector<T> delta(batch * filters * plane);
+  for (Index i = 0; i < batch * filters * down * across; ++i) {
+    const Index map = i / (down * across), window = i % (down * across) * size * size;
+    Index best = cells[window];
+    for (Index k = 1; k < size * size; ++k) {
+      if (seen[map * plane + cells[window + k]] > seen[map * plane + best]) best = cells[window + k];
+    }
+    delta[map * plane + best] += pooled[i];
+  }
+  const Geometry pointwise{{1, 1}, {1, 1}, {1, 1}, {0, 0, 0, 0}, 1};
+  std::vector<double> found(batch * kAccumulator), wanted(batch * kAccumulator);
+  unpooled_conv_moments<T>(a.data(), seen.data(), pooled.data(), batch, channels, filters, {rows, columns},
+                           {rows, columns}, pointwise, pool, threads, found.data());
+  conv_moments<T>(a.data(), delta.data(), batch, channels, filters, {rows, columns}, {rows, columns}, pointwise,
+                  threads, wanted.data());
+  if (found != wanted) {
+    std::printf("%s unpooled %td×%td by %td step %td differs\n", simd_level().c_str(), rows, columns, size, step);
+    ++failures;
+  }
+}
+
 template <class T>
 void try_sequence(Index positions, Index inputs, Index outputs) {
   const Index batch = 2;
@@ -126,6 +164,13 @@ void try_all() {
                                          {12, 30, 6, 5, 3, 1, 1, 1, 3},
                                          {2, 3, 30, 31, 5, 1, 1, 2, 1}}) {
     for (const int threads : {1, 3}) try_conv<T>(c, threads);
+  }
+  for (const Index columns : {2, 3, 8, 17, 31, 66}) {
+    for (const int threads : {1, 3}) {
+      try_unpooled<T>(5, columns, 2, 2, threads);
+      try_unpooled<T>(6, columns, 2, 1, threads);
+      if (columns > 2) try_unpooled<T>(7, columns, 3, 2, threads);
+    }
   }
   for (const Index positions : {1, 2, 17, 130}) {
     for (const Index outputs : {1, 5, 16, 33, 70}) try_sequence<T>(positions, 29, outputs);

@@ -10,7 +10,7 @@ void unpool_windows(const PoolPlan& plan, const T* seen, const T* pooled, T* del
     T largest = seen[at];
     for (Index k = 1; k < plan.kernel_size; ++k) {
       const T value = seen[cell[k]];
-      const bool more = !(value <= largest);  // NaN is taken, and may be lost again
+      const bool more = (value > largest) | (value != value);  // NaN is taken, and nothing is more than it
       at = more ? cell[k] : at;
       largest = more ? value : largest;
     }

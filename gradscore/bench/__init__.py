@@ -1,0 +1,1 @@
+"""Measures: the kernels beside the machine's limits, and scoring beside other ways to the same numbers."""

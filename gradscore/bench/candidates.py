@@ -1,0 +1,72 @@
+"""The ways that are measured side by side, gradscore's own first."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.bench import peers
+from gradscore.bench.timing import Task
+from gradscore.bench.workloads import Workload
+from gradscore.metadata import SIGNAL_LABEL
+from gradscore.scoring import Scorer
+from gradscore.session import open_session
+
+EIGHT = "8 statistics of every layer"
+PEERS = 'pip install "gradscore[export,peers]"'
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way: what it gives, the module it needs, the line that installs it, and how to start it."""
+
+    gives: str
+    module: str
+    install: str
+    start: Callable[[Workload], Task]
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the module it needs is installed."""
+        return find_spec(self.module) is not None
+
+
+class SignalsAlone(Scorer):
+    """A scorer whose kernels are off: the same session, micro-batches and threads, no statistics."""
+
+    def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], *, threads: int) -> tuple[Any, NDArray[np.float64]]:  # noqa: ARG002 - the kernels' threads
+        labels = self._session.run(inputs)[SIGNAL_LABEL]
+        return labels, np.zeros((len(labels), len(self.feature_names)))
+
+
+def _score(workload: Workload) -> Task:
+    scorer, batch = Scorer.load(workload.scoring, threads=workload.threads), workload.batch
+    return lambda: scorer.score(batch)
+
+
+def _signals(workload: Workload) -> Task:
+    scorer, batch = SignalsAlone.load(workload.scoring, threads=workload.threads), workload.batch
+    return lambda: scorer.score(batch)
+
+
+def _forward(workload: Workload) -> Task:
+    session = open_session(workload.onnx, threads=workload.threads)
+    feed = {session.get_inputs()[0].name: workload.batch}
+    return lambda: session.run(None, feed)
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "gradscore": Candidate(EIGHT, "onnxruntime", 'pip install "gradscore[cpu]"', _score),
+    "signals alone": Candidate(
+        "gradscore without its kernels", "onnxruntime", 'pip install "gradscore[cpu]"', _signals
+    ),
+    "onnxruntime forward": Candidate("labels alone", "onnxruntime", 'pip install "gradscore[cpu]"', _forward),
+    "torch forward+backward": Candidate("no per-sample gradient", "torch", PEERS, peers.forward_and_backward),
+    "torch vmap": Candidate(EIGHT, "torch", PEERS, peers.by_vmap),
+    "torch loop": Candidate(EIGHT, "torch", PEERS, peers.by_loop),
+    "BackPACK": Candidate(EIGHT, "backpack", PEERS, peers.by_backpack),
+    "gradient-metrics": Candidate("6 statistics of every layer", "gradient_metrics", PEERS, peers.by_gradient_metrics),
+}

@@ -1,0 +1,105 @@
+"""Every kernel on every back end beside the machine's limit, on one core."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import gradscore_kernels as kernels
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.bench.kernel_cases import CASES, KernelCase
+from gradscore.bench.timing import Task, Timing, interleaved
+from gradscore.errors import InputError
+
+LIMIT = "limit"
+SCIPY = "numpy + scipy"  # the calls that anyone would write; measured where a gradient is given as it is
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One kernel call on one back end.
+
+    Attributes
+    ----------
+    rate
+        Work over the fastest run, in `unit`.
+    share
+        That rate over the rate of the limit, fastest runs of both; None where the rows are too small to be limited by
+        memory.
+    """
+
+    case: str
+    kernel: str
+    backend: str
+    timing: Timing
+    rate: float
+    unit: str
+    limit: str
+    share: float
+
+
+def measure_kernels(
+    *, backends: Sequence[str] | None = None, names: Sequence[str] | None = None, repeats: int = 15
+) -> list[KernelRow]:
+    """Measure kernels on one core; every case's back ends and limit run in turn.
+
+    Raises
+    ------
+    InputError
+        No case, or no back end that is here, has such a name.
+    """
+    chosen = _chosen("case", names, CASES)
+    here = _chosen("back end", backends, [name for name in kernels.available_backends() if name != "reference"])
+    return [row for name in chosen for row in _measure(name, CASES[name], here, repeats)]
+
+
+def _measure(name: str, case: KernelCase, backends: Sequence[str], repeats: int) -> list[KernelRow]:
+    arrays, limit = case.arrays(), case.limit
+    tasks: dict[str, Task] = {LIMIT: limit.task}
+    for backend in backends:
+        tasks[backend] = lambda backend=backend: case.call(arrays, backend)  # type: ignore[misc]  # a default binds the loop's value
+    if case.kernel == "direct_moments":
+        tasks[SCIPY] = lambda: scipy_statistics(arrays[0])
+    timings = interleaved(tasks, repeats=repeats)
+    best = limit.work / timings.pop(LIMIT).best
+    return [
+        KernelRow(
+            name,
+            case.kernel,
+            backend,
+            timing,
+            case.work / timing.best,
+            limit.unit,
+            limit.name,
+            case.work / timing.best / best,
+        )
+        for backend, timing in timings.items()
+    ]
+
+
+def scipy_statistics(g: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the eight statistics of each row with one NumPy or SciPy call each."""
+    from scipy import stats  # noqa: PLC0415 - heavy, and needed for this rival alone
+
+    return np.array(
+        [
+            [
+                np.abs(row).sum(),
+                np.linalg.norm(row),
+                row.min(),
+                row.max(),
+                row.mean(),
+                row.std(),
+                stats.skew(row),
+                stats.kurtosis(row),
+            ]
+            for row in g
+        ]
+    )
+
+
+def _chosen(what: str, wanted: Sequence[str] | None, there: Sequence[str] | dict[str, KernelCase]) -> list[str]:
+    missing = [name for name in wanted or [] if name not in there]
+    if missing:
+        raise InputError(f"there is no {what} called {missing[0]!r}: choose from {', '.join(there)}")
+    return list(wanted or there)

@@ -1,0 +1,66 @@
+"""Peak memory of one way in a process of its own: `python -m gradscore.bench.memory MODEL FOLDER THREADS WAY`."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradscore.bench.workloads import Workload
+from gradscore.errors import GradscoreError
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes resident once the way was ready (modules imported, model loaded), and at the highest point."""
+
+    ready: int
+    peak: int
+
+
+def measure_memory(workload: Workload, candidate: str) -> Memory:
+    """Run the candidate in a fresh process.
+
+    Raises
+    ------
+    GradscoreError
+        The process failed, or this system does not tell a process's peak.
+    """
+    command = [sys.executable, "-W", "ignore", "-m", "gradscore.bench.memory"]
+    arguments = [workload.name, str(workload.folder), str(workload.threads), candidate]
+    path = os.pathsep.join(part for part in sys.path if part)
+    run = subprocess.run(  # noqa: S603 - our own interpreter and module
+        [*command, *arguments], capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path}
+    )
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
+        raise GradscoreError(f"memory of {candidate} on {workload.name}: {last}")
+    return Memory(**json.loads(run.stdout.splitlines()[-1]))
+
+
+def _kilobytes(field: str) -> int:
+    """Read a field of this process's status. `ru_maxrss` would not do: it begins with the peak of whoever forked."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError as error:
+        raise GradscoreError("peak memory is read from /proc/self/status, which this system does not have") from error
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def main() -> None:
+    """Measure one candidate and print its memory as JSON."""
+    from gradscore.bench.candidates import CANDIDATES  # noqa: PLC0415 - the parent needs none of them
+
+    name, folder, threads, candidate = sys.argv[1:]
+    task = CANDIDATES[candidate].start(Workload(name, Path(folder), int(threads)))
+    ready = _kilobytes("VmRSS:")
+    for _ in range(ROUNDS):
+        task()
+    print(json.dumps({"ready": ready * 1024, "peak": _kilobytes("VmHWM:") * 1024}))
+
+
+if __name__ == "__main__":
+    main()

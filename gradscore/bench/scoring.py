@@ -1,0 +1,100 @@
+"""Scoring beside other ways to the same statistics, all in one process, in turn; memory of each in its own."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradscore.bench.candidates import CANDIDATES
+from gradscore.bench.memory import Memory, measure_memory
+from gradscore.bench.timing import Task, Timing, interleaved
+from gradscore.bench.workloads import CLASSIFIERS, Workload, make_ready
+from gradscore.errors import GradscoreError, InputError
+
+
+@dataclass(frozen=True)
+class ScoringRow:
+    """One way on one model.
+
+    Attributes
+    ----------
+    timing, memory
+        None where the way cannot go, or was not asked for.
+    note
+        Why there is no timing, and what to do about it; empty otherwise.
+    """
+
+    model: str
+    batch: int
+    candidate: str
+    gives: str
+    timing: Timing | None
+    memory: Memory | None
+    note: str
+
+    @property
+    def microseconds(self) -> float | None:
+        """Fastest run per input."""
+        return None if self.timing is None else self.timing.best / self.batch * 1e6
+
+
+def measure_scoring(
+    *,
+    models: Sequence[str] | None = None,
+    candidates: Sequence[str] | None = None,
+    threads: int | None = None,
+    repeats: int = 7,
+) -> list[ScoringRow]:
+    """Measure the chosen ways (default: all) on the chosen models (default: all).
+
+    Raises
+    ------
+    InputError
+        A model or a way does not exist.
+    """
+    unknown = [name for name in candidates or [] if name not in CANDIDATES]
+    if unknown:
+        raise InputError(f"there is no way called {unknown[0]!r}: choose from {', '.join(CANDIDATES)}")
+    rows = []
+    for model in models or CLASSIFIERS:
+        with tempfile.TemporaryDirectory() as folder:
+            workload = make_ready(model, Path(folder), threads=threads or os.cpu_count() or 1)
+            rows += _measure(workload, list(candidates or CANDIDATES), repeats)
+    return rows
+
+
+def _measure(workload: Workload, names: list[str], repeats: int) -> list[ScoringRow]:
+    tasks: dict[str, Task] = {}
+    notes: dict[str, str] = {}
+    for name in names:
+        try:
+            tasks[name] = _started(workload, name)
+        except GradscoreError as error:
+            notes[name] = str(error)
+    timings = interleaved(tasks, repeats=repeats)
+    rows = []
+    for name in names:
+        memory = measure_memory(workload, name) if name in tasks else None
+        gives = CANDIDATES[name].gives
+        rows.append(
+            ScoringRow(
+                workload.name, workload.classifier.batch, name, gives, timings.get(name), memory, notes.get(name, "")
+            )
+        )
+    return rows
+
+
+def _started(workload: Workload, name: str) -> Task:
+    """Start a way and let it go once, so that what it cannot do is known before anything is timed."""
+    candidate = CANDIDATES[name]
+    if not candidate.is_here:
+        raise GradscoreError(f"not installed: {candidate.install}")
+    try:
+        task = candidate.start(workload)
+        task()
+    except (NotImplementedError, RuntimeError, AttributeError, ImportError) as error:
+        if name.startswith(("gradscore", "signals")):
+            raise
+        raise GradscoreError(f"not possible: {str(error).splitlines()[0][:200]}") from error
+    return task

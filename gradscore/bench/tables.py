@@ -1,0 +1,96 @@
+"""The measured numbers as tables for a terminal or a Markdown file, and as plain JSON."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import gradscore_kernels as kernels
+
+from gradscore.bench.kernels import KernelRow
+from gradscore.bench.scoring import ScoringRow
+from gradscore.bench.workloads import CLASSIFIERS
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+
+PACKAGES = ("gradscore", "numpy", "numba", "onnxruntime", "torch", "backpack-for-pytorch", "gradient-metrics", "scipy")
+
+
+def kernel_table(rows: Sequence[KernelRow]) -> Table:
+    """Headings and cells of the kernels' table."""
+    headings = ("case", "back end", "median", "spread", "rate", "of the limit")
+    cells: list[tuple[str, ...]] = [
+        (
+            row.case,
+            row.backend,
+            _duration(row.timing.median),
+            f"{row.timing.spread:.0%}",
+            f"{row.rate:.3g} {row.unit}",
+            f"{row.share:.2f} {row.limit}",
+        )
+        for row in rows
+    ]
+    return headings, cells
+
+
+def scoring_table(rows: Sequence[ScoringRow]) -> Table:
+    """Headings and cells of scoring's table; the ratio is to gradscore's own time on the same model."""
+    headings = ("model", "way", "gives", "µs per input", "median", "spread", "× gradscore", "peak memory")
+    own = {row.model: row.timing.best for row in rows if row.candidate == "gradscore" and row.timing}
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        title = f"{CLASSIFIERS[row.model].title}, batch {row.batch}"
+        if row.timing is None:
+            cells.append((title, row.candidate, row.gives, row.note, "", "", "", ""))
+            continue
+        ratio = f"{row.timing.best / own[row.model]:.2f}" if row.model in own else ""
+        median = f"{row.timing.median / row.batch * 1e6:,.1f}"
+        memory = f"{row.memory.peak / 1e6:,.0f} MB" if row.memory else ""
+        spread = f"{row.timing.spread:.0%}"
+        cells.append((title, row.candidate, row.gives, f"{row.microseconds:,.1f}", median, spread, ratio, memory))
+    return headings, cells
+
+
+def markdown(table: Table) -> str:
+    """Return a table in Markdown."""
+    headings, cells = table
+    lines = [headings, tuple("---" for _ in headings), *cells]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def plain(rows: Sequence[KernelRow] | Sequence[ScoringRow]) -> list[dict[str, Any]]:
+    """Return rows as JSON holds them."""
+    return [asdict(row) for row in rows]
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Say on what the numbers were measured."""
+    return {
+        "processor": _processor(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "threads": threads,
+        "simd": kernels.simd_level(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e3:,.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:,.3g} µs"

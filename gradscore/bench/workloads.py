@@ -1,0 +1,102 @@
+"""The classifiers that scoring is measured on, made ready in a folder: classifier.onnx, scoring.onnx, inputs.npy."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A factory of torch modules, the shape of one input and the size of a batch."""
+
+    title: str
+    factory: str
+    shape: tuple[int, ...]
+    batch: int
+
+
+CLASSIFIERS = {
+    "paper-cnn": Classifier("paper's CNN", "models.benchmark:paper_cnn", (1, 28, 28), 256),
+    "resnet18": Classifier("ResNet-18, 32×32", "models.benchmark:resnet18", (3, 32, 32), 32),
+    "mlp": Classifier("MLP 784-512-512-10", "models.benchmark:mlp", (784,), 256),
+    "transformer": Classifier("transformer, 2 layers, d 128, T 64", "models.benchmark:transformer", (64, 32), 64),
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A classifier with its files in a folder; `module` and `batch` load what they need when asked."""
+
+    name: str
+    folder: Path
+    threads: int
+
+    @property
+    def classifier(self) -> Classifier:
+        """What is measured."""
+        return CLASSIFIERS[self.name]
+
+    @property
+    def onnx(self) -> Path:
+        """The exported classifier."""
+        return self.folder / "classifier.onnx"
+
+    @property
+    def scoring(self) -> Path:
+        """The scoring model."""
+        return self.folder / "scoring.onnx"
+
+    @cached_property
+    def module(self) -> "torch.nn.Module":
+        """The torch module in eval mode, with torch on as many threads as everybody else."""
+        import torch  # noqa: PLC0415 - scoring does not need it
+
+        from gradscore.export import load_module  # noqa: PLC0415 - loads torch
+
+        torch.set_num_threads(self.threads)
+        return load_module(self.classifier.factory).eval()
+
+    @cached_property
+    def batch(self) -> NDArray[np.float32]:
+        """One batch of inputs."""
+        batch: NDArray[np.float32] = np.load(self.folder / "inputs.npy")
+        return batch
+
+
+def make_ready(name: str, folder: Path, *, threads: int) -> Workload:
+    """Export and prepare a classifier; batch normalisations stay layers of their own, as the other ways see them.
+
+    Raises
+    ------
+    InputError
+        There is no such classifier, or its definition is not at hand.
+    """
+    import torch  # noqa: PLC0415 - heavy
+
+    from gradscore import export_classifier, prepare  # noqa: PLC0415 - loads onnx
+
+    if name not in CLASSIFIERS:
+        raise InputError(f"there is no benchmark model {name!r}: choose from {', '.join(CLASSIFIERS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    workload = Workload(name, folder, threads)
+    try:
+        module = workload.module
+    except InputError as error:
+        raise InputError(
+            f"{error}; the benchmark's models stand in gradscore's repository: run it from a checkout"
+        ) from error
+    rng = np.random.default_rng(0)
+    batch = rng.standard_normal((workload.classifier.batch, *workload.classifier.shape), dtype=np.float32)
+    np.save(folder / "inputs.npy", batch)
+    export_classifier(module, torch.from_numpy(batch[:2]), workload.onnx, overwrite=True)
+    prepare(workload.onnx, workload.scoring, overwrite=True)
+    return workload
