@@ -1,7 +1,7 @@
-"""The command line's second half, from score tables on: fit, apply, evaluate, explain, unknowns, report."""
+"""The command line's second half, from score tables on: fit, apply, evaluate, explain, report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from gradscore.cli_options import (
     parts,
     print_json,
 )
+from gradscore.cli_unknowns import KnownInputs, noise_tables, unknowns
 from gradscore.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 Verdicts = Annotated[list[Path] | None, typer.Option("--verdict", help="Verdict to compare; repeatable.")]
-KnownInputs = Annotated[
-    list[Path] | None, typer.Option("--known", help="Inputs of known classes, to make unknown ones from. Repeatable.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -107,7 +105,7 @@ def fit(
     )
     if calibration_unknown and not calibration:
         raise InputError("--calibration-unknown goes with --calibration: give the table of known classes too")
-    made = _noise(model, with_noise, noise, known, seed) if with_noise else {}
+    made = noise_tables(model, with_noise, noise, known, seed) if with_noise else {}
     cases = _cases([scores], unknown, labels, unknown_labels, seed, made)
     further = _cases([calibration], calibration_unknown, labels, unknown_labels, seed) if calibration else None
     verdict = Verdict.fit(
@@ -225,31 +223,6 @@ def explain(
         console.show_explanation(found)
 
 
-def unknowns(
-    model: Annotated[Path, typer.Argument(help="A scoring model.")],
-    output: Output,
-    kind: Annotated[
-        str, typer.Option(help="uniform, normal, permutation, patches, blur, inversion or mixup.")
-    ] = "uniform",
-    count: Annotated[int, typer.Option(min=1, help="How many to make.")] = 200,
-    known: KnownInputs = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same inputs.")] = 0,
-    overwrite: Overwrite = False,
-) -> None:
-    """Make inputs of no known class: scored, as a table (.parquet), or the inputs themselves (.npz).
-
-    Example: gradscore unknowns scoring.onnx --kind uniform --count 200 -o uniform.parquet
-    """
-    from gradscore.writing import refuse_existing
-
-    writers = {".parquet": _write_scored, ".npz": _write_inputs}
-    if output.suffix not in writers:
-        raise InputError(f"{output} must end in .parquet, for a score table, or .npz, for the inputs themselves")
-    refuse_existing(output, overwrite=overwrite)
-    writers[output.suffix](model, output, kind, count, known, seed, overwrite)
-    typer.echo(f"made {count:,} inputs of no known class ({kind}): {output}", err=True)
-
-
 def report(
     scores: Annotated[list[Path], typer.Argument(help="Score tables of labelled inputs.")],
     output: Output,
@@ -325,60 +298,6 @@ def _rule(given: dict[str, float | None], cost_fp: float | None, cost_fn: float 
     name, values = chosen[0] if chosen else ("balanced", ())
     rule: Rule = THRESHOLDS[name](*values)
     return rule
-
-
-def _noise(model: Path | None, count: int, kinds: str, known: list[Path] | None, seed: int) -> "dict[str, ScoreTable]":
-    from gradscore.scoring import Scorer
-    from gradscore.unknowns import score_unknowns
-
-    if model is None:
-        raise InputError("--with-noise makes inputs and scores them: name the scoring model with --model")
-    scorer = Scorer.load(model)
-    inputs = _known_inputs(scorer, known, seed)
-    names = parts(kinds) or []
-    return {f"made by {name}": score_unknowns(scorer, name, count, known=inputs, seed=seed) for name in names}
-
-
-def _write_scored(
-    model: Path, output: Path, kind: str, count: int, known: list[Path] | None, seed: int, overwrite: bool
-) -> None:
-    import pyarrow.parquet as pq
-
-    from gradscore.scoring import Scorer
-    from gradscore.unknowns import score_unknowns
-    from gradscore.writing import replacing
-
-    scorer = Scorer.load(model)
-    table = score_unknowns(scorer, kind, count, known=_known_inputs(scorer, known, seed), seed=seed)
-    with replacing(output, overwrite=overwrite) as part:
-        pq.write_table(table.table, part, compression="zstd")
-
-
-def _write_inputs(
-    model: Path, output: Path, kind: str, count: int, known: list[Path] | None, seed: int, overwrite: bool
-) -> None:
-    import numpy as np
-
-    from gradscore.scoring import Scorer
-    from gradscore.unknowns import make_unknowns
-    from gradscore.writing import replacing
-
-    scorer = Scorer.load(model)
-    inputs = make_unknowns(scorer, kind, count, known=_known_inputs(scorer, known, seed), seed=seed)
-    with replacing(output, overwrite=overwrite) as part, part.open("wb") as file:
-        np.savez_compressed(file, images=inputs)
-
-
-def _known_inputs(scorer: Any, paths: list[Path] | None, seed: int) -> Any:
-    from gradscore.sources import open_source
-    from gradscore.unknowns import read_known
-
-    if not paths:
-        return None
-    known = read_known(open_source(paths), scorer.metadata, seed=seed)
-    if known.unreadable:
-        typer.echo(f"{known.unreadable:,} known inputs cannot be read and are left out", err=True)
-    return known.inputs
 
 
 def _sources(texts: list[str] | None, groups: tuple[str, ...]) -> "dict[str, Source]":

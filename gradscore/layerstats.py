@@ -55,6 +55,14 @@ def _embedding(reduction: Reduction, signals: Signals, **options: Any) -> FloatA
     return kernels.embedding_moments(_activation(reduction, signals), signals[reduction.delta], vocabulary, **options)
 
 
+def _unpooled_conv(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
+    attributes = reduction.attributes or {}
+    geometry = kernels.ConvGeometry(**{key: _tuple(value) for key, value in attributes["geometry"].items()})
+    pool = kernels.PoolGeometry(**{key: _tuple(value) for key, value in attributes["pool"].items()})
+    pooled, delta = signals[str(reduction.pooled)], signals[reduction.delta]
+    return kernels.unpooled_conv_moments(_activation(reduction, signals), pooled, delta, geometry, pool, **options)
+
+
 def _position_sum(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
     return kernels.position_sum_moments(signals[reduction.delta], **options)
 
@@ -88,5 +96,6 @@ REDUCTIONS: Mapping[str, Callable[..., FloatArray]] = {
     "position_sum": _position_sum,
     "sequence": _sequence,
     "sequence_sum": _sequence_sum,
+    "unpooled_conv": _unpooled_conv,
     "whole": _whole,
 }

@@ -17,7 +17,7 @@ LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtos
 HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
 SIGNAL_LABEL = "gradscore/label"
-KernelName = Literal["conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum", "whole"]
+KernelName = Literal["conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum", "unpooled_conv", "whole"]
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,20 @@ class Reduction:
     attributes
         For convolutions: kernel, strides, dilations, pads, groups. For embeddings: vocabulary. For dense layers:
         outputs_first, how the weight stands.
+    pooled
+        What a max pool chose from, where δ is known behind the pool only.
     """
 
     kernel: KernelName
     delta: str
     activation: str | None = None
     attributes: Mapping[str, Any] | None = None
+    pooled: str | None = None
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Names of all graph values that the kernel reads."""
+        return tuple(name for name in (self.activation, self.delta, self.pooled) if name is not None)
 
 
 @dataclass(frozen=True)

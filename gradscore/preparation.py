@@ -23,6 +23,7 @@ from gradscore.graph.lowering import lower
 from gradscore.graph.normalize import infer_shapes, normalize
 from gradscore.graph.reading import read_classifier
 from gradscore.graph.storing import write_model
+from gradscore.graph.unpooling import keep_pooled
 from gradscore.metadata import CLASS_NAMES_KEY, METADATA_KEY, InputTensor, Layer, ModelMetadata, Parameter, Preprocessing
 from gradscore.version import __version__
 from gradscore.writing import refuse_existing, replacing
@@ -109,10 +110,11 @@ def _scoring_model(
     forms = [parameter.form for layer in found for parameter in layer.parameters]
     gradient = add_gradient(model, head.logits, forms, engine)
     scoring, graph = gradient.model, gradient.model.graph
+    unpooled = keep_pooled(gradient, forms)
     lower(scoring)
     label = append_seed(graph, gradient.logits, gradient.seed, head.classes)
     graph.inputs.remove(gradient.seed)
-    scope = Scope(graph, values_of(graph), gradient.deltas)
+    scope = Scope(graph, values_of(graph), gradient.deltas, unpooled)
     final_logits = gradient.logits
     layers = tuple(layer.finished(scope) for layer in found)
     graph.outputs.clear()
@@ -124,7 +126,7 @@ def _scoring_model(
 
 def _signals(graph: ir.Graph, layers: tuple[Layer, ...]) -> list[ir.Value]:
     """Return each value that a reduction reads, once; the model's input is at hand without being an output."""
-    names = [name for layer in layers for item in layer.reductions for name in (item.activation, item.delta) if name]
+    names = [name for layer in layers for item in layer.reductions for name in item.values]
     values = {value.name: value for node in graph for value in node.outputs}
     return [values[name] for name in dict.fromkeys(names) if name in values]
 

@@ -47,8 +47,36 @@ def _order(reduction: Reduction) -> str:
 
 
 def _conv(reduction: Reduction, signals: Signals) -> FloatArray:
-    geometry = reduction.attributes or {}
-    data, delta = _activation(reduction, signals), _delta(reduction, signals)
+    return _conv_gradient(_activation(reduction, signals), _delta(reduction, signals), reduction.attributes or {})
+
+
+def _unpooled_conv(reduction: Reduction, signals: Signals) -> FloatArray:
+    attributes = reduction.attributes or {}
+    chosen_from = np.asarray(signals[str(reduction.pooled)], dtype=np.float64)
+    delta = _unpooled(chosen_from, _delta(reduction, signals), attributes["pool"])
+    return _conv_gradient(_activation(reduction, signals), delta, attributes["geometry"])
+
+
+def _unpooled(chosen_from: FloatArray, delta: FloatArray, pool: Mapping[str, Any]) -> FloatArray:
+    """Add each pooled gradient at its window's first maximum."""
+    rank = len(pool["kernel"])
+    full = np.zeros_like(chosen_from)
+    for place in product(*map(range, delta.shape[2:])):
+        axes = []
+        for axis, at in enumerate(place):
+            start = at * pool["strides"][axis] - pool["pads"][axis]
+            reach = np.arange(pool["kernel"][axis]) * pool["dilations"][axis] + start
+            axes.append(reach[(reach >= 0) & (reach < chosen_from.shape[2 + axis])])
+        window = chosen_from[(slice(None), slice(None), *np.ix_(*axes))]
+        first = window.reshape(*window.shape[:2], -1).argmax(axis=2)
+        offsets = np.unravel_index(first, window.shape[2:])
+        spots = tuple(axes[axis][offsets[axis]] for axis in range(rank))
+        batch, channel = np.indices(first.shape)
+        full[(batch, channel, *spots)] += delta[(slice(None), slice(None), *place)]
+    return full
+
+
+def _conv_gradient(data: FloatArray, delta: FloatArray, geometry: Mapping[str, Any]) -> FloatArray:
     batch, groups, kernel = len(data), int(geometry["groups"]), tuple(geometry["kernel"])
     rank, out = len(kernel), delta.shape[2:]
     pads = geometry["pads"]
@@ -89,5 +117,6 @@ GRADIENTS: Mapping[str, Callable[[Reduction, Signals], FloatArray]] = {
     "position_sum": _position_sum,
     "sequence": _sequence,
     "sequence_sum": _sequence_sum,
+    "unpooled_conv": _unpooled_conv,
     "whole": _delta,
 }

@@ -80,7 +80,6 @@ class Fragment:
 
     def model(self):
         """The classifier around the fragment: x [batch, 3] -> logits [batch, 4]."""
-        flat = np.array([0, *self.shape] if 0 not in self.shape else self.shape, dtype=np.int64)
         nodes = [
             helper.make_node("MatMul", ["x", "first.weight"], ["first_out"], "first"),
             helper.make_node("Reshape", ["first_out", "h_shape"], ["h"], "shaping"),
@@ -90,7 +89,7 @@ class Fragment:
         ]
         weights = {"first.weight": self.first, **self.values, "last.weight": self.last}
         initializers = [numpy_helper.from_array(value, name) for name, value in weights.items()]
-        initializers += [*self._constants(np.float32), numpy_helper.from_array(flat, "h_shape")]
+        initializers += [*self._constants(np.float32), numpy_helper.from_array(np.array([0, *self.shape]), "h_shape")]
         graph = helper.make_graph(
             nodes, "classifier", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", FEATURES])],
             [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])], initializers,

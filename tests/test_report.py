@@ -20,7 +20,8 @@ from gradscore.evaluation import evaluate
 from gradscore.features import ScoreTable, schema, to_batch
 from gradscore.metadata import LAYER_STATISTICS
 from gradscore.report import pictures, scales, style
-from gradscore.report.figures import FIGURES, HEAD
+from gradscore.report.feature_figures import HEAD
+from gradscore.report.figures import FIGURES
 from gradscore.sources import ArrayRow, ImageFile, Source, open_source
 from gradscore.verdict import Verdict
 
@@ -310,7 +311,7 @@ def test_the_page_is_the_same_every_time(content, tmp_path):
 
 def test_many_layers_are_cut_and_counted(content, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MOST_LAYERS", 2)
-    monkeypatch.setattr("gradscore.report.figures.MOST_ROWS", 1)
+    monkeypatch.setattr("gradscore.report.feature_figures.MOST_ROWS", 1)
     report.write_page(content, tmp_path / "r.html")
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert text.count("<details>") == 2
@@ -352,7 +353,7 @@ def test_a_browser_shows_it_without_complaint(page, tmp_path):
 
 
 def test_names_too_long_lose_their_beginning():
-    from gradscore.report.figures import _short
+    from gradscore.report.feature_figures import _short
 
     assert _short("conv1.l2", 8) == "conv1.l2"
     assert _short("blocks.0.conv1.l2", 8) == "…onv1.l2"

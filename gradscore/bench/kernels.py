@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import gradscore_kernels as kernels
 import numpy as np
@@ -12,6 +13,7 @@ from gradscore.bench.timing import Task, Timing, interleaved
 from gradscore.errors import InputError
 
 LIMIT = "limit"
+SUM = "numpy sum alone"
 SCIPY = "numpy + scipy"  # the calls that anyone would write; measured where a gradient is given as it is
 
 
@@ -24,8 +26,7 @@ class KernelRow:
     rate
         Work over the fastest run, in `unit`.
     share
-        That rate over the rate of the limit, fastest runs of both; None where the rows are too small to be limited by
-        memory.
+        That rate over the rate of the limit, fastest runs of both.
     """
 
     case: str
@@ -50,7 +51,8 @@ def measure_kernels(
     """
     chosen = _chosen("case", names, CASES)
     here = _chosen("back end", backends, [name for name in kernels.available_backends() if name != "reference"])
-    return [row for name in chosen for row in _measure(name, CASES[name], here, repeats)]
+    with import_module("threadpoolctl").threadpool_limits(1):  # it comes with scikit-learn; the limits are BLAS calls
+        return [row for name in chosen for row in _measure(name, CASES[name], here, repeats)]
 
 
 def _measure(name: str, case: KernelCase, backends: Sequence[str], repeats: int) -> list[KernelRow]:
@@ -59,7 +61,10 @@ def _measure(name: str, case: KernelCase, backends: Sequence[str], repeats: int)
     for backend in backends:
         tasks[backend] = lambda backend=backend: case.call(arrays, backend)  # type: ignore[misc]  # a default binds the loop's value
     if case.kernel == "direct_moments":
+        tasks[SUM] = arrays[0].sum
         tasks[SCIPY] = lambda: scipy_statistics(arrays[0])
+    for task in tasks.values():
+        task()
     timings = interleaved(tasks, repeats=repeats)
     best = limit.work / timings.pop(LIMIT).best
     return [

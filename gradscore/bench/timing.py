@@ -35,14 +35,12 @@ class Timing:
         return cls(min(seconds), float(median), float((high - low) / median), len(seconds))
 
 
-def interleaved(tasks: Mapping[str, Task], *, repeats: int, patience: float = 60.0) -> dict[str, Timing]:
-    """Run every task once to warm up, then all of them in turn, `repeats` times.
+def interleaved(tasks: Mapping[str, Task], *, repeats: int, patience: float = 20.0) -> dict[str, Timing]:
+    """Run all tasks in turn, `repeats` times; they are warm already.
 
     A task that has taken more than `patience` seconds rests from then on, but every task is measured twice at least.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for task in tasks.values():
-        task()
     for _ in range(max(2, repeats)):
         for name, task in tasks.items():
             if len(seconds[name]) < 2 or sum(seconds[name]) < patience:

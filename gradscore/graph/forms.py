@@ -5,7 +5,7 @@ A form is found in the normalised graph; `reduction` is called on the finished o
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
@@ -17,12 +17,21 @@ from gradscore.metadata import KernelName, Reduction
 
 
 @dataclass(frozen=True)
+class Unpooled:
+    """A gradient that the kernels unpool: the values that the pool chose from, and the pool's geometry."""
+
+    activation: ir.Value
+    geometry: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Scope:
     """The differentiated graph, by the names of the normalised one."""
 
     graph: ir.Graph
     values: Mapping[str, ir.Value]
     deltas: Mapping[str, ir.Value]
+    unpooled: Mapping[str, Unpooled] = field(default_factory=dict)
 
     def value(self, old: ir.Value) -> ir.Value:
         """Return the value that a value of the normalised graph has become."""
@@ -73,6 +82,9 @@ class Convolution(Form):
         spread, at = scope.value(self.activation), scope.delta(self.output)
         if self.transposed:
             spread, at = at, spread
+        if (source := scope.unpooled.get(str(self.output.name))) is not None:
+            attributes = {"geometry": self.geometry, "pool": source.geometry}
+            return Reduction("unpooled_conv", _name(at), _name(spread), attributes, pooled=_name(source.activation))
         return Reduction("conv", delta=_name(at), activation=_name(spread), attributes=self.geometry)
 
 

@@ -70,7 +70,8 @@ class Differentiated:
         """The gradient at each value of `wrt`, by that value's name, with its shape."""
         found = {str(value.name): delta for value, delta in zip(self.wrt, self.model.graph.outputs[1:], strict=True)}
         for value in self.wrt:
-            found[str(value.name)].shape, found[str(value.name)].type = value.shape, value.type
+            delta = found[str(value.name)]
+            delta.type, delta.shape = value.type, delta.shape if delta.shape is not None else value.shape
         return found
 
 

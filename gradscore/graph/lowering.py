@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnx_ir.passes.common as common_passes
 
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.activations import DERIVATIVES
@@ -409,10 +408,6 @@ def lower(model: ir.Model) -> None:
     """
     graph = model.graph
     for node in list(graph):
-        if node.op_type in _SLOPES:
-            _slope_before_unpooling(node)
-    common_passes.TopologicalSortPass()(model)
-    for node in list(graph):
         if (rule := RULES.get(node.op_type)) is not None:
             replace_node(node, rule.lower(node, Emitter(graph, node.op_type, node)))
         elif node.op_type in ("Sum", "Identity") and len(node.inputs) == 1 and node.inputs[0] is not None:
@@ -422,31 +417,6 @@ def lower(model: ir.Model) -> None:
                 f"node {node.name!r} ({node.domain or 'ai.onnx'}.{node.op_type}) has no lowering to standard ONNX; "
                 "export the model without the operator whose gradient this is"
             )
-
-
-_SLOPES = {"LeakyReluGrad": "LeakyRelu", "ReluGrad": "Relu"}
-
-
-def _slope_before_unpooling(node: ir.Node) -> None:
-    """Slope(MaxPoolGrad(dP), y) = MaxPoolGrad(Slope(dP, maxpool(y))), at a fraction of the size.
-
-    A pool hands its gradient to the positions of its maxima, where the slope is that of the maximum.
-    """
-    unpool = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if unpool is None or unpool.op_type != "MaxPoolGrad" or len(list(unpool.outputs[0].uses())) != 1:
-        return
-    pool = unpool.inputs[1].producer() if unpool.inputs[1] is not None else None
-    activated = _activated(node.inputs[1], _SLOPES[node.op_type])
-    if pool is None or pool.inputs[0] is not activated or unpool.outputs[0].is_graph_output():
-        return
-    unpooled, sloped, pooled = unpool.outputs[0], node.outputs[0], unpool.inputs[0]
-    sloped.replace_all_uses_with(unpooled, replace_graph_outputs=True)
-    unpooled.shape, unpooled.type = sloped.shape, sloped.type
-    node.replace_input_with(0, pooled)
-    node.replace_input_with(1, pool.outputs[0])
-    unpool.replace_input_with(0, sloped)
-    if pooled is not None:
-        sloped.shape, sloped.type = pooled.shape, pooled.type
 
 
 def is_standard(node: ir.Node) -> bool:

@@ -12,7 +12,7 @@ from gradscore.graph.emitter import extents
 
 def refusal(node: ir.Node, reason: str) -> UnsupportedOpError:
     """Return the error for a node that a rule cannot rewrite; `reason` says why, and what to do."""
-    return UnsupportedOpError(f"node {node.name!r} ({node.op_type}) {reason}")
+    return UnsupportedOpError(f"node {node.name or node.outputs[0].name!r} ({node.op_type}) {reason}")
 
 
 def rank_of(value: ir.Value | None, node: ir.Node) -> int:

@@ -42,13 +42,13 @@ def write_page(
     if foreign := sorted(set(sources) - set(content.cases.group_names)):
         raise InputError(f"pictures are given for {foreign[0]!r}; groups are: {', '.join(content.cases.group_names)}")
     refuse_existing(out, overwrite=overwrite)
-    from gradscore.report import figures, page, pictures  # noqa: PLC0415 - matplotlib is an extra
+    from gradscore.report import feature_figures, figures, page, pictures  # noqa: PLC0415 - matplotlib is an extra
     from gradscore.report.style import drawing  # noqa: PLC0415
 
-    layers = figures.by_strength(content)
+    layers = feature_figures.by_strength(content)
     with drawing():
         drawn = {name: draw(content) for name, draw in figures.FIGURES.items()}
-        folded = {name: figures.layer(content, name) for name in layers[:MOST_LAYERS]}
+        folded = {name: feature_figures.layer(content, name) for name in layers[:MOST_LAYERS]}
     html = page.render(
         content, drawn, folded, pictures.index(sources), title=title, left_layers=len(layers[MOST_LAYERS:])
     )  # fmt: skip

@@ -8,9 +8,8 @@ from markupsafe import Markup
 
 from gradscore.evaluation import Evaluation
 from gradscore.report.content import Content
-from gradscore.report.figures import Drawn
 from gradscore.report.pictures import picture
-from gradscore.report.style import ROLES, to_svg
+from gradscore.report.style import ROLES, Drawn, to_svg
 from gradscore.sources import Entry
 from gradscore.version import __version__
 

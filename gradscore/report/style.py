@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +25,7 @@ ROLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "series-7": ("#767676", "#b5b5b5"),
     }
 )
+WIDTH = 4.4  # inches of a figure: letters are read at 400 pixels
 SERIES = tuple(role for role in ROLES if role.startswith("series-"))
 DASHES: Sequence[Any] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
@@ -57,6 +59,16 @@ _RC: Any = {
     "xtick.labelsize": 8.0,
     "ytick.labelsize": 8.0,
 }
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its title, how to read it, and what it shows for those who cannot see it."""
+
+    title: str
+    caption: str
+    figure: Figure
+    alt: str
 
 
 def colour(role: str) -> str:

@@ -1,0 +1,125 @@
+"""What a run is and what it has finished: identity and whole shards, together in `manifest.json` beside the shards.
+
+The identity holds everything that changes rows: the model, its preprocessing and features, versions, kernel back end,
+providers, batch size, and a digest of the listing of inputs. A run whose identity differs may not continue.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gradscore.errors import InputError, MismatchError
+from gradscore.writing import replacing
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished file of consecutive rows."""
+
+    file: str
+    rows: int
+    failed: int
+    not_finite: int
+    size: int
+    sha256: str
+    first_error: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A run's identity and its finished shards, in order."""
+
+    identity: Mapping[str, Any]
+    shards: tuple[Shard, ...] = ()
+    complete: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of finished rows: where a continued run starts."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def total(self) -> int:
+        """Number of inputs of the run."""
+        return int(self.identity["inputs"])
+
+    def with_shard(self, shard: Shard) -> "Manifest":
+        """Return the manifest after one more shard."""
+        return replace(self, shards=(*self.shards, shard))
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest by atomic rename."""
+        with replacing(folder / MANIFEST, overwrite=True) as part:
+            part.write_text(json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest | None":
+        """Read the manifest of a folder; None where it has none.
+
+        Raises
+        ------
+        InputError
+            It is damaged, or of another format.
+        """
+        path = folder / MANIFEST
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            if raw["format"] != FORMAT_VERSION:
+                raise InputError(f"{path} has format {raw['format']}, this gradscore reads {FORMAT_VERSION}: score anew")
+            return cls(raw["identity"], tuple(Shard(**shard) for shard in raw["shards"]), raw["complete"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is no manifest of a scoring run ({error}): score anew with --overwrite") from error
+
+
+def listing_digest(ids: Iterable[str]) -> str:
+    """Return a SHA-256 over ids in order: it changes with any input lost, added, renamed or moved."""
+    digest = hashlib.sha256()
+    for name in ids:
+        digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()
+
+
+def refuse_changed(ours: Mapping[str, Any], theirs: Mapping[str, Any], output: Path) -> None:
+    """Refuse to continue a run as another one.
+
+    Raises
+    ------
+    MismatchError
+        The identities differ; it names each difference.
+    """
+    keys = [key for key in dict.fromkeys((*theirs, *ours)) if theirs.get(key) != ours.get(key)]
+    if keys:
+        changes = "; ".join(f"{key} was {_short(theirs.get(key))}, is now {_short(ours.get(key))}" for key in keys)
+        raise MismatchError(
+            f"{output} was begun by another run ({changes}): repeat that run's model, inputs and options with --resume, "
+            "or start anew with --overwrite"
+        )
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse to read the shards of a run that has not ended: rows would be missing without a word.
+
+    Raises
+    ------
+    InputError
+        The folder's manifest says so.
+    """
+    manifest = Manifest.read(folder)
+    if manifest is not None and not manifest.complete:
+        raise InputError(
+            f"{folder} holds {manifest.rows:,} of {manifest.total:,} rows of an unfinished run: "
+            "finish it with `gradscore score … --resume`"
+        )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:12]}…" if len(text) == 64 else text
