@@ -9,17 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
-from gradscore import cli_verdicts
+from gradscore import cli_scoring, cli_verdicts
 from gradscore.cli_options import AsJson, ClassNames, Output, Overwrite, parts, print_json
 from gradscore.errors import GradscoreError, InputError
+from gradscore.stopping import EXIT_INTERRUPTED, StoppedError
 from gradscore.version import __version__
 
 # Commands import what they need, so that `--help` answers at once.
 # ruff: noqa: PLC0415
 
 EXIT_ERROR = 1
-EXIT_SOME_FAILED = 3
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     help="How likely is each prediction of a classifier to be right?",
@@ -38,6 +37,8 @@ def main() -> None:
     _mend_streams()
     try:
         app()
+    except StoppedError as stop:
+        _fail(str(stop), stop.code)
     except GradscoreError as error:
         _fail(str(error), EXIT_ERROR)
     except OSError as error:
@@ -96,7 +97,6 @@ def export(
     Example: gradscore export models.digits_cnn:DigitsCNN --input-shape 1x8x8 -o classifier.onnx
     """
     from gradscore.export import export_classifier, load_module
-
     from gradscore.huggingface import is_checkpoint, load_checkpoint
 
     names = _names(class_names)
@@ -167,42 +167,7 @@ def inspect(model: Annotated[Path, typer.Argument(help="A scoring model.")], as_
     print_json(report) if as_json else console.show_inspection(report)
 
 
-@app.command()
-def score(
-    model: Annotated[Path, typer.Argument(help="A scoring model.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Image folders (recursive), image files, .npz or .npy arrays.")],
-    output: Output,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs read and written together.")] = 256,
-    providers: Annotated[str | None, typer.Option(help="onnxruntime providers, comma-separated; default CPU.")] = None,
-    backend: Annotated[str, typer.Option(help="Kernel back end: auto, native, numba or reference.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of session and kernels; default all cores.")
-    ] = None,
-    as_json: AsJson = False,
-    overwrite: Overwrite = False,
-) -> None:
-    """Score inputs into a Parquet table. Exit code 3: done, but some inputs could not be read.
-
-    Example: gradscore score scoring.onnx images/ -o scores.parquet
-    """
-    from gradscore import console
-    from gradscore.batch import score_to_parquet
-    from gradscore.scoring import Scorer
-    from gradscore.sources import open_source
-    from gradscore.writing import refuse_existing
-
-    refuse_existing(output, overwrite=overwrite)
-    scorer = Scorer.load(model, providers=parts(providers), backend=backend, threads=threads)
-    source = open_source(inputs)
-    with console.progress(len(source)) as advance:
-        summary = score_to_parquet(scorer, source, output, batch_size=batch_size, overwrite=overwrite, progress=advance)
-    console.show_summary(summary)
-    if as_json:
-        print_json(summary.as_dict())
-    if summary.failed:
-        raise typer.Exit(EXIT_SOME_FAILED)
-
-
+cli_scoring.register(app)
 cli_verdicts.register(app)
 
 

@@ -4,17 +4,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from gradscore.batch import Summary
-from gradscore.comparison import GroupedEvaluation
-from gradscore.evaluation import Evaluation
-from gradscore.verdict import Importance, Verdict
+if TYPE_CHECKING:  # scoring one image need not wait for the evaluation's modules
+    from gradscore.batch import Summary
+    from gradscore.comparison import GroupedEvaluation
+    from gradscore.evaluation import Evaluation
+    from gradscore.verdict import Importance, Verdict
 
 SHOWN_METRICS = {"auroc": "AUROC", "aupr_in": "AUPR-In", "aupr_out": "AUPR-Out", "fpr95": "FPR95"}
 _MOST_IMPORTANT = 12  # rows a kind
@@ -50,20 +51,22 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.advance(task, done)
 
 
-def show_summary(summary: Summary) -> None:
+def show_summary(summary: "Summary") -> None:
     """Print in two lines what a scoring run did."""
     console = _Plain(stderr=True)
     console.print(
         f"scored {summary.scored:,} inputs in {summary.seconds:.2f} s ({summary.images_per_second:,.0f} images/s), "
         f"{summary.failed:,} failed: {summary.output}"
     )
+    if summary.resumed:
+        console.print(f"{summary.resumed:,} of these were finished by an earlier run")
     if summary.not_finite:
         console.print(f"{summary.not_finite:,} rows hold NaN or Inf from the model's own arithmetic")
     if summary.first_error:
         console.print(f"first failure: {summary.first_error}")
 
 
-def show_fit(verdict: Verdict, output: Path, left_out: int) -> None:
+def show_fit(verdict: "Verdict", output: Path, left_out: int) -> None:
     """Print what a verdict was fitted to."""
     summary = verdict.summary
     console = _Plain(stderr=True)
@@ -84,7 +87,7 @@ def show_verdicts(counts: Mapping[str, int], output: Path) -> None:
     )
 
 
-def show_comparison(comparison: Mapping[str, GroupedEvaluation], convention: str) -> None:
+def show_comparison(comparison: "Mapping[str, GroupedEvaluation]", convention: str) -> None:
     """Print one row a confidence over all cases, then one a confidence and group, metrics in percent."""
     first = next(iter(comparison.values())).pooled
     groups = list(next(iter(comparison.values())).groups)
@@ -105,7 +108,7 @@ def show_comparison(comparison: Mapping[str, GroupedEvaluation], convention: str
     )
 
 
-def show_explanation(found: Sequence[Importance]) -> None:
+def show_explanation(found: "Sequence[Importance]") -> None:
     """Print how much AUROC is lost without each layer, statistic and feature, the largest losses of each kind."""
     table = Table()
     table.add_column("kind")
@@ -122,7 +125,7 @@ def show_explanation(found: Sequence[Importance]) -> None:
     console.print(f"percent; at most {_MOST_IMPORTANT} of each kind, all with --json", soft_wrap=True)
 
 
-def _percent(evaluation: Evaluation, metric: str) -> str:
+def _percent(evaluation: "Evaluation", metric: str) -> str:
     value = f"{100 * getattr(evaluation, metric):.2f}"
     if metric not in evaluation.intervals:
         return value

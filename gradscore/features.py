@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradscore.errors import InputError, MismatchError
+from gradscore.manifest import refuse_unfinished
 
 SCHEMA_VERSION = 1
 METADATA_KEY = b"gradscore"
@@ -121,11 +122,14 @@ class ScoreTable:
         Raises
         ------
         InputError
-            Where nothing is there, or it is no score table of this schema version, or columns are missing.
+            Where nothing is there, or it is no score table of this schema version, or columns are missing, or the run
+            that wrote the shards has not ended.
         MismatchError
             Where the shards were written by different models.
         """
         place = Path(path)
+        if place.is_dir():
+            refuse_unfinished(place)
         shards = sorted(place.glob("*.parquet")) if place.is_dir() else [place]
         if not shards:
             raise InputError(f"no .parquet file in directory {place}; give the file or directory that `score` wrote")

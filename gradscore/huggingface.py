@@ -50,12 +50,16 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise GradscoreError("transformers is not installed: run `pip install transformers`") from error
     name = _architecture(folder)
     if not hasattr(transformers, name):
-        raise InputError(f"{folder} is of architecture {name}, which the installed transformers {transformers.__version__} lacks")
+        raise InputError(
+            f"{folder} is of architecture {name}, which the installed transformers {transformers.__version__} lacks"
+        )
     try:
         model = getattr(transformers, name).from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"cannot load {folder} from safetensors ({reason}): save it with `model.save_pretrained(path)`") from error
+        raise InputError(
+            f"cannot load {folder} from safetensors ({reason}): save it with `model.save_pretrained(path)`"
+        ) from error
     config = model.config
     names = tuple(str(config.id2label[label]) for label in range(config.num_labels))
     example, free_axes = _example(config, name, folder)
@@ -67,7 +71,9 @@ def _architecture(folder: Path) -> str:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = str(config["architectures"][0])
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{folder}/config.json names no architecture ({error}): save the model with `save_pretrained`") from error
+        raise InputError(
+            f"{folder}/config.json names no architecture ({error}): save the model with `save_pretrained`"
+        ) from error
     if not name.endswith(("ForImageClassification", "ForSequenceClassification")):
         raise InputError(f"{folder} holds {name}: only image and sequence classifiers can be scored")
     return name

@@ -80,7 +80,7 @@ def _activation(reduction: Reduction, signals: Signals) -> NDArray[Any]:
     return signals[reduction.activation]
 
 
-def _tuple(value: Any) -> Any:  # noqa: ANN401 - JSON holds numbers and lists
+def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
 
 

@@ -15,6 +15,7 @@ from gradscore.errors import InputError, MismatchError
 from gradscore.writing import replacing
 
 MANIFEST = "manifest.json"
+MANIFEST_KEY = b"gradscore.manifest"  # where a joined Parquet file carries the manifest of its run
 FORMAT_VERSION = 1
 
 
@@ -53,10 +54,35 @@ class Manifest:
         """Return the manifest after one more shard."""
         return replace(self, shards=(*self.shards, shard))
 
+    def to_json(self) -> str:
+        """Serialise to the text of a manifest file."""
+        return json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, where: str) -> "Manifest":
+        """Parse what `to_json` wrote; `where` names the file in errors.
+
+        Raises
+        ------
+        InputError
+            It is damaged, or of another format.
+        """
+        try:
+            raw = json.loads(text)
+            if raw["format"] != FORMAT_VERSION:
+                raise InputError(
+                    f"{where} has format {raw['format']}, this gradscore reads {FORMAT_VERSION}: score anew"
+                )
+            return cls(raw["identity"], tuple(Shard(**shard) for shard in raw["shards"]), raw["complete"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{where} is no manifest of a scoring run ({error}): score anew with --overwrite"
+            ) from error
+
     def write(self, folder: Path) -> None:
         """Write the manifest by atomic rename."""
         with replacing(folder / MANIFEST, overwrite=True) as part:
-            part.write_text(json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1), encoding="utf-8")
+            part.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
@@ -65,18 +91,15 @@ class Manifest:
         Raises
         ------
         InputError
-            It is damaged, or of another format.
+            It is damaged, of another format, or cannot be read.
         """
         path = folder / MANIFEST
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            if raw["format"] != FORMAT_VERSION:
-                raise InputError(f"{path} has format {raw['format']}, this gradscore reads {FORMAT_VERSION}: score anew")
-            return cls(raw["identity"], tuple(Shard(**shard) for shard in raw["shards"]), raw["complete"])
+            return cls.from_json(path.read_bytes(), where=str(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path} is no manifest of a scoring run ({error}): score anew with --overwrite") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def listing_digest(ids: Iterable[str]) -> str:

@@ -17,7 +17,9 @@ LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtos
 HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
 SIGNAL_LABEL = "gradscore/label"
-KernelName = Literal["conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum", "unpooled_conv", "whole"]
+KernelName = Literal[
+    "conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum", "unpooled_conv", "whole"
+]
 
 
 @dataclass(frozen=True)

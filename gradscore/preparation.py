@@ -15,8 +15,9 @@ from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError
 from gradscore.graph.checking import check_file, check_outputs, classifier_outputs
 from gradscore.graph.emitter import dtype_of, extents
+from gradscore.graph.engines import ENGINES, GradientEngine
 from gradscore.graph.forms import Scope, Whole
-from gradscore.graph.gradient import ENGINES, GradientEngine, add_gradient, values_of
+from gradscore.graph.gradient import add_gradient, values_of
 from gradscore.graph.head import Head, append_seed, cut_at, find_head
 from gradscore.graph.layers import FoundLayer, find_layers
 from gradscore.graph.lowering import lower
@@ -24,7 +25,15 @@ from gradscore.graph.normalize import infer_shapes, normalize
 from gradscore.graph.reading import read_classifier
 from gradscore.graph.storing import write_model
 from gradscore.graph.unpooling import keep_pooled
-from gradscore.metadata import CLASS_NAMES_KEY, METADATA_KEY, InputTensor, Layer, ModelMetadata, Parameter, Preprocessing
+from gradscore.metadata import (
+    CLASS_NAMES_KEY,
+    METADATA_KEY,
+    InputTensor,
+    Layer,
+    ModelMetadata,
+    Parameter,
+    Preprocessing,
+)
 from gradscore.version import __version__
 from gradscore.writing import refuse_existing, replacing
 
@@ -189,11 +198,6 @@ def _preprocessing(
     if not all(map(math.isfinite, mean)):
         raise InputError(f"--mean is {list(mean)}: it must be finite")
     return Preprocessing(
-        "image", shape[1], shape[2], shape[3], scale, tuple(map(float, mean)), tuple(map(float, std)), color
+        "image", shape[1], shape[2], shape[3], scale, tuple(map(float, mean)), tuple(map(float, std)),
+        "strict" if color == "strict" else "convert",
     )  # fmt: skip
-
-
-def parameters_of(metadata: ModelMetadata) -> tuple[tuple[str, str, Parameter], ...]:
-    """List every parameter with its layer and operator, uncovered ones last."""
-    covered = [(layer.name, layer.op, item) for layer in metadata.layers for item in layer.parameters]
-    return (*covered, *(("—", "—", item) for item in metadata.uncovered))

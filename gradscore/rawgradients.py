@@ -35,11 +35,15 @@ def _activation(reduction: Reduction, signals: Signals) -> FloatArray:
 
 
 def _outer(reduction: Reduction, signals: Signals) -> FloatArray:
-    return np.einsum(f"bn,bm->{_order(reduction)}", _activation(reduction, signals), _delta(reduction, signals))
+    return np.asarray(
+        np.einsum(f"bn,bm->{_order(reduction)}", _activation(reduction, signals), _delta(reduction, signals))
+    )
 
 
 def _sequence(reduction: Reduction, signals: Signals) -> FloatArray:
-    return np.einsum(f"btn,btm->{_order(reduction)}", _activation(reduction, signals), _delta(reduction, signals))
+    return np.asarray(
+        np.einsum(f"btn,btm->{_order(reduction)}", _activation(reduction, signals), _delta(reduction, signals))
+    )
 
 
 def _order(reduction: Reduction) -> str:
@@ -67,12 +71,13 @@ def _unpooled(chosen_from: FloatArray, delta: FloatArray, pool: Mapping[str, Any
             start = at * pool["strides"][axis] - pool["pads"][axis]
             reach = np.arange(pool["kernel"][axis]) * pool["dilations"][axis] + start
             axes.append(reach[(reach >= 0) & (reach < chosen_from.shape[2 + axis])])
-        window = chosen_from[(slice(None), slice(None), *np.ix_(*axes))]
+        grid: tuple[Any, ...] = np.ix_(*axes)
+        window = chosen_from[(slice(None), slice(None), *grid)]
         first = window.reshape(*window.shape[:2], -1).argmax(axis=2)
         offsets = np.unravel_index(first, window.shape[2:])
         spots = tuple(axes[axis][offsets[axis]] for axis in range(rank))
-        batch, channel = np.indices(first.shape)
-        full[(batch, channel, *spots)] += delta[(slice(None), slice(None), *place)]
+        maxima: Any = (*np.indices(first.shape), *spots)
+        full[maxima] += delta[(slice(None), slice(None), *place)]
     return full
 
 
@@ -89,7 +94,8 @@ def _conv_gradient(data: FloatArray, delta: FloatArray, geometry: Mapping[str, A
             for at, dilation, stride, size in zip(place, geometry["dilations"], geometry["strides"], out, strict=True)
         )
         seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, -1, split.shape[3])
-        gradient[(..., *place)] = np.einsum("bgmt,bgct->bgmc", split, seen)
+        spot: Any = (..., *place)
+        gradient[spot] = np.einsum("bgmt,bgct->bgmc", split, seen)
     return gradient
 
 

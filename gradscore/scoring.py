@@ -1,11 +1,12 @@
 """The whole way: inputs -> batch -> signals -> statistics -> scores, one batch or a stream of them."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.images import to_input
 from gradscore.layerstats import layer_features
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.pipeline import ReadAhead
 from gradscore.rawgradients import layer_gradients
 from gradscore.session import SignalSession
 from gradscore.softmax import head_features
@@ -78,7 +80,9 @@ class ScoredBatch:
 class Scorer:
     """A scoring model, loaded: batches in, scores out. Create with `Scorer.load`."""
 
-    def __init__(self, session: SignalSession, metadata: ModelMetadata, fingerprint: str, backend: str, threads: int | None) -> None:
+    def __init__(
+        self, session: SignalSession, metadata: ModelMetadata, fingerprint: str, backend: str, threads: int | None
+    ) -> None:
         self._session = session
         self.metadata = metadata
         self.fingerprint = fingerprint
@@ -121,8 +125,12 @@ class Scorer:
         session = SignalSession(file, providers=providers, threads=threads)
         text = session.metadata_props.get(METADATA_KEY)
         if text is None:
-            raise ModelError(f"{file} is an ONNX model but not a scoring model: run `gradscore prepare {file} -o scoring.onnx`")
-        return cls(session, ModelMetadata.from_json(text, where=str(file)), sha256_of_file(file), _backend(backend), threads)
+            raise ModelError(
+                f"{file} is an ONNX model but not a scoring model: run `gradscore prepare {file} -o scoring.onnx`"
+            )
+        return cls(
+            session, ModelMetadata.from_json(text, where=str(file)), sha256_of_file(file), _backend(backend), threads
+        )
 
     def close(self) -> None:
         """Stop the scorer's threads; it cannot score afterwards."""
@@ -196,34 +204,43 @@ class Scorer:
         names = [tensor.name for tensor in inputs]
         given = batch if isinstance(batch, Mapping) else {names[0]: batch}
         if set(given) != set(names):
-            raise InputError(f"the model takes the inputs {', '.join(names)}, but was given {', '.join(given)}: pass a mapping")
+            raise InputError(
+                f"the model takes the inputs {', '.join(names)}, but was given {', '.join(given)}: pass a mapping"
+            )
         tensors = {
-            tensor.name: to_input(np.asarray(given[tensor.name]), self.metadata.preprocessing, tensor.shape, tensor.dtype)
+            tensor.name: to_input(
+                np.asarray(given[tensor.name]), self.metadata.preprocessing, tensor.shape, tensor.dtype
+            )
             for tensor in inputs
         }
         if len({len(array) for array in tensors.values()}) > 1:
-            raise InputError("the inputs differ in their number of samples: " + ", ".join(f"{k} {len(v)}" for k, v in tensors.items()))
+            raise InputError(
+                "the inputs differ in their number of samples: "
+                + ", ".join(f"{k} {len(v)}" for k, v in tensors.items())
+            )
         return tensors
 
     def stream(self, source: Iterable[Entry], *, batch_size: int = 256) -> Iterator[ScoredBatch]:
         """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
         if batch_size < 1:
             raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
-        entries = iter(source)
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-decode") as pool:
-            ahead = pool.map(self._read, chunk) if (chunk := list(islice(entries, batch_size))) else None
-            while ahead is not None:
-                current, ids = ahead, tuple(entry.id for entry in chunk)
-                ahead = pool.map(self._read, chunk) if (chunk := list(islice(entries, batch_size))) else None
-                yield self._scored(ids, list(current))
+        ahead = ReadAhead(self.read, batch_size=batch_size, threads=self._threads, size_of_one=self._input_bytes())
+        with closing(ahead.batches(source)) as batches:
+            for entries, inputs in batches:
+                yield self._scored(tuple(entry.id for entry in entries), inputs)
 
-    def _read(self, entry: Entry) -> NDArray[np.float32] | str:
+    def read(self, entry: Entry) -> NDArray[Any] | str:
+        """Return an entry's input, or what is wrong with it."""
         try:
             return entry.read(self.metadata)
         except InputError as error:
             return str(error)
 
-    def _scored(self, ids: tuple[str, ...], inputs: list[NDArray[np.float32] | str]) -> ScoredBatch:
+    def _input_bytes(self) -> int:
+        tensor = self.metadata.inputs[0]
+        return math.prod(extent or 1 for extent in tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
+
+    def _scored(self, ids: tuple[str, ...], inputs: list[NDArray[Any] | str]) -> ScoredBatch:
         good = [index for index, item in enumerate(inputs) if not isinstance(item, str)]
         labels = np.full(len(ids), -1, dtype=np.int64)
         features = np.full((len(ids), len(self.feature_names)), np.nan)
@@ -256,5 +273,7 @@ def _backend(name: str) -> str:
     if name == "auto":
         return kernels.default_backend()
     if name not in available:
-        raise RuntimeUnavailableError(f"kernel back end {name!r} is not there: choose {', '.join(available)} or auto with --backend")
+        raise RuntimeUnavailableError(
+            f"kernel back end {name!r} is not there: choose {', '.join(available)} or auto with --backend"
+        )
     return name

@@ -116,7 +116,10 @@ def two_heads(path):
         helper.make_node("Gemm", ["r", "coarse.weight", "coarse.bias"], ["coarse"], transB=1),
         helper.make_node("Gemm", ["r", "fine.weight", "fine.bias"], ["fine"], transB=1),
     ]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in (("coarse", 2), ("fine", 4))]
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])
+        for name, size in (("coarse", 2), ("fine", 4))
+    ]
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5])]
     graph = helper.make_graph(nodes, "heads", inputs, outputs, initializers)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
@@ -155,7 +158,10 @@ def test_uncovered_parameters_can_be_left_out(tmp_path):
     metadata, path = prepared_file(Uncovered(), torch.zeros(2, 6), tmp_path, allow_uncovered=True)
     assert "stack" in {item.name for item in metadata.uncovered}
     assert not metadata.one_at_a_time
-    assert Scorer.load(path).score(np.zeros((3, 6), dtype=np.float32)).features.shape == (3, len(metadata.feature_names))
+    assert Scorer.load(path).score(np.zeros((3, 6), dtype=np.float32)).features.shape == (
+        3,
+        len(metadata.feature_names),
+    )
 
 
 def test_raw_gradients_have_the_parameters_shapes(prepared, rng):
@@ -197,7 +203,11 @@ def test_text_of_any_length_with_a_mask(tmp_path, rng):
     assert is_checkpoint(tmp_path / "checkpoint")
     loaded = load_checkpoint(tmp_path / "checkpoint")
     export_classifier(
-        loaded.module, loaded.example, tmp_path / "bert.onnx", class_names=loaded.class_names, free_axes=loaded.free_axes
+        loaded.module,
+        loaded.example,
+        tmp_path / "bert.onnx",
+        class_names=loaded.class_names,
+        free_axes=loaded.free_axes,
     )
     metadata = prepare(tmp_path / "bert.onnx", tmp_path / "scoring.onnx")
     assert [tensor.name for tensor in metadata.inputs] == ["input_ids", "attention_mask"]

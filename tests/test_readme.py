@@ -34,7 +34,11 @@ def demo(tmp_path_factory):
     """The demo's files, where the README says they are."""
     folder = tmp_path_factory.mktemp("readme")
     done = subprocess.run(
-        [sys.executable, "-m", "tools.demo", str(folder / "demo")], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tools.demo", str(folder / "demo")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return folder, done.stdout

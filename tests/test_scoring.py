@@ -171,7 +171,10 @@ def test_empty_batch(prepared):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (np.zeros((2, 1, 27, 28), dtype=np.float32), r"shape \[2, 1, 27, 28\] does not fit the model's input \[B, 1, 28, 28\]"),
+        (
+            np.zeros((2, 1, 27, 28), dtype=np.float32),
+            r"shape \[2, 1, 27, 28\] does not fit the model's input \[B, 1, 28, 28\]",
+        ),
         (np.zeros((2, 1, 28, 28), dtype=np.int64), "type int64 is not an input"),
         (np.zeros((1, 28), dtype=np.float32), "does not fit"),
     ],
@@ -194,7 +197,9 @@ def test_missing_backend_and_provider_are_errors(prepared):
     path = scorer_for("mlp", prepared) and prepared("mlp", None, None)
     with pytest.raises(RuntimeUnavailableError, match="--backend"):
         Scorer.load(path, backend="abacus")
-    with pytest.raises(RuntimeUnavailableError, match="provider CUDAExecutionProvider is not in the installed onnxruntime"):
+    with pytest.raises(
+        RuntimeUnavailableError, match="provider CUDAExecutionProvider is not in the installed onnxruntime"
+    ):
         Scorer.load(path, providers=["CUDAExecutionProvider"])
 
 

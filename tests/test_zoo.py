@@ -50,7 +50,9 @@ def test_every_layer_equals_torch(name, prepared):
             if not parameters and name in zoo.FOLDED:
                 continue
             assert parameters, f"{name}: layer {layer.name!r} is no module or parameter of the model"
-            assert sum(by_name[key].size for key in parameters) == sum(item.count for item in layer.parameters), layer.name
+            assert sum(by_name[key].size for key in parameters) == sum(item.count for item in layer.parameters), (
+                layer.name
+            )
             expected = oracle.statistics(np.concatenate([by_name[key] for key in parameters]))
             found = {f"{layer.name}.{key}": actual[f"{layer.name}.{key}"] for key in expected}
             wanted = {f"{layer.name}.{key}": value for key, value in expected.items()}

@@ -46,8 +46,12 @@ def main() -> None:
     _gradscore("prepare", folder / "classifier.onnx", "-o", folder / "scoring.onnx")
     for name in ("fit", "test", "noise-fit", "noise-test"):
         _gradscore("score", folder / "scoring.onnx", folder / "images" / name, "-o", folder / f"{name}.parquet")
-    _gradscore("fit", folder / "fit.parquet", "--unknown", f"{folder}/noise-fit.parquet:200", "-o", folder / "verdict.onnx")
-    _gradscore("apply", folder / "test.parquet", "--verdict", folder / "verdict.onnx", "-o", folder / "verdicts.parquet")
+    _gradscore(
+        "fit", folder / "fit.parquet", "--unknown", f"{folder}/noise-fit.parquet:200", "-o", folder / "verdict.onnx"
+    )
+    _gradscore(
+        "apply", folder / "test.parquet", "--verdict", folder / "verdict.onnx", "-o", folder / "verdicts.parquet"
+    )
     _gradscore(
         "evaluate", folder / "test.parquet", "--unknown", folder / "noise-test.parquet", "--verdict", folder / "verdict.onnx",
     )  # fmt: skip

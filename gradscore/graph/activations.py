@@ -5,10 +5,11 @@ input x and output y, while the forward graph keeps the activation as the model 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import onnx_ir as ir
 
-from gradscore.graph.emitter import Emitter, attribute, dtype_of
+from gradscore.graph.emitter import RULE_KEY, Emitter, attribute, dtype_of
 
 
 class Derivative(ABC):
@@ -139,6 +140,42 @@ class SignDerivative(Derivative):
         return emit("Mul", gradient, emit("Sign", node.inputs[0]))
 
 
+class ShrinkDerivative(Derivative):
+    """dX = dY where |x| > lambd, else 0."""
+
+    op_type = "Shrink"
+
+    def lower(self, node: ir.Node, gradient: ir.Value, emit: Emitter) -> ir.Value:
+        x = node.inputs[0]
+        outside = emit("Greater", emit("Abs", x), _number(emit, attribute(node, "lambd", 0.5), x))
+        return emit("Where", outside, gradient, _number(emit, 0, x))
+
+
+class RoundDerivative(Derivative):
+    """dX = 0, a step has no slope; dX = dY where a quantiser rounds, the straight-through estimator.
+
+    Source: Bengio, Léonard, Courville 2013, "Estimating or Propagating Gradients Through Stochastic Neurons".
+    """
+
+    op_type = "Round"
+
+    def lower(self, node: ir.Node, gradient: ir.Value, emit: Emitter) -> ir.Value:
+        if node.metadata_props.get(RULE_KEY) == "DequantizeLinear":
+            return gradient
+        return emit("Mul", gradient, _number(emit, 0, node.inputs[0]))
+
+
+class SlopeDerivative(Derivative):
+    """dX = dY · slope, the slope given as ONNX operators on x and y."""
+
+    def __init__(self, op_type: str, slope: Callable[[Emitter, ir.Value | None, ir.Value], ir.Value]) -> None:
+        self.op_type = op_type
+        self._slope = slope
+
+    def lower(self, node: ir.Node, gradient: ir.Value, emit: Emitter) -> ir.Value:
+        return emit("Mul", gradient, self._slope(emit, node.inputs[0], node.outputs[0]))
+
+
 class ZeroDerivative(Derivative):
     """dX = 0: steps have no slope."""
 
@@ -160,16 +197,37 @@ DERIVATIVES: dict[str, Derivative] = {
         HardSigmoidDerivative(),
         HardSwishDerivative(),
         MishDerivative(),
+        RoundDerivative(),
+        ShrinkDerivative(),
         SignDerivative(),
         SoftplusDerivative(),
         SoftsignDerivative(),
+        SlopeDerivative("Acos", lambda emit, x, _: emit("Neg", _inverse_root(emit, x, 1, -1))),
+        SlopeDerivative("Acosh", lambda emit, x, _: _inverse_root(emit, x, -1, 1)),
+        SlopeDerivative("Asin", lambda emit, x, _: _inverse_root(emit, x, 1, -1)),
+        SlopeDerivative("Asinh", lambda emit, x, _: _inverse_root(emit, x, 1, 1)),
+        SlopeDerivative("Atan", lambda emit, x, _: emit("Reciprocal", _quadratic(emit, x, 1, 1))),
+        SlopeDerivative("Atanh", lambda emit, x, _: emit("Reciprocal", _quadratic(emit, x, 1, -1))),
+        SlopeDerivative("Cosh", lambda emit, x, _: emit("Sinh", x)),
+        SlopeDerivative("Sinh", lambda emit, x, _: emit("Cosh", x)),
+        SlopeDerivative("Tan", lambda emit, _, y: _quadratic(emit, y, 1, 1)),
         ThresholdedReluDerivative(),
         ZeroDerivative("Ceil"),
         ZeroDerivative("Floor"),
-        ZeroDerivative("Round"),
         ZeroDerivative("Sign"),
     )
 }
+
+
+def _quadratic(emit: Emitter, x: ir.Value | None, constant: float, factor: float) -> ir.Value:
+    """Constant + factor · x²."""
+    square = emit("Mul", x, x)
+    signed = square if factor == 1 else emit("Neg", square)
+    return emit("Add", signed, _number(emit, constant, x))
+
+
+def _inverse_root(emit: Emitter, x: ir.Value | None, constant: float, factor: float) -> ir.Value:
+    return emit("Reciprocal", emit("Sqrt", _quadratic(emit, x, constant, factor)))
 
 
 def _number(emit: Emitter, number: float, like: ir.Value | None) -> ir.Value:

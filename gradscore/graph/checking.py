@@ -40,7 +40,9 @@ def check_outputs(model: ir.Model, expected: NDArray[Any], head: Head, metadata:
     """Compare a scoring model with the classifier and with itself; returns what it puts out for one sample."""
     foreign = [node for node in model.graph if not is_standard(node)]
     if foreign:
-        raise ModelError(f"node {foreign[0].name!r} ({foreign[0].op_type}) is not standard ONNX: please report this model")
+        raise ModelError(
+            f"node {foreign[0].name!r} ({foreign[0].op_type}) is not standard ONNX: please report this model"
+        )
     names = [str(value.name) for value in model.graph.outputs]
     batches = [_batch(metadata.inputs, size) for size in ((1,) if metadata.one_at_a_time else (1, 3))]
     try:
@@ -63,7 +65,9 @@ def check_file(path: Path, signals: Values, metadata: ModelMetadata) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ModelError(f"the scoring model is invalid ({str(error).strip().splitlines()[0]}): please report it") from error
+        raise ModelError(
+            f"the scoring model is invalid ({str(error).strip().splitlines()[0]}): please report it"
+        ) from error
     loaded = SignalSession(path).run(_batch(metadata.inputs, 1))
     for name, values in signals.items():
         _compare(name, loaded[name], values, _largest(signals))
@@ -86,13 +90,19 @@ def _batch(inputs: tuple[InputTensor, ...], size: int) -> dict[str, NDArray[Any]
 
 def _largest(values: Values) -> float:
     """Return the largest number of all floating-point values: float32 rounding is relative to what was summed up."""
-    return max((float(np.max(np.abs(value), initial=0.0)) for value in values.values() if value.dtype.kind == "f"), default=1.0)
+    return max(
+        (float(np.max(np.abs(value), initial=0.0)) for value in values.values() if value.dtype.kind == "f"), default=1.0
+    )
 
 
 def _compare(what: str, actual: NDArray[Any], expected: NDArray[Any], floor: float = 0.0) -> None:
     scale = max(float(np.max(np.abs(expected), initial=0.0)), _NOISE * floor) or 1.0
-    if actual.shape != expected.shape or not np.allclose(actual, expected, rtol=_RTOL, atol=_RTOL * scale, equal_nan=True):
-        raise ModelError(f"the scoring model's {what!r} differs from the classifier's own, or between batch sizes: please report it")
+    if actual.shape != expected.shape or not np.allclose(
+        actual, expected, rtol=_RTOL, atol=_RTOL * scale, equal_nan=True
+    ):
+        raise ModelError(
+            f"the scoring model's {what!r} differs from the classifier's own, or between batch sizes: please report it"
+        )
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

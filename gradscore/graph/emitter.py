@@ -64,7 +64,7 @@ class Emitter:
         name = self._fresh("constant")
         tensor = ir.tensor(np.asarray(value, dtype=dtype), name=name)
         initializer = ir.Value(
-            name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor,
+            name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor,
             metadata_props={CONSTANT_KEY: "1"},
         )  # fmt: skip
         self._graph.register_initializer(initializer)
@@ -77,7 +77,7 @@ class Emitter:
             return self._graph.initializers[fresh]
         tensor = ir.tensor(array, name=fresh)
         value = ir.Value(
-            name=fresh, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor,
+            name=fresh, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor,
             metadata_props={ORIGIN_KEY: name},
         )  # fmt: skip
         self._graph.register_initializer(value)

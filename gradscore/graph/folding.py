@@ -6,11 +6,9 @@ import onnx_ir.passes.common as common_passes
 
 from gradscore.errors import GradscoreError, ModelError
 from gradscore.graph.emitter import CONSTANT_KEY, ORIGIN_KEY, origin_of
-from gradscore.graph.requirements import refusal
 from gradscore.graph.running import run_graph
 
 _REPEATING = ("Expand", "Gather", "Tile")  # they repeat or pick a weight's numbers: the weight stays as it was learned
-_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
 def fold_constants(model: ir.Model) -> None:
@@ -18,8 +16,8 @@ def fold_constants(model: ir.Model) -> None:
 
     Raises
     ------
-    UnsupportedOpError
-        A node is random.
+    ModelError
+        The runtime cannot compute them.
     """
     common_passes.CommonSubexpressionEliminationPass()(model)  # a weight that is turned twice stays one weight
     sources = _foldable(model.graph)
@@ -36,8 +34,6 @@ def _foldable(graph: ir.Graph) -> dict[ir.Value, list[ir.Value]]:
     """Return each value that depends on initializers alone, with the learned ones among them."""
     found: dict[ir.Value, list[ir.Value]] = {}
     for node in graph:
-        if node.op_type in _RANDOM:
-            raise refusal(node, "is random, so two runs predict two things: export the model in eval mode")
         inputs = [value for value in node.inputs if value is not None]
         if not inputs or not all(value in found or value.is_initializer() for value in inputs):
             continue

@@ -163,7 +163,9 @@ class Embedding(Form):
             emit = scope.emitter("Embedding", delta)
             ids = emit("Reshape", ids, emit.integers(0, -1))
             delta = emit("Reshape", delta, emit.integers(0, -1, _extent(self.output, -1)))
-        return Reduction("embedding", delta=_name(delta), activation=_name(ids), attributes={"vocabulary": self.vocabulary})
+        return Reduction(
+            "embedding", delta=_name(delta), activation=_name(ids), attributes={"vocabulary": self.vocabulary}
+        )
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,9 @@ class Repeated(Form):
     def reduction(self, scope: Scope) -> Reduction:
         full, shape = extents(self.output), extents(self.parameter) or ()
         if full is None:
-            raise UnsupportedOpError(f"value {self.output.name!r} has unknown rank, so its parameter's gradient cannot be summed")
+            raise UnsupportedOpError(
+                f"value {self.output.name!r} has unknown rank, so its parameter's gradient cannot be summed"
+            )
         delta, emit = scope.delta(self.output), scope.emitter("Repeated", self.output)
         if not _batch_first(self.output):
             delta, full = emit("Reshape", delta, _sizes(emit, scope, full[1:])), (None, None, *full[1:])
@@ -274,7 +278,9 @@ def _extent(value: ir.Value, axis: int) -> int:
     shape = extents(value)
     extent = shape[axis] if shape else None
     if extent is None:
-        raise UnsupportedOpError(f"value {value.name!r} has an unknown number of channels: export the model with fixed sizes")
+        raise UnsupportedOpError(
+            f"value {value.name!r} has an unknown number of channels: export the model with fixed sizes"
+        )
     return extent
 
 

@@ -5,51 +5,21 @@ initializers are the very tensors that went in, since engines see shapes, not we
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from gradscore import builder
-from gradscore.errors import BuilderError, ModelError, UnsupportedOpError
-from gradscore.graph.activations import DERIVATIVES
+from gradscore.errors import ModelError
+from gradscore.graph.engines import GradientEngine
 from gradscore.graph.forms import Broadcast, Form, Whole
 from gradscore.graph.running import detach_weights
 
 TARGET = "gradscore/target"
 _GRADIENT_NAME = re.compile(r"_grad(_\d+)?$")
 _PROXY = "Sigmoid"
-
-
-class GradientEngine(Protocol):
-    """Adds a gradient graph to a serialised model."""
-
-    name: str
-
-    def differentiate(self, model: bytes, target: str, wrt: Sequence[str]) -> bytes:
-        """Return the model with `<value>_grad` for each value of `wrt`, fed by `<target>_grad`."""
-
-
-class OrtTrainingEngine:
-    """onnxruntime-training's GradientGraphBuilder, in a process of its own."""
-
-    name = "ort-training"
-
-    def differentiate(self, model: bytes, target: str, wrt: Sequence[str]) -> bytes:
-        """Return the model with its gradient graph; a refusal names the operator."""
-        try:
-            return builder.differentiate(model, target, wrt)
-        except BuilderError as error:
-            missing = re.search(r"gradient.*?(?:registered|implemented|supported).*?\b([A-Z]\w+)", str(error))
-            if missing or "GradientForOp" in str(error):
-                raise UnsupportedOpError(f"{error}; export the model without this operator") from error
-            raise
-
-
-ENGINES: dict[str, GradientEngine] = {engine.name: engine for engine in (OrtTrainingEngine(),)}
 
 
 @dataclass(frozen=True)
@@ -86,7 +56,7 @@ def add_gradient(model: ir.Model, logits: ir.Value, forms: Sequence[Form], engin
         The logits do not depend on a layer.
     """
     outputs = {str(output.name): output for form in forms for output in form.outputs}
-    request = _request(model, logits, forms)
+    request = _request(model, logits, forms, engine.proxies)
     answer = onnx.ModelProto()
     answer.ParseFromString(engine.differentiate(request.SerializeToString(), TARGET, list(outputs)))
     seed = answer.graph.input.add()
@@ -97,7 +67,9 @@ def add_gradient(model: ir.Model, logits: ir.Value, forms: Sequence[Form], engin
     return _finished(differentiated, str(logits.name), outputs)
 
 
-def _request(model: ir.Model, logits: ir.Value, forms: Sequence[Form]) -> onnx.ModelProto:
+def _request(
+    model: ir.Model, logits: ir.Value, forms: Sequence[Form], proxies: Container[str]
+) -> onnx.ModelProto:  # fmt: skip
     """Serialise the graph for the engine: large weights as inputs, unknown activations as proxies, parameters expanded."""
     clone = model.clone()
     graph = clone.graph
@@ -108,22 +80,11 @@ def _request(model: ir.Model, logits: ir.Value, forms: Sequence[Form]) -> onnx.M
     graph.outputs.append(target)
     for form in forms:
         if isinstance(form, Broadcast):
-            expanded = ir.Value(name=form.output.name, type=form.output.type, shape=form.output.shape)
-            graph.inputs.append(expanded)
-            node = values[str(form.node.outputs[0].name)].producer()
-            if node is not None:
-                node.replace_input_with(form.index, expanded)
+            _expand(form, graph, values)
     for node in graph:
-        if node.op_type == "LayerNormalization" and len(node.outputs) < 3:
-            node.resize_outputs(3)
-            for index, output in enumerate(node.outputs):
-                output.name = output.name or f"{node.outputs[0].name}/statistic_{index}"
-        if node.op_type in DERIVATIVES:
-            node.op_type = _PROXY
-            node.attributes.clear()
-            node.resize_inputs(1)
-    whole = {str(form.parameter.name) for form in forms if isinstance(form, Whole)}
+        _adapt(node, proxies)
     detach_weights(graph)
+    whole = {str(form.parameter.name) for form in forms if isinstance(form, Whole)}
     for name in whole & set(graph.initializers):
         value = graph.initializers.pop(name)
         value.const_value = None
@@ -132,6 +93,27 @@ def _request(model: ir.Model, logits: ir.Value, forms: Sequence[Form]) -> onnx.M
         if value.type is None:
             value.shape = None
     return ir.to_proto(clone)
+
+
+def _expand(form: Broadcast, graph: ir.Graph, values: dict[str, ir.Value]) -> None:
+    """Let an input in the node's own size stand for a parameter that the node repeats."""
+    expanded = ir.Value(name=form.output.name, type=form.output.type, shape=form.output.shape)
+    graph.inputs.append(expanded)
+    node = values[str(form.node.outputs[0].name)].producer()
+    if node is not None:
+        node.replace_input_with(form.index, expanded)
+
+
+def _adapt(node: ir.Node, proxies: Container[str]) -> None:
+    """Show an engine a Sigmoid for an activation it does not know, and all outputs of a LayerNormalization."""
+    if node.op_type == "LayerNormalization" and len(node.outputs) < 3:
+        node.resize_outputs(3)
+        for index, output in enumerate(node.outputs):
+            output.name = output.name or f"{node.outputs[0].name}/statistic_{index}"
+    if node.op_type in proxies:
+        node.op_type = _PROXY
+        node.attributes.clear()
+        node.resize_inputs(1)
 
 
 def _restore(graph: ir.Graph, source: ir.Graph, forms: Sequence[Form]) -> None:
@@ -148,7 +130,9 @@ def _restore(graph: ir.Graph, source: ir.Graph, forms: Sequence[Form]) -> None:
         expanded = values[str(form.output.name)]
         for use in list(expanded.uses()):  # a shape that is read is the full one
             is_shape = use.node.op_type == "Shape"
-            instead = values[str(form.node.outputs[0].name)] if is_shape else graph.initializers[str(form.parameter.name)]
+            instead = (
+                values[str(form.node.outputs[0].name)] if is_shape else graph.initializers[str(form.parameter.name)]
+            )
             use.node.replace_input_with(use.idx, instead)
         graph.inputs.remove(expanded)
     originals, known = values_of(source), values_of(graph)
@@ -164,8 +148,8 @@ def _unproxy(node: ir.Node, original: ir.Node | None, known: dict[str, ir.Value]
     if original is None or original.op_type == _PROXY:
         return
     node.op_type = original.op_type
-    for value in original.attributes.values():
-        node.attributes.add(value)
+    for item in original.attributes.values():
+        node.attributes.add(item)
     node.resize_inputs(len(original.inputs))
     for index, value in enumerate(original.inputs):
         node.replace_input_with(index, None if value is None else known[str(value.name)])
@@ -184,7 +168,9 @@ def _finished(model: ir.Model, logits: str, outputs: dict[str, ir.Value]) -> Dif
     values = values_of(graph)
     missing = [name for name in outputs if f"{name}_grad" not in values]
     if missing:
-        raise ModelError(f"the logits do not depend on {missing[0]!r}: remove that layer, or choose another --logits NAME")
+        raise ModelError(
+            f"the logits do not depend on {missing[0]!r}: remove that layer, or choose another --logits NAME"
+        )
     graph.outputs.clear()
     graph.outputs.append(values[logits])
     graph.outputs.extend(values[f"{name}_grad"] for name in outputs)

@@ -46,7 +46,9 @@ def find_head(graph: ir.Graph, name: str | None = None) -> Head:
     logits = _before_normaliser(output)
     shape = extents(logits) or extents(output)
     if shape is None or len(shape) not in (1, 2) or shape[1:] == (None,):
-        raise ModelError(f"output {output.name!r} is not [batch, classes]: outputs are {_described(graph)}; see --logits NAME")
+        raise ModelError(
+            f"output {output.name!r} is not [batch, classes]: outputs are {_described(graph)}; see --logits NAME"
+        )
     if len(shape) == 2 and shape[1] != 1:
         return Head(str(output.name), logits, int(shape[1] or 0), _normaliser(output, logits))
     normaliser = _normaliser(output, logits) or "logit"

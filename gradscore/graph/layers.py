@@ -166,7 +166,9 @@ RULES: dict[str, LayerRule] = {
 }
 
 
-def find_layers(graph: ir.Graph, *, allow_uncovered: bool = False) -> tuple[tuple[FoundLayer, ...], tuple[Parameter, ...]]:
+def find_layers(
+    graph: ir.Graph, *, allow_uncovered: bool = False
+) -> tuple[tuple[FoundLayer, ...], tuple[Parameter, ...]]:
     """Return the layers in graph order, and the parameters left out.
 
     What no rule covers is differentiated whole, one sample at a time; with `allow_uncovered` it is left out instead.
@@ -188,7 +190,9 @@ def find_layers(graph: ir.Graph, *, allow_uncovered: bool = False) -> tuple[tupl
     if not allow_uncovered:
         covered += [FoundParameter(value, next(iter(value.uses())).node, Whole(value)) for value in uncovered]
     if not covered:
-        raise ModelError("the model has no layer with weights, so its gradient says nothing: is this a trained classifier?")
+        raise ModelError(
+            "the model has no layer with weights, so its gradient says nothing: is this a trained classifier?"
+        )
     return _grouped(covered), tuple(_parameter(value, "uncovered") for value in uncovered) if allow_uncovered else ()
 
 
@@ -223,7 +227,9 @@ def _one(uses: list[FoundParameter]) -> FoundParameter:
     forms = [use.form for use in uses]
     dense = [form for form in forms if isinstance(form, Dense)]
     if dense:
-        return FoundParameter(first.value, first.node, Dense(tuple(use for form in dense for use in form.uses), dense[0].outputs_first))
+        return FoundParameter(
+            first.value, first.node, Dense(tuple(use for form in dense for use in form.uses), dense[0].outputs_first)
+        )
     outputs = tuple(output for form in forms for output in form.outputs)
     return FoundParameter(first.value, first.node, ChannelSum(outputs, channels_last=True))
 
@@ -232,7 +238,10 @@ def _can_join(uses: list[FoundParameter]) -> bool:
     forms = [use.form for use in uses]
     return (
         len(forms) == 1
-        or (all(isinstance(form, Dense) for form in forms) and len({form.outputs_first for form in forms if isinstance(form, Dense)}) == 1)
+        or (
+            all(isinstance(form, Dense) for form in forms)
+            and len({form.outputs_first for form in forms if isinstance(form, Dense)}) == 1
+        )
         or all(isinstance(form, ChannelSum) and form.channels_last for form in forms)
     )
 

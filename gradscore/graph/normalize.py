@@ -41,7 +41,9 @@ def normalize(proto: ModelProto) -> ir.Model:
     except ir.serde.SerdeError as error:
         raise ModelError(f"the model cannot be read ({_first_line(error)}): export it again") from error
     common_passes.InlinePass()(model)
+    _drop_foreign_outputs(model)
     _default_domain_only(model)
+    _refuse_operators(model.graph)
     common_passes.RemoveInitializersFromInputsPass()(model)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common_passes.RemoveUnusedNodesPass()(model)
@@ -83,14 +85,32 @@ def _converted(proto: ModelProto, version: int) -> ModelProto:
 def _relabelled(proto: ModelProto, version: int) -> ModelProto:
     """Declare a newer model to be of opset `OPSET`: what is new since is expanded, most of the rest only gained types."""
     newer = [("", op) for op in sorted({node.op_type for node in proto.graph.node}) if _is_newer_function(op, version)]
-    older = inliner.inline_selected_functions(proto, newer, inline_schema_functions=True) if newer else ModelProto()
-    if not newer:
-        older.CopyFrom(proto)
+    older = _expanded(proto, newer)
     older.ir_version = IR_VERSION
     for entry in older.opset_import:
         if entry.domain in _DEFAULT_DOMAINS:
             entry.version = OPSET
     return older
+
+
+def _expanded(proto: ModelProto, functions: list[tuple[str, str]]) -> ModelProto:
+    """Return a copy with operators replaced by the bodies that the specification gives them; bodies depend on types."""
+    older = ModelProto()
+    older.CopyFrom(proto)
+    if not functions:
+        return older
+    typed = {value.name for value in (*older.graph.input, *older.graph.value_info)}
+    older.graph.value_info.extend(
+        onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in older.graph.initializer
+        if tensor.name not in typed
+    )
+    try:
+        inferred = onnx.shape_inference.infer_shapes(older)
+        return inliner.inline_selected_functions(inferred, functions, inline_schema_functions=True)
+    except RuntimeError as error:
+        names = ", ".join(name for _, name in functions)
+        raise ModelError(f"{names} cannot be expanded ({_first_line(error)}): export the model with opset {OPSET}") from error
 
 
 def _is_newer_function(op_type: str, version: int) -> bool:
@@ -100,6 +120,52 @@ def _is_newer_function(op_type: str, version: int) -> bool:
         return False
     schema = onnx.defs.get_schema(op_type, version, "")
     return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+_REFUSED = dict.fromkeys(
+    ("ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"),
+    "computes in integers, which have no gradient: score the model before quantisation, or quantised in QDQ form",
+) | dict.fromkeys(
+    ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+    "is random, so two runs predict two things: export the model in eval mode",
+)
+
+
+def _refuse_operators(graph: ir.Graph) -> None:
+    for node in graph:
+        if node.op_type in _REFUSED:
+            raise refusal(node, _REFUSED[node.op_type])
+
+
+def _drop_foreign_outputs(model: ir.Model) -> None:
+    """See through a final ZipMap; leave out the outputs that a custom domain makes, where others remain.
+
+    Converters of classical models put the labels' names beside the probabilities that way.
+    """
+    graph = model.graph
+    for node in list(graph):
+        if node.op_type == "ZipMap" and node.inputs[0] is not None and not node.outputs[0].uses():
+            node.inputs[0].type = node.inputs[0].type or ir.TensorType(ir.DataType.FLOAT)
+            node.outputs[0].replace_all_uses_with(node.inputs[0], replace_graph_outputs=True)
+    standard = [value for value in graph.outputs if not _is_foreign(value)]
+    if standard and len(standard) < len(graph.outputs):
+        graph.outputs.clear()
+        graph.outputs.extend(standard)
+    common_passes.RemoveUnusedNodesPass()(model)
+
+
+def _is_foreign(value: ir.Value) -> bool:
+    seen: set[ir.Node] = set()
+    waiting = [value.producer()]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.domain not in _DEFAULT_DOMAINS:
+            return True
+        seen.add(node)
+        waiting.extend(source.producer() for source in node.inputs if source is not None)
+    return False
 
 
 def _default_domain_only(model: ir.Model) -> None:

@@ -35,7 +35,9 @@ def probe_shapes(model: ir.Model) -> ir.Model:
     computed = [value for node in model.graph for value in node.outputs if value.name]
     runs = _run(model, [str(value.name) for value in computed])
     for value in model.graph.inputs:
-        sizes = [tuple(free for _, free in _RUNS) if extent is None else (extent,) for extent in (extents(value) or ())[1:]]
+        sizes = [
+            tuple(free for _, free in _RUNS) if extent is None else (extent,) for extent in (extents(value) or ())[1:]
+        ]
         value.shape = ir.Shape([BATCH, *(_extent(seen) for seen in sizes)])
     for position, value in enumerate(computed):
         results = [np.asarray(run[position]) for run in runs]

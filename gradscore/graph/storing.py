@@ -39,7 +39,9 @@ def write_model(model: ir.Model, path: Path) -> None:
     sizes = [len(header) + len(_prefix(_RAW_DATA_FIELD, tensor.nbytes)) + tensor.nbytes for header, tensor in streamed]
     whole = len(graph) + sum(len(_prefix(_INITIALIZER_FIELD, size)) + size for size in sizes)
     if whole > LARGEST_FILE:
-        raise ModelError(f"the scoring model would take {whole / 2**30:.1f} GiB, an ONNX file holds 2: export a smaller model")
+        raise ModelError(
+            f"the scoring model would take {whole / 2**30:.1f} GiB, an ONNX file holds 2: export a smaller model"
+        )
     with path.open("wb") as stream:
         stream.write(proto.SerializeToString() + _prefix(_GRAPH_FIELD, whole) + graph)
         for (header, tensor), size in zip(streamed, sizes, strict=True):
@@ -48,15 +50,15 @@ def write_model(model: ir.Model, path: Path) -> None:
 
 
 def _header(name: str, tensor: ir.TensorProtocol) -> bytes:
-    return onnx.TensorProto(
-        name=name, dims=list(map(int, tensor.shape)), data_type=int(tensor.dtype)
-    ).SerializeToString()  # fmt: skip
+    array = tensor.numpy()
+    header: bytes = onnx.TensorProto(name=name, dims=array.shape, data_type=int(tensor.dtype)).SerializeToString()
+    return header
 
 
 def _little_endian(array: np.ndarray) -> memoryview:
     plain = np.ascontiguousarray(array)
     swapped = plain.astype(plain.dtype.newbyteorder("<"), copy=False)
-    return memoryview(swapped.reshape(-1).view(np.uint8))
+    return swapped.reshape(-1).view(np.uint8).data
 
 
 def _prefix(field: int, size: int) -> bytes:

@@ -65,7 +65,12 @@ def _geometry(pool: ir.Node) -> Mapping[str, Any]:
 def _unpooling(value: ir.Value | None) -> _Pooled | None:
     """Return the MaxPoolGrad that computes a value, and its pool."""
     node = value.producer() if value is not None else None
-    while node is not None and node.op_type in ("Identity", "Sum") and len(node.inputs) == 1 and node.inputs[0] is not None:
+    while (
+        node is not None
+        and node.op_type in ("Identity", "Sum")
+        and len(node.inputs) == 1
+        and node.inputs[0] is not None
+    ):
         node = node.inputs[0].producer()
     if node is None or node.op_type != "MaxPoolGrad" or node.inputs[1] is None:
         return None

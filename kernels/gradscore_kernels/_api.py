@@ -1,5 +1,6 @@
 """The kernels: one signature each, checked once, run by the back end asked for."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -110,15 +111,14 @@ def sequence_moments(a: Array, delta: Array, *, backend: str = "auto", threads: 
 @kernel(g="B *")
 def direct_moments(g: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
     """Accumulators of a gradient that is there per sample already, `[B, ...]`, in one pass over memory."""
-    return load(backend).direct_moments(g.reshape(len(g), -1) if g.size else g.reshape(0, 1), workers(threads))
+    return load(backend).direct_moments(g.reshape(g.shape[0], max(1, prod(g.shape[1:]))), workers(threads))
 
 
 @kernel(delta="B M *positions")
 def position_sum_moments(delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
     """Accumulators of Σ_t δ_t for channels-first δ `[B, M, *positions]`: a convolution's bias gradient."""
     count, channels = delta.shape[:2]
-    positions = int(np.prod(delta.shape[2:]))
-    return load(backend).position_sum_moments(delta.reshape(count, channels, positions), workers(threads))
+    return load(backend).position_sum_moments(delta.reshape(count, channels, prod(delta.shape[2:])), workers(threads))
 
 
 @kernel(delta="B T m")

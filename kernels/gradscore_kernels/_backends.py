@@ -1,5 +1,6 @@
 """Which implementation of the kernels runs, and on how many threads."""
 
+import ctypes
 import os
 from collections.abc import Callable
 from functools import cache
@@ -40,20 +41,25 @@ class Backend(Protocol):
     def embedding_moments(self, ids: Array, delta: Array, vocabulary: int, threads: int) -> Accumulators: ...
 
 
-# Fastest first: `auto` takes the first that is there, but never the slow reference.
-REQUIRES = {"native": "gradscore_kernels._native", "numba": "numba", "reference": "numpy"}
+# Fastest first: `auto` takes the first that is there, but never the slow reference; and cuda for arrays on a device only.
+REQUIRES = {"native": "gradscore_kernels._native", "numba": "numba", "reference": "numpy", "cuda": "numba_cuda"}
 REMEDIES = {
     "native": "reinstall gradscore where a C++17 compiler is at hand (pip install --force-reinstall --no-binary "
     "gradscore gradscore)",
     "numba": "pip install numba",
     "reference": "pip install numpy",
+    "cuda": 'pip install "numba-cuda[cu12]" (or [cu13], as the driver has it) on a machine with an NVIDIA GPU',
 }
 
 
 @cache
 def available_backends() -> tuple[str, ...]:
-    """Names of the back ends that are installed here, fastest first."""
-    return tuple(name for name, module in REQUIRES.items() if find_spec(module) is not None)
+    """Names of the back ends that can run here, fastest first; cuda, if there is a device, last.
+
+    `auto` runs cuda where the arrays lie in device memory, and nowhere else.
+    """
+    here = tuple(name for name, module in REQUIRES.items() if find_spec(module) is not None)
+    return here if _has_device() else tuple(name for name in here if name != "cuda")
 
 
 def default_backend() -> str:
@@ -112,6 +118,19 @@ def workers(threads: int | None) -> int:
 
 
 @cache
+def _has_device() -> bool:
+    """Ask the driver for devices, without loading anything heavy; the simulator counts as one."""
+    if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in {"", "0"}:
+        return True
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+@cache
 def _native() -> Any:
     """Import the compiled module and force the level that the environment asks for."""
     module = import_module(REQUIRES["native"])
@@ -133,4 +152,5 @@ LOADERS: dict[str, Callable[[], Backend]] = {
     "native": _native,
     "numba": cache(lambda: _python("numba")),
     "reference": cache(lambda: _python("reference")),
+    "cuda": cache(lambda: _python("cuda")),
 }

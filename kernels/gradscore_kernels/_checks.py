@@ -7,6 +7,7 @@ from typing import Any, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
+from gradscore_kernels._backends import load
 from gradscore_kernels._errors import KernelError
 
 P = ParamSpec("P")
@@ -23,7 +24,8 @@ def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
     ----------
     **shapes
         For each array its axes: `a="B C *in", delta="B M *out"`. One name means one size throughout; `*name` stands
-        for any number of axes. Arrays whose name is `ids` hold integers, all others float32 or float64.
+        for any number of axes. Arrays whose name is `ids` hold integers, all others float32 or float64. Arrays in
+        device memory (with the CUDA array interface) are handed to the back end cuda as they are.
     """
     axes = {name: spec.split() for name, spec in shapes.items()}
 
@@ -36,19 +38,37 @@ def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
             if len(given) < len(axes):
                 missing = next(key for key in axes if key not in given)
                 raise KernelError(f"{name}: array {missing!r} {_text(axes[missing])} is missing")
+            options: dict[str, Any] = dict(kwargs)
+            on_device = [key for key, value in given.items() if hasattr(value, "__cuda_array_interface__")]
+            if on_device:
+                options["backend"] = _device_backend(name, on_device[0], options.get("backend", "auto"))
             arrays = {key: _array(name, key, given[key]) for key in axes}
             _check_shapes(name, axes, arrays)
             call: Callable[..., NDArray[np.float64]] = method
-            return call(*_one_type(arrays).values(), *args[len(axes) :], **kwargs)
+            return call(*_one_type(name, arrays).values(), *args[len(axes) :], **options)
 
         return checked
 
     return decorate
 
 
-def _array(kernel_name: str, key: str, value: object) -> NDArray[Any]:
-    """Return `value` as an array of a type that `key` may have."""
-    array = np.asarray(value)
+def _device_backend(kernel_name: str, key: str, backend: str) -> str:
+    """Return the back end that reads device memory, if it is what was asked for."""
+    if backend not in {"auto", "cuda"}:
+        raise KernelError(
+            f"{kernel_name}: {key!r} lies in device memory, which back end {backend!r} cannot read: leave backend out, or "
+            "copy the array to the host first"
+        )
+    return "cuda"
+
+
+def _array(kernel_name: str, key: str, value: Any) -> Any:
+    """Return `value` as an array of a type that `key` may have; ids always on the host."""
+    if hasattr(value, "__cuda_array_interface__"):
+        array = load("cuda").device_array(value)  # type: ignore[attr-defined]  # this back end alone has it
+        array = array.copy_to_host() if key == "ids" and not isinstance(array, np.ndarray) else array
+    else:
+        array = np.asarray(value)
     allowed = INTEGERS if key == "ids" else FLOATS
     if array.dtype not in allowed:
         names = " or ".join(dtype.name for dtype in allowed)
@@ -78,11 +98,22 @@ def _check_shapes(kernel_name: str, axes: dict[str, list[str]], arrays: dict[str
             )
 
 
-def _one_type(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Make every array contiguous and all floating ones of the widest type among them."""
+def _one_type(kernel_name: str, arrays: dict[str, Any]) -> dict[str, Any]:
+    """Make every array contiguous and all floating ones of the widest type among them; on a device they must be so."""
     floats = [array.dtype for key, array in arrays.items() if key != "ids"]
     wide = np.dtype(np.float64) if np.dtype(np.float64) in floats else np.dtype(np.float32)
-    return {key: np.ascontiguousarray(array, dtype=np.int64 if key == "ids" else wide) for key, array in arrays.items()}
+    same = {}
+    for key, array in arrays.items():
+        if isinstance(array, np.ndarray):
+            same[key] = np.ascontiguousarray(array, dtype=np.int64 if key == "ids" else wide)
+        elif array.dtype == wide and array.is_c_contiguous():
+            same[key] = array
+        else:
+            raise KernelError(
+                f"{kernel_name}: {key!r} lies in device memory as {array.dtype}, but is needed contiguous and {wide}: "
+                "copy it so"
+            )
+    return same
 
 
 def _text(names: list[str]) -> str:

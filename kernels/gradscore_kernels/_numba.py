@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore_kernels import _numba_loops as loops
+from gradscore_kernels._accumulators import product
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 
 Array = NDArray[Any]
@@ -28,7 +29,7 @@ SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second th
 
 def outer_moments(a: Array, delta: Array, threads: int) -> Accumulators:
     """See `gradscore_kernels.outer_moments`: both vectors' moments, then the closed form."""
-    return _product(direct_moments(delta, threads), direct_moments(a, threads))
+    return product(direct_moments(delta, threads), direct_moments(a, threads))
 
 
 def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -> Accumulators:
@@ -181,36 +182,6 @@ def _round_up(value: int, step: int) -> int:
 def _whole_tiles(rows: Array) -> Array:
     """Repeat the last row until whole tiles are full."""
     return np.pad(rows, (0, -len(rows) % TILE), mode="edge")
-
-
-def _product(x: Accumulators, y: Accumulators) -> Accumulators:
-    """Accumulators of all products of one number of x and one of y.
-
-    DESIGN's closed form: with means b, c and central moments u, w; every term of the variance is positive.
-    """
-    n = x[:, 0] * y[:, 0]
-    b, c = x[:, 2], y[:, 2]
-    u2, u3, u4 = x[:, 3:6].T / x[:, 0]
-    w2, w3, w4 = y[:, 3:6].T / y[:, 0]
-    result = np.empty_like(x)
-    result[:, 0] = n
-    result[:, 1] = x[:, 1] * y[:, 1]
-    result[:, 2] = b * c
-    result[:, 3] = n * (b**2 * w2 + c**2 * u2 + u2 * w2)
-    result[:, 4] = n * (b**3 * w3 + c**3 * u3 + u3 * w3 + 3 * (b * u2 * w3 + c * u3 * w2 + 2 * b * c * u2 * w2))
-    result[:, 5] = n * (
-        b**4 * w4
-        + c**4 * u4
-        + u4 * w4
-        + 6 * (b**2 * c**2 * u2 * w2 + b**2 * u2 * w4 + c**2 * u4 * w2)
-        + 12 * (b**2 * c * u2 * w3 + b * c**2 * u3 * w2 + b * c * u3 * w3)
-        + 4 * (b * u3 * w4 + c * u4 * w3)
-    )
-    extremes = x[:, 6:, None] * y[:, None, 6:]
-    result[:, 6] = extremes.min((1, 2))
-    result[:, 7] = extremes.max((1, 2))
-    result[~np.isfinite(result[:, 1]), 1:] = np.nan
-    return result
 
 
 def _share(work: Work, batch: int, cost: int, threads: int) -> Accumulators:

@@ -1,0 +1,150 @@
+"""Images in .zip and .tar archives, read where they lie."""
+
+import bz2
+import gzip
+import lzma
+import os
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from shutil import copyfileobj
+from typing import IO, Any
+
+from gradscore.errors import InputError
+from gradscore.images import SUFFIXES
+from gradscore.sources.entries import Entry, ImageEntry, Listing, require_size, utf8
+
+_BROKEN = (
+    OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    tarfile.TarError,
+)  # fmt: skip
+_PACKED: Mapping[str, Callable[..., Any]] = {
+    ".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ZipMember(ImageEntry):
+    """An image in a zip archive."""
+
+    id: str
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+
+    def content(self) -> bytes:
+        """Unpack the member; its checksum is verified."""
+        require_size(self.info.file_size)
+        try:
+            return self.archive.read(self.info)
+        except _BROKEN as error:
+            raise InputError(f"cannot be unpacked: {error}") from error
+
+
+class ZipImages(Listing):
+    """The images of a zip archive in its own order; an id is the path in the archive after a prefix."""
+
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        self._prefix = prefix
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except _BROKEN as error:
+            raise InputError(f"{path} is not a readable zip archive: {error}") from error
+        self._infos = [info for info in self._archive.infolist() if not info.is_dir() and _is_image(info.filename)]
+        _require_some(self._infos, path)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def entry(self, index: int) -> Entry:
+        """Name the member."""
+        info = self._infos[index]
+        return ZipMember(utf8(self._prefix + info.filename), self._archive, info)
+
+    def ids(self) -> Iterator[str]:
+        """Yield the paths."""
+        return (utf8(self._prefix + info.filename) for info in self._infos)
+
+
+@dataclass(frozen=True)
+class TarMember(ImageEntry):
+    """An image in a tar archive, by its place in the file."""
+
+    id: str
+    archive: IO[bytes]
+    offset: int
+    size: int
+
+    def content(self) -> bytes:
+        """Read the member; a position of its own leaves the other threads' reading alone."""
+        require_size(self.size)
+        try:
+            content = os.pread(self.archive.fileno(), self.size, self.offset)
+        except OSError as error:
+            raise InputError(f"cannot be unpacked: {error.strerror}") from error
+        if len(content) != self.size:
+            raise InputError(f"cannot be unpacked: the archive ends {self.size - len(content):,} bytes too early")
+        return content
+
+
+class TarImages(Listing):
+    """The images of a tar archive in its own order; an id is the path in the archive after a prefix.
+
+    A compressed archive cannot be read from any place but its begin: it is unpacked once, to a temporary file that has
+    no name and goes with the process.
+    """
+
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        self._prefix = prefix
+        try:
+            self._archive = _unpacked(path)
+            self._members = list(self._listed())
+        except _BROKEN as error:
+            raise InputError(f"{path} is not a readable tar archive: {error or type(error).__name__}") from error
+        _require_some(self._members, path)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def entry(self, index: int) -> Entry:
+        """Name the member."""
+        name, offset, size = self._members[index]
+        return TarMember(utf8(self._prefix + name), self._archive, offset, size)
+
+    def ids(self) -> Iterator[str]:
+        """Yield the paths."""
+        return (utf8(self._prefix + name) for name, _, _ in self._members)
+
+    def _listed(self) -> Iterator[tuple[str, int, int]]:
+        with tarfile.open(fileobj=self._archive, mode="r:") as archive:
+            for member in archive:
+                archive.members = []  # type: ignore[attr-defined] # tarfile would keep every one it has seen
+                if member.isreg() and _is_image(member.name):
+                    if member.issparse():
+                        raise tarfile.ReadError(f"{member.name} is stored sparse, with its zeros left out")
+                    yield member.name, member.offset_data, member.size
+
+
+def _unpacked(path: Path) -> IO[bytes]:
+    opener = _PACKED.get(path.suffix.lower())
+    if opener is None:
+        return path.open("rb")
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the listing
+    with opener(path, "rb") as packed:
+        copyfileobj(packed, unpacked, 1 << 20)
+    unpacked.seek(0)
+    return unpacked
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = path.parts[:1] == ("__MACOSX",) or path.name.startswith("._")  # what macOS adds to its archives
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def _require_some(found: list[Any], path: Path) -> None:
+    if not found:
+        raise InputError(f"archive {path} holds no images (looked for {', '.join(sorted(SUFFIXES))})")

@@ -1,0 +1,129 @@
+"""Arrays that hold many inputs: .npy, .npz, and the idx files of MNIST and EMNIST."""
+
+import gzip
+import math
+import re
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.errors import InputError
+from gradscore.sources.entries import ArrayRow, Entry, Listing, utf8
+
+_ARRAY_NAMES = ("images", "x")
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_BROKEN = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error)
+_CHUNK = 1 << 20
+
+
+class ArrayRows(Listing):
+    """The rows of an array; an id is `name#row`, below a folder named after the row's class where that is known."""
+
+    def __init__(self, path: Path, rows: NDArray[np.generic], labels: NDArray[np.generic] | None = None) -> None:
+        self._name, self._rows, self._labels = utf8(path.name), rows, labels
+        if rows.ndim < 2 or not len(rows):
+            raise InputError(f"{path} holds an array of shape {list(rows.shape)}: the first axis must count inputs")
+        if labels is not None and labels.shape != (len(rows),):
+            raise InputError(f"{path} holds {len(rows)} inputs, but its labels have the shape {list(labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def entry(self, index: int) -> Entry:
+        """Name the row."""
+        return ArrayRow(self._id(index), self._rows, index)
+
+    def ids(self) -> Iterator[str]:
+        """Yield the names of the rows."""
+        return map(self._id, range(len(self)))
+
+    def _id(self, index: int) -> str:
+        name = f"{self._name}#{index}"
+        return name if self._labels is None else f"{self._labels[index]}/{name}"
+
+
+def open_npy(path: Path) -> Listing:
+    """Map a .npy file into memory."""
+    try:
+        array: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
+    except _BROKEN as error:
+        raise InputError(f"{path} is not a readable NumPy file: {error}") from error
+    return ArrayRows(path, array)
+
+
+def open_npz(path: Path) -> Listing:
+    """Read the inputs of an .npz archive: its only array, or the one called `images` or `x`."""
+    try:
+        return ArrayRows(path, _archived(path))
+    except _BROKEN as error:
+        raise InputError(f"{path} is not a readable NumPy file: {error}") from error
+
+
+def open_idx(path: Path, *, transposed: bool = False) -> Listing:
+    """Read an idx file, gzipped or not, and the labels of the idx1 file beside it where there is one."""
+    rows = _idx(path)
+    beside = path.with_name(re.sub(r"images([-.])idx3", r"labels\1idx1", path.name))
+    labels = _idx(beside) if beside != path and beside.exists() else None
+    return ArrayRows(path, rows.swapaxes(1, 2) if transposed and rows.ndim > 2 else rows, labels)
+
+
+def _archived(path: Path) -> NDArray[np.generic]:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        names = [name for name in _ARRAY_NAMES if name in archive.files] or archive.files
+        if not names:
+            raise InputError(f"{path} holds no arrays")
+        if len(names) != 1 and names[0] not in _ARRAY_NAMES:
+            raise InputError(f"{path} holds the arrays {', '.join(archive.files)}: name the inputs `images` or `x`")
+        array: NDArray[np.generic] = archive[names[0]]
+        return array
+
+
+def _idx(path: Path) -> NDArray[np.generic]:
+    """Map an idx file; a gzipped one is first unpacked to a temporary file that has no name and goes with the process."""
+    try:
+        with path.open("rb") as file:
+            if path.suffix.lower() != ".gz":
+                return _mapped(file, path)
+            with gzip.open(file) as packed, tempfile.TemporaryFile() as unpacked:
+                _copy(packed, unpacked)
+                return _mapped(unpacked, path)
+    except _BROKEN as error:
+        raise InputError(f"{path} is not a readable idx file: {error}") from error
+
+
+def _mapped(file: IO[bytes], path: Path) -> NDArray[np.generic]:
+    file.seek(0)
+    zeros, code, axes = struct.unpack(">HBB", file.read(4))
+    if zeros or code not in _IDX_TYPES:
+        raise InputError(f"{path} is not a readable idx file: it begins with none of the format's numbers")
+    shape = struct.unpack(f">{axes}I", file.read(4 * axes))
+    kind, start = np.dtype(_IDX_TYPES[code]), 4 + 4 * axes
+    size = file.seek(0, 2)
+    if size != start + kind.itemsize * math.prod(shape):
+        raise InputError(
+            f"{path} is not a readable idx file: {size:,} bytes do not hold an array of shape {list(shape)}"
+        )
+    if not math.prod(shape):
+        return np.empty(shape, kind)
+    mapped: NDArray[np.generic] = np.memmap(file, kind, "r", start, shape)
+    return mapped
+
+
+def _copy(packed: IO[bytes], unpacked: IO[bytes]) -> None:
+    """Unpack as much as the header says and one byte more, so that a bomb is an error and not a full disk."""
+    header = packed.read(4)
+    axes = header[3] if len(header) == 4 else 0
+    extents = packed.read(4 * axes)
+    unpacked.write(header + extents)
+    kind = _IDX_TYPES.get(header[2] if len(header) == 4 else 0, ">u1")
+    left = math.prod(struct.unpack(f">{axes}I", extents)) * np.dtype(kind).itemsize + 1
+    while left > 0 and (chunk := packed.read(min(left, _CHUNK))):
+        unpacked.write(chunk)
+        left -= len(chunk)

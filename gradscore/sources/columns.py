@@ -1,0 +1,174 @@
+"""Parquet and Arrow tables with a column of encoded images, or of features that the model takes as they are."""
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gradscore.errors import InputError
+from gradscore.images import to_input
+from gradscore.metadata import ModelMetadata
+from gradscore.sources.entries import Entry, ImageEntry, Listing, utf8
+
+_IMAGE_NAMES = ("image", "images", "bytes", "content", "img", "png", "jpg")
+_FEATURE_NAMES = ("features", "x", "pixels", "embedding")
+_HELD = 3  # groups of rows: those that the decoding threads stand in
+
+
+@dataclass(frozen=True)
+class ImageCell(ImageEntry):
+    """An encoded image in a table."""
+
+    id: str
+    table: "TableRows"
+    index: int
+
+    def content(self) -> bytes:
+        """Return the cell's bytes."""
+        value = self.table.cell(self.index).as_py()
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is None:
+            raise InputError("the table's cell holds no image bytes (null)")
+        return bytes(content)
+
+
+@dataclass(frozen=True)
+class FeatureCell:
+    """A list of numbers in a table."""
+
+    id: str
+    table: "TableRows"
+    index: int
+
+    def read(self, metadata: ModelMetadata) -> NDArray[Any]:
+        """Return the numbers in the shape of the model's input."""
+        cell = self.table.cell(self.index)
+        if not cell.is_valid or cell.values.null_count:
+            raise InputError("the table's cell holds nulls")
+        values = cell.values.to_numpy(zero_copy_only=False)
+        shape = [extent or -1 for extent in metadata.input_shape[1:]]
+        try:
+            row = values.reshape(1, *shape)
+        except ValueError as error:
+            raise InputError(f"{len(values)} numbers do not fit the model's input {shape}") from error
+        result: NDArray[Any] = to_input(row, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
+        return result
+
+
+class TableRows(Listing):
+    """The rows of a table, read a group at a time; `load` returns the inputs' column of one group.
+
+    An id is what the column `id` says, else `name#row`, below a folder named after the row's class where there is a
+    column `label`.
+    """
+
+    def __init__(self, path: Path, schema: Any, sizes: list[int], load: Callable[[int, list[str]], Any]) -> None:
+        self._column, self._cell = _column(path, schema)
+        self._ends = list(accumulate(sizes))
+        self._load = load
+        self._held: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+        if not self._ends or not self._ends[-1]:
+            raise InputError(f"{path} holds no rows")
+        self._ids = self._named(utf8(path.name), schema.names)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def entry(self, index: int) -> Entry:
+        """Name the row."""
+        entry: Entry = self._cell(self._ids[index], self, index)
+        return entry
+
+    def ids(self) -> Iterator[str]:
+        """Yield the names of the rows."""
+        return iter(self._ids)
+
+    def cell(self, index: int) -> Any:
+        """Return the Arrow scalar of one row."""
+        group = bisect_right(self._ends, index)
+        try:
+            with self._lock:
+                column = self._held.get(group)
+                if column is None:
+                    column = self._held[group] = self._load(group, [self._column]).column(self._column)
+                self._held.move_to_end(group)
+                while len(self._held) > _HELD:
+                    self._held.popitem(last=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"the table cannot be read here: {str(error).splitlines()[0]}") from error
+        return column[index - (self._ends[group - 1] if group else 0)]
+
+    def _named(self, name: str, columns: list[str]) -> list[str]:
+        if "id" in columns:
+            return [str(value) for value in self._whole("id")]
+        if "label" in columns:
+            return [f"{label}/{name}#{row}" for row, label in enumerate(self._whole("label"))]
+        return [f"{name}#{row}" for row in range(len(self))]
+
+    def _whole(self, column: str) -> Iterator[Any]:
+        for group in range(len(self._ends)):
+            yield from self._load(group, [column]).column(column).to_pylist()
+
+
+def open_parquet(path: Path) -> Listing:
+    """List the rows of a Parquet file."""
+    import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        file = pq.ParquetFile(path, memory_map=True)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        return TableRows(path, file.schema_arrow, sizes, lambda group, columns: file.read_row_group(group, columns))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise InputError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def open_arrow(path: Path) -> Listing:
+    """List the rows of an Arrow file or stream, mapped into memory."""
+    import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
+
+    try:
+        mapped = pa.memory_map(str(path))
+        try:
+            table = pa.ipc.open_file(mapped).read_all()
+        except pa.ArrowInvalid:
+            mapped.seek(0)
+            table = pa.ipc.open_stream(mapped).read_all()
+        return TableRows(path, table.schema, [len(table)], lambda _, columns: table.select(columns))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise InputError(f"{path} is not a readable Arrow file: {str(error).splitlines()[0]}") from error
+
+
+def _column(path: Path, schema: Any) -> tuple[str, type[ImageCell] | type[FeatureCell]]:
+    """Choose the column of inputs: by its name, else the only one of a fitting type."""
+    for names, fits, cell in ((_IMAGE_NAMES, _holds_images, ImageCell), (_FEATURE_NAMES, _holds_numbers, FeatureCell)):
+        fitting = [field.name for field in schema if fits(field.type)]
+        known = [name for name in names if name in fitting] or fitting
+        if len(known) == 1 or (known and known[0] in names):
+            return known[0], cell
+    raise InputError(
+        f"{path} has the columns {', '.join(schema.names)}: name the one with encoded images `image`, or the one with "
+        "lists of numbers `features`"
+    )
+
+
+def _holds_images(kind: Any) -> bool:
+    from pyarrow import types  # noqa: PLC0415 - images need no pyarrow to be listed
+
+    if types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _holds_numbers(kind: Any) -> bool:
+    from pyarrow import types  # noqa: PLC0415 - images need no pyarrow to be listed
+
+    listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return bool(listed and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))

@@ -1,0 +1,160 @@
+"""One input: its id and how it is read. Listings of them are lazy, so that a million cost little more than their names."""
+
+import re
+import stat
+from abc import abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.errors import InputError
+from gradscore.images import decode, to_input
+from gradscore.metadata import ModelMetadata
+
+LARGEST_FILE = 2**30
+
+
+class Entry(Protocol):
+    """One input: its id, and how it is read."""
+
+    @property
+    def id(self) -> str:
+        """Where the input comes from; unique in its source."""
+
+    def read(self, metadata: ModelMetadata) -> NDArray[Any]:
+        """Return the model's input without its batch dimension; raises InputError where it cannot be had."""
+
+
+class ImageEntry:
+    """An entry whose content is an encoded image."""
+
+    def content(self) -> bytes:
+        """Return the encoded image; raises InputError where it cannot be had."""
+        raise NotImplementedError
+
+    def read(self, metadata: ModelMetadata) -> NDArray[np.float32]:
+        """Decode the image."""
+        if metadata.preprocessing.kind != "image":
+            shape = ["B", *(extent or "?" for extent in metadata.input_shape[1:])]
+            raise InputError(f"the model's input [{', '.join(map(str, shape))}] is no image: give .npz or .npy arrays")
+        return decode(self.content(), metadata.preprocessing)
+
+
+@dataclass(frozen=True)
+class ImageFile(ImageEntry):
+    """An image in a file of its own."""
+
+    id: str
+    path: Path
+
+    def content(self) -> bytes:
+        """Read the file."""
+        try:
+            status = self.path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
+                raise InputError("this is no regular file")
+            require_size(status.st_size)
+            return self.path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read the file: {error.strerror}") from error
+        except ValueError as error:  # a NUL in a name from a list
+            raise InputError(f"cannot read the file: {error}") from error
+
+
+@dataclass(frozen=True)
+class ArrayRow:
+    """One row of an array that holds many inputs."""
+
+    id: str
+    rows: NDArray[np.generic]
+    index: int
+
+    def read(self, metadata: ModelMetadata) -> NDArray[Any]:
+        """Return the row, preprocessed if it holds pixels."""
+        one = self.rows[self.index : self.index + 1]
+        row: NDArray[Any] = to_input(one, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
+        return row
+
+
+class Listing(Sequence[Entry]):
+    """Entries in a fixed order, each made when it is asked for.
+
+    Attributes
+    ----------
+    keep
+        What must live as long as the listing: the temporary folder of a container that was fetched.
+    """
+
+    keep: object = None
+
+    @abstractmethod
+    def entry(self, index: int) -> Entry:
+        """Return one entry; the index is within bounds."""
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids in order."""
+        return (self.entry(index).id for index in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Listing": ...
+    def __getitem__(self, index: int | slice) -> "Entry | Listing":
+        if isinstance(index, slice):
+            return _Part(self, range(len(self))[index])
+        return self.entry(range(len(self))[index])
+
+
+class _Part(Listing):
+    """Some entries of a listing."""
+
+    def __init__(self, whole: Listing, indices: range) -> None:
+        self._whole, self._indices = whole, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def entry(self, index: int) -> Entry:
+        return self._whole.entry(self._indices[index])
+
+
+class Joined(Listing):
+    """Listings one after the other."""
+
+    def __init__(self, parts: Sequence[Listing]) -> None:
+        self._parts = parts
+        self._ends = list(accumulate(len(part) for part in parts))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def entry(self, index: int) -> Entry:
+        """Find the part that the entry stands in."""
+        part = bisect_right(self._ends, index)
+        return self._parts[part].entry(index - (self._ends[part - 1] if part else 0))
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids, part after part."""
+        for part in self._parts:
+            yield from part.ids()
+
+
+def require_size(size: int) -> None:
+    """Refuse content that no image has: reading it would take the memory of all others."""
+    if size > LARGEST_FILE:
+        raise InputError(f"the file has {size:,} bytes; an image of more than 1 GiB is not read")
+
+
+def utf8(name: str) -> str:
+    """Write bytes that are not UTF-8, which Python holds as lone surrogates, as %XX: an id must be text."""
+    return (
+        name
+        if name.isascii()
+        else re.sub("[\ud800-\udfff]", lambda match: f"%{ord(match[0]) - 0xDC00 & 0xFF:02X}", name)
+    )

@@ -1,0 +1,107 @@
+"""Inputs behind URLs, by fsspec: s3://, gs://, https://, memory:// and whatever else it has a package for."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gradscore.errors import InputError
+from gradscore.images import SUFFIXES
+from gradscore.sources.entries import Entry, ImageEntry, Listing, require_size, utf8
+
+
+def is_url(name: str) -> bool:
+    """Tell a URL from a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None
+
+
+@dataclass(frozen=True)
+class RemoteFile(ImageEntry):
+    """An image behind a URL."""
+
+    id: str
+    url: str
+
+    def content(self) -> bytes:
+        """Fetch the image."""
+        system, path = file_system(self.url)
+        try:
+            content: bytes = system.cat_file(path)
+        except Exception as error:  # each file system raises its own
+            raise InputError(f"cannot fetch {self.url}: {_reason(error)}") from error
+        require_size(len(content))
+        return content
+
+
+class RemoteFiles(Listing):
+    """The images below a URL, sorted; an id is the path below it after a prefix."""
+
+    def __init__(self, url: str, prefix: str = "") -> None:
+        system, root = file_system(url)
+        self._url, self._prefix = url.rstrip("/"), prefix
+        try:
+            found = system.find(root)
+        except Exception as error:  # each file system raises its own
+            raise InputError(f"cannot list {url}: {_reason(error)}") from error
+        start = len(root.rstrip("/")) + 1
+        names = [name[start:] for name in found if PurePosixPath(name).suffix.lower() in SUFFIXES]
+        self._names = sorted(names, key=lambda name: name.replace("/", "\0"))
+        if not names:
+            raise InputError(f"{url} holds no images (looked for {', '.join(sorted(SUFFIXES))}, recursively)")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def entry(self, index: int) -> Entry:
+        """Name the image; nothing is fetched."""
+        name = self._names[index]
+        return RemoteFile(utf8(self._prefix + name), f"{self._url}/{name}")
+
+    def ids(self) -> Iterator[str]:
+        """Yield the paths."""
+        return (utf8(self._prefix + name) for name in self._names)
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it.
+
+    Raises
+    ------
+    InputError
+        No package for the protocol is installed, or it is not known.
+    """
+    from fsspec.core import url_to_fs  # noqa: PLC0415 - local inputs need no fsspec
+
+    try:
+        system, path = url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise InputError(f"cannot open {url}: {_reason(error)}") from error
+    return system, path
+
+
+def is_folder(url: str) -> bool:
+    """Tell whether a URL is a folder of its file system."""
+    system, path = file_system(url)
+    try:
+        return bool(url.endswith("/") or system.isdir(path))
+    except Exception as error:  # each file system raises its own
+        raise InputError(f"cannot open {url}: {_reason(error)}") from error
+
+
+def fetched(url: str) -> tuple[Path, "tempfile.TemporaryDirectory[str]"]:
+    """Copy a remote archive or table to a temporary folder, which lives as long as the object returned beside its path."""
+    system, path = file_system(url)
+    folder = tempfile.TemporaryDirectory(prefix="gradscore-")
+    copy = Path(folder.name) / PurePosixPath(path).name
+    try:
+        system.get_file(path, str(copy))
+    except Exception as error:  # each file system raises its own
+        folder.cleanup()
+        raise InputError(f"cannot fetch {url}: {_reason(error)}") from error
+    return copy, folder
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,148 @@
+"""The CUDA back end: reduces arrays where they lie in device memory; arrays of the host are copied there."""
+
+from functools import lru_cache
+from itertools import product as every
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore_kernels import _cuda_loops as loops
+from gradscore_kernels._accumulators import merge, product
+from gradscore_kernels._cuda_loops import SIMULATED, cuda
+from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+
+Array = Any  # a NumPy array or one of numba's device arrays
+Accumulators = NDArray[np.float64]
+
+
+def device_array(value: Any) -> Array:
+    """View an object that has the CUDA array interface, without a copy."""
+    if SIMULATED:  # its device memory is the host's, and it knows no such interface
+        return np.asarray(_HostView(value.__cuda_array_interface__))
+    return cuda.as_cuda_array(value)
+
+
+def outer_moments(a: Array, delta: Array, threads: int) -> Accumulators:
+    """See `gradscore_kernels.outer_moments`: both vectors' moments, then the closed form."""
+    return product(direct_moments(delta, threads), direct_moments(a, threads))
+
+
+def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -> Accumulators:  # noqa: ARG001 - every back end has the same signature
+    """See `gradscore_kernels.conv_moments`."""
+    channels, filters = a.shape[1] // geometry.groups, delta.shape[1] // geometry.groups
+    cells = _on_device(_cells(geometry, tuple(a.shape[2:])))
+    given = (_planes(a), _planes(delta), cells, _on_device(np.array([channels, filters])))
+    return _reduce(loops.conv, given, len(a), delta.shape[1] * channels * geometry.kernel_size)
+
+
+def unpooled_conv_moments(
+    a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
+) -> Accumulators:
+    """See `gradscore_kernels.unpooled_conv_moments`; δ at full resolution lies in device memory meanwhile."""
+    windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
+    delta = cuda.device_array(activation.shape, activation.dtype)
+    count = prod(activation.shape[:2])
+    if count:
+        loops.unpool[-(-count // loops.THREADS), loops.THREADS](
+            _all_planes(activation),
+            _all_planes(pooled_delta),
+            _on_device(windows),
+            _on_device(cells),
+            _all_planes(delta),
+        )
+    return conv_moments(a, delta, geometry, threads)
+
+
+def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
+    """See `gradscore_kernels.sequence_moments`; one position is the closed form."""
+    inputs, outputs = a.shape[2], delta.shape[2]
+    if a.shape[1] == 1:
+        return outer_moments(a.reshape(len(a), inputs), delta.reshape(len(a), outputs), threads)
+    return _reduce(loops.sequence, (_on_device(a), _on_device(delta)), len(a), inputs * outputs)
+
+
+def direct_moments(g: Array, threads: int) -> Accumulators:  # noqa: ARG001 - every back end has the same signature
+    """See `gradscore_kernels.direct_moments`."""
+    return _reduce(loops.direct, (_on_device(g),), len(g), g.shape[1])
+
+
+def position_sum_moments(delta: Array, threads: int) -> Accumulators:  # noqa: ARG001 - every back end has the same signature
+    """See `gradscore_kernels.position_sum_moments`."""
+    return _reduce(loops.position_sum, (_on_device(delta),), len(delta), delta.shape[1])
+
+
+def sequence_sum_moments(delta: Array, threads: int) -> Accumulators:  # noqa: ARG001 - every back end has the same signature
+    """See `gradscore_kernels.sequence_sum_moments`."""
+    return _reduce(loops.sequence_sum, (_on_device(delta),), len(delta), delta.shape[2])
+
+
+def embedding_moments(ids: NDArray[np.int64], delta: Array, vocabulary: int, threads: int) -> Accumulators:  # noqa: ARG001 - every back end has the same signature
+    """See `gradscore_kernels.embedding_moments`; `ids` lie in 0..vocabulary − 1, on the host."""
+    (batch, positions), width = ids.shape, delta.shape[2]
+    order = np.argsort(ids, axis=1, kind="stable")
+    known = np.take_along_axis(ids, order, 1)
+    new = np.concatenate([np.ones((batch, 1), dtype=bool), known[:, 1:] != known[:, :-1]], 1)
+    first = np.full((batch, positions + 1), positions)
+    touched = new.sum(1)
+    for sample, begins in enumerate(new):
+        first[sample, : touched[sample]] = np.flatnonzero(begins)
+    given = (_on_device(delta), _on_device(order), _on_device(first))
+    zeros = np.zeros((batch, 8))
+    zeros[:, 0] = (vocabulary - touched) * width
+    zeros[touched == vocabulary, 6:] = np.inf, -np.inf
+    return merge([_reduce(loops.embedding, given, batch, positions * width, touched * width), zeros])
+
+
+def _reduce(kernel: Any, given: tuple[Array, ...], batch: int, most: int, counts: Array = None) -> Accumulators:
+    """Run a kernel over `counts` elements of each sample (all of them: `most`) and fetch the accumulators."""
+    if batch == 0:
+        return np.empty((0, 8))
+    numbers = np.full(batch, most) if counts is None else counts
+    chunks = cuda.device_array((batch, -(-most // loops.CHUNK), 8), np.float64)
+    out = cuda.device_array((batch, 8), np.float64)
+    kernel[batch * chunks.shape[1], loops.THREADS](given, _on_device(numbers), chunks)
+    loops.merge_chunks[-(-batch // loops.THREADS), loops.THREADS](chunks, out)
+    result: Accumulators = out.copy_to_host()
+    result[~np.isfinite(result[:, 1]), 1:] = np.nan
+    return result
+
+
+@lru_cache(maxsize=64)
+def _cells(geometry: ConvGeometry, spatial: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return the cell of an input plane that each weight meets at each position, `[K, T]` (−1: padding)."""
+    table = []
+    for place in every(*map(range, geometry.kernel)):
+        cell, inside = np.zeros(1, dtype=np.int32), np.ones(1, dtype=bool)
+        axes = zip(spatial, geometry.output(spatial), strict=True)
+        for axis, (size, count) in enumerate(axes):
+            at = (
+                np.arange(count) * geometry.strides[axis] + place[axis] * geometry.dilations[axis] - geometry.pads[axis]
+            )
+            cell = (cell[:, None] * size + at).ravel()
+            inside = (inside[:, None] & (at >= 0) & (at < size)).ravel()
+        table.append(np.where(inside, cell, -1))
+    return np.array(table, dtype=np.int32)
+
+
+def _planes(array: Array) -> Array:
+    """View `[B, C, *spatial]` as `[B, C, cells]` on the device."""
+    return _on_device(array.reshape(array.shape[0], array.shape[1], prod(array.shape[2:])))
+
+
+def _all_planes(array: Array) -> Array:
+    """View `[B, C, *spatial]` as `[B·C, cells]` on the device."""
+    return _on_device(array.reshape(prod(array.shape[:2]), prod(array.shape[2:])))
+
+
+def _on_device(array: Array) -> Array:
+    """Copy an array of the host; one of the device stays where it is."""
+    return cuda.to_device(array) if isinstance(array, np.ndarray) else array
+
+
+class _HostView:
+    """What the simulator takes for device memory."""
+
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface

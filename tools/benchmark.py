@@ -1,0 +1,214 @@
+"""Run both benchmarks and write tools/results/benchmark.{json,md,svg}; the README's numbers come from there.
+
+Usage: python -m tools.benchmark [--threads N] [--repeats N]. Takes minutes; leave the machine alone meanwhile.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradscore.bench.chart import save_chart
+from gradscore.bench.kernels import SCIPY, SUM, KernelRow, measure_kernels
+from gradscore.bench.scoring import ScoringRow, measure_scoring
+from gradscore.bench.tables import kernel_table, machine, markdown, plain, scoring_table
+from gradscore.writing import replacing
+
+RESULTS = Path(__file__).parent / "results" / "benchmark"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All rows of one run."""
+
+    kernels: Sequence[KernelRow]
+    scoring: Sequence[ScoringRow]
+
+    def times(self, model: str, slow: str, fast: str = "gradscore") -> float | None:
+        """How many times faster one way is than another."""
+        best = {row.candidate: row.timing.best for row in self.scoring if row.model == model and row.timing}
+        return best[slow] / best[fast] if slow in best and fast in best else None
+
+    def part(self, model: str, of: str) -> float | None:
+        """Gradscore's time as a part of another's."""
+        times = self.times(model, of)
+        return None if times is None else 1 / times
+
+    def kernel(self, case: str, backend: str) -> KernelRow | None:
+        """Return the row of a kernel on a back end."""
+        return next((row for row in self.kernels if (row.case, row.backend) == (case, backend)), None)
+
+    def share(self, case: str, backend: str = "native") -> float | None:
+        """Share of the machine's limit."""
+        row = self.kernel(case, backend)
+        return row.share if row else None
+
+    def against(self, case: str, other: str, backend: str = "native") -> float | None:
+        """How many times a back end is faster than another."""
+        row, slow = self.kernel(case, backend), self.kernel(case, other)
+        return slow.timing.best / row.timing.best if row and slow else None
+
+    def slowest_numba(self) -> float | None:
+        """Return the largest ratio of numba's time to native's over all cases."""
+        ratios = [self.against(row.case, "numba") for row in self.kernels if row.backend == "native"]
+        return max((ratio for ratio in ratios if ratio is not None), default=None)
+
+    def added_memory(self, model: str) -> float | None:
+        """Peak memory over the signals graph alone."""
+        peak = {row.candidate: row.memory.peak for row in self.scoring if row.model == model and row.memory}
+        return peak["gradscore"] / peak["signals alone"] - 1 if {"gradscore", "signals alone"} <= set(peak) else None
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a number must reach and what it should; `least` numbers must be at least that, others at most."""
+
+    what: str
+    value: Callable[[Measured], float | None]
+    must: float
+    aim: float
+    least: bool
+
+    def judged(self, measured: Measured) -> tuple[str, ...]:
+        """Cells of the targets' table."""
+        value, sign = self.value(measured), "≥" if self.least else "≤"
+        if value is None:
+            return self.what, f"{sign} {self.must:g}", f"{sign} {self.aim:g}", "not measured", ""
+        reached = [value >= bar if self.least else value <= bar for bar in (self.must, self.aim)]
+        verdict = "aim" if reached[1] else "must" if reached[0] else "missed"
+        return self.what, f"{sign} {self.must:g}", f"{sign} {self.aim:g}", f"{value:.3g}", verdict
+
+
+CONVS = ("conv 16→16 3×3 13²", "conv 64→64 3×3 16²")
+TARGETS = (
+    Target(
+        "paper's CNN: times faster than torch vmap + statistics",
+        lambda m: m.times("paper-cnn", "torch vmap"),
+        6,
+        12,
+        True,
+    ),
+    Target(
+        "paper's CNN: times faster than BackPACK + statistics", lambda m: m.times("paper-cnn", "BackPACK"), 2, 4, True
+    ),
+    Target(
+        "paper's CNN: part of torch forward+backward",
+        lambda m: m.part("paper-cnn", "torch forward+backward"),
+        0.8,
+        0.4,
+        False,
+    ),
+    Target(
+        "ResNet-18: part of torch forward+backward",
+        lambda m: m.part("resnet18", "torch forward+backward"),
+        1.3,
+        0.9,
+        False,
+    ),
+    Target(
+        "ResNet-18: times faster than a torch loop + statistics",
+        lambda m: m.times("resnet18", "torch loop"),
+        5,
+        8,
+        True,
+    ),
+    Target("MLP: part of torch forward+backward", lambda m: m.part("mlp", "torch forward+backward"), 1.1, 0.8, False),
+    Target(
+        "transformer: part of torch forward+backward",
+        lambda m: m.part("transformer", "torch forward+backward"),
+        1.5,
+        1.0,
+        False,
+    ),
+    Target(
+        "paper's CNN: peak memory over the signals graph alone",
+        lambda m: m.added_memory("paper-cnn"),
+        0.05,
+        0.01,
+        False,
+    ),
+    Target(
+        "ResNet-18: peak memory over the signals graph alone", lambda m: m.added_memory("resnet18"), 0.05, 0.01, False
+    ),
+    *(
+        Target(f"native {case}: part of sgemm's rate, one core", lambda m, case=case: m.share(case), 0.6, 0.9, True)
+        for case in CONVS
+    ),
+    Target(
+        "native direct 64 MB: part of a plain sum's bandwidth, one core",
+        lambda m: m.against("direct 64 MB", SUM),
+        0.6,
+        0.9,
+        True,
+    ),
+    Target(
+        "native direct 64 MB: times faster than numpy + scipy.stats",
+        lambda m: m.against("direct 64 MB", SCIPY),
+        30,
+        100,
+        True,
+    ),
+    Target(
+        "native direct 256 × 16: times faster than numpy + scipy.stats",
+        lambda m: m.against("direct 256 × 16", SCIPY),
+        30,
+        100,
+        True,
+    ),
+    Target("numba: times slower than native, worst case", Measured.slowest_numba, 4, 1.5, False),
+)
+
+
+def main() -> None:
+    """Measure, then write the three files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every way of scoring")
+    parser.add_argument("--repeats", type=int, default=9, help="runs of each")
+    options = parser.parse_args()
+    measured = Measured(
+        measure_kernels(repeats=max(15, options.repeats)),
+        measure_scoring(threads=options.threads, repeats=options.repeats),
+    )
+    where = machine(options.threads)
+    RESULTS.parent.mkdir(exist_ok=True)
+    content = {"machine": where, "kernels": plain(measured.kernels), "scoring": plain(measured.scoring)}
+    _write(".json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    _write(".md", _report(measured, where))
+    save_chart(measured.scoring, RESULTS.with_suffix(".svg"))
+    print(RESULTS.with_suffix(".md").read_text(encoding="utf-8"))
+
+
+def _report(measured: Measured, where: dict[str, object]) -> str:
+    targets = (("target", "must", "aim", "measured", "reached"), [target.judged(measured) for target in TARGETS])
+    packages = ", ".join(f"{name} {number}" for name, number in dict(where["packages"]).items())  # type: ignore[call-overload]  # JSON
+    return "\n".join(
+        [
+            "# Benchmark",
+            "",
+            f"{where['processor']}, {where['threads']} threads, Python {where['python']}, {packages}. Written by "
+            "`python -m tools.benchmark`.",
+            "Fastest of interleaved runs, every way on the same threads; no batch normalisation folded for any of them. "
+            "Spread: interquartile range over the median.",
+            "",
+            "## Targets",
+            "",
+            markdown(targets),
+            "## Scoring",
+            "",
+            markdown(scoring_table(measured.scoring)),
+            "## Kernels, one core",
+            "",
+            markdown(kernel_table(measured.kernels)),
+        ]
+    )
+
+
+def _write(suffix: str, text: str) -> None:
+    with replacing(RESULTS.with_suffix(suffix), overwrite=True) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
