@@ -11,6 +11,7 @@ import typer
 
 from gradscore import cli_scoring, cli_verdicts
 from gradscore.cli_options import AsJson, ClassNames, Output, Overwrite, parts, print_json
+from gradscore.cli_bench import bench_app
 from gradscore.errors import GradscoreError, InputError
 from gradscore.stopping import EXIT_INTERRUPTED, StoppedError
 from gradscore.version import __version__
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 builder_app = typer.Typer(help="The isolated environment that builds gradient graphs.", no_args_is_help=True)
 app.add_typer(builder_app, name="builder")
+app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:

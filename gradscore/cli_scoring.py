@@ -97,11 +97,10 @@ def score(
             _show_plan(scorer, source, as_json)
             return
         size = _resolved(batch_size, scorer, source, destination if resume else None)
-        if streamed:
-            summary = _stream(scorer, source, size)
-        else:
-            summary = _write(scorer, source, output, size, shard_rows, overwrite, resume)
-    _conclude(summary, as_json)
+        if not streamed:
+            _conclude(_write(scorer, source, output, size, shard_rows, overwrite, resume), as_json)
+            return
+        _conclude(_stream(scorer, source, size), as_json)
 
 
 def verify(

@@ -22,14 +22,27 @@ def layer_features(
     The signals come from the unit seed; the residual s [B] multiplies norms, extrema, mean and standard deviation here,
     in float64. Skewness and kurtosis do not depend on it.
     """
-    accumulators = [
-        kernels.merge([reduce(reduction, signals, backend=backend, threads=threads) for reduction in layer.reductions])
+    parts = [
+        [reduce(reduction, signals, backend=backend, threads=threads) for reduction in layer.reductions]
         for layer in layers
-    ]
+    ]  # fmt: skip
+    accumulators = _merged(parts)
     accumulators.append(kernels.merge(accumulators))
-    scale = np.ones((len(residual), len(LAYER_STATISTICS)))
-    scale[:, [LAYER_STATISTICS.index(name) for name in _SCALED]] = residual[:, None]
-    return np.concatenate([kernels.statistics(accumulator) * scale for accumulator in accumulators], axis=1)
+    scale = np.ones((len(residual), 1, len(LAYER_STATISTICS)))
+    scale[:, 0, [LAYER_STATISTICS.index(name) for name in _SCALED]] = residual[:, None]
+    statistics = kernels.statistics(np.concatenate(accumulators)).reshape(len(accumulators), len(residual), -1)
+    return np.asarray((statistics.swapaxes(0, 1) * scale).reshape(len(residual), -1))
+
+
+def _merged(parts: list[list[FloatArray]]) -> list[FloatArray]:
+    """Merge each layer's parts; layers of as many parts go together, one call for all."""
+    merged: list[FloatArray] = [np.empty(0)] * len(parts)
+    for count in {len(own) for own in parts}:
+        chosen = [index for index, own in enumerate(parts) if len(own) == count]
+        together = kernels.merge([np.concatenate([parts[index][part] for index in chosen]) for part in range(count)])
+        for index, rows in zip(chosen, np.split(together, len(chosen)), strict=True):
+            merged[index] = rows
+    return merged
 
 
 def reduce(reduction: Reduction, signals: Signals, *, backend: str, threads: int | None) -> FloatArray:

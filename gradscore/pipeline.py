@@ -1,7 +1,7 @@
 """Inputs read ahead in threads, in order, and never more of them than memory was set aside for."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Generic, TypeVar
@@ -29,7 +29,7 @@ class ReadAhead(Generic[Item, Read]):
         self._read, self._batch_size, self._threads = read, batch_size, threads
         self._ahead = max(1, min(_AHEAD, AHEAD_BYTES // max(1, size_of_one * batch_size)))
 
-    def batches(self, items: Iterable[Item]) -> Iterator[tuple[list[Item], list[Read]]]:
+    def batches(self, items: Iterable[Item]) -> Generator[tuple[list[Item], list[Read]], None, None]:
         """Yield the items in order, `batch_size` at a time, each with what was read for it."""
         remaining = iter(items)
         waiting: deque[tuple[list[Item], list[Future[list[Read]]]]] = deque()

@@ -31,7 +31,6 @@ from gradscore.metadata import (
     InputTensor,
     Layer,
     ModelMetadata,
-    Parameter,
     Preprocessing,
 )
 from gradscore.version import __version__

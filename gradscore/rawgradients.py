@@ -71,13 +71,13 @@ def _unpooled(chosen_from: FloatArray, delta: FloatArray, pool: Mapping[str, Any
             start = at * pool["strides"][axis] - pool["pads"][axis]
             reach = np.arange(pool["kernel"][axis]) * pool["dilations"][axis] + start
             axes.append(reach[(reach >= 0) & (reach < chosen_from.shape[2 + axis])])
-        grid: tuple[Any, ...] = np.ix_(*axes)
-        window = chosen_from[(slice(None), slice(None), *grid)]
+        window = chosen_from[:, :, *np.ix_(*axes)]
         first = window.reshape(*window.shape[:2], -1).argmax(axis=2)
         offsets = np.unravel_index(first, window.shape[2:])
         spots = tuple(axes[axis][offsets[axis]] for axis in range(rank))
         maxima: Any = (*np.indices(first.shape), *spots)
-        full[maxima] += delta[(slice(None), slice(None), *place)]
+        behind: Any = (slice(None), slice(None), *place)
+        full[maxima] += delta[behind]
     return full
 
 

@@ -2,13 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gradscore_kernels as kernels
 import numpy as np
@@ -16,17 +17,21 @@ from numpy.typing import NDArray
 
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
-from gradscore.images import to_input
+from gradscore.images import decode, to_input
 from gradscore.layerstats import layer_features
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.pipeline import ReadAhead
 from gradscore.rawgradients import layer_gradients
+from gradscore.serving import BatchedScorer
 from gradscore.session import SignalSession
 from gradscore.softmax import head_features
 from gradscore.sources import Entry
 
 FloatArray = NDArray[np.float64]
-_LARGEST_MICRO_BATCH = 32
+Batch = NDArray[Any] | Sequence[bytes] | Mapping[str, NDArray[Any]] | Any  # Any: whatever speaks DLPack
+Count = Callable[[str, float], None]
+COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seconds_total")
+_LARGEST_MICRO_BATCH = 128
 _MICRO_BATCH_BYTES = 16 << 20  # signals of so many bytes stay near the caches between the session and the kernels
 
 
@@ -67,6 +72,10 @@ class Scores:
     def __getitem__(self, feature: str) -> FloatArray:
         return self.features[:, self.feature_names.index(feature)]
 
+    def rows(self, part: slice) -> "Scores":
+        """Return some of the predictions."""
+        return Scores(self.label[part], self.features[part], self.feature_names)
+
 
 @dataclass(frozen=True)
 class ScoredBatch:
@@ -89,6 +98,7 @@ class Scorer:
         self.backend = backend
         self._threads = threads or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
+        self._count: Count = _uncounted
         largest = 1 if metadata.one_at_a_time else _LARGEST_MICRO_BATCH
         self._step = max(1, min(largest, _MICRO_BATCH_BYTES // max(1, metadata.signal_bytes)))
 
@@ -132,11 +142,31 @@ class Scorer:
             session, ModelMetadata.from_json(text, where=str(file)), sha256_of_file(file), _backend(backend), threads
         )
 
+    def count_with(self, count: Count) -> None:
+        """Report to a monitoring system: after each batch `count` is called with each name of `COUNTERS` and an increase.
+
+        It is called from whichever thread scores, and must not block. For prometheus_client, with one Counter a name:
+        `scorer.count_with(lambda name, increase: counters[name].inc(increase))`.
+        """
+        self._count = count
+
+    def batched(self, max_batch: int = 32, max_delay_ms: float = 2.0) -> BatchedScorer:
+        """Return a front for single inputs, which it scores in batches; close it before the scorer.
+
+        Parameters
+        ----------
+        max_batch
+            Inputs scored together at most.
+        max_delay_ms
+            How long an input may wait for others.
+        """
+        return BatchedScorer(self._tensors, self._score_inputs, max_batch=max_batch, max_delay_ms=max_delay_ms)
+
     def close(self) -> None:
         """Stop the scorer's threads; it cannot score afterwards."""
         self._workers.shutdown()
 
-    def __enter__(self) -> "Scorer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,15 +182,16 @@ class Scorer:
         """The execution providers in use."""
         return self._session.providers
 
-    def score(self, batch: NDArray[Any] | Mapping[str, NDArray[Any]]) -> Scores:
+    def score(self, batch: Batch) -> Scores:
         """Score a batch: uint8 pixels are preprocessed as the metadata says, floats and token ids are taken as they are.
 
-        A model of several inputs takes a mapping from their names to arrays.
+        Arrays may be NumPy's or any that speak DLPack and lie in main memory. A sequence of bytes is a batch of encoded
+        images. A model of several inputs takes a mapping from their names to arrays. Safe to call from any thread.
 
         Raises
         ------
         InputError
-            The array does not fit the model's input.
+            The array does not fit the model's input or lies on a device, or an image cannot be decoded.
         """
         return self._score_inputs(self._tensors(batch))
 
@@ -199,7 +230,7 @@ class Scorer:
         starts = range(0, len(next(iter(inputs.values()))), self._step)
         return [{name: array[start : start + self._step] for name, array in inputs.items()} for start in starts]
 
-    def _tensors(self, batch: NDArray[Any] | Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def _tensors(self, batch: Batch) -> dict[str, NDArray[Any]]:
         inputs = self.metadata.inputs
         names = [tensor.name for tensor in inputs]
         given = batch if isinstance(batch, Mapping) else {names[0]: batch}
@@ -209,7 +240,7 @@ class Scorer:
             )
         tensors = {
             tensor.name: to_input(
-                np.asarray(given[tensor.name]), self.metadata.preprocessing, tensor.shape, tensor.dtype
+                _array(given[tensor.name], self.metadata), self.metadata.preprocessing, tensor.shape, tensor.dtype
             )
             for tensor in inputs
         }
@@ -220,7 +251,7 @@ class Scorer:
             )
         return tensors
 
-    def stream(self, source: Iterable[Entry], *, batch_size: int = 256) -> Iterator[ScoredBatch]:
+    def stream(self, source: Iterable[Entry], *, batch_size: int = 256) -> Generator[ScoredBatch, None, None]:
         """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
         if batch_size < 1:
             raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
@@ -252,12 +283,14 @@ class Scorer:
         return ScoredBatch(ids, Scores(labels, features, self.feature_names), errors)
 
     def _score_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> Scores:
-        pieces = self._pieces(inputs)
+        start, pieces = time.perf_counter(), self._pieces(inputs)
         # One micro-batch has the cores to itself; several share them, each with its kernels on one.
         alone = partial(self._micro_batch, threads=self._threads if len(pieces) == 1 else 1)
         parts = list(map(alone, pieces) if len(pieces) == 1 else self._workers.map(alone, pieces))
         labels = np.concatenate([label for label, _ in parts]) if parts else np.empty(0, dtype=np.int64)
         features = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, len(self.feature_names)))
+        for name, increase in zip(COUNTERS, (len(labels), 1, time.perf_counter() - start), strict=True):
+            self._count(name, increase)
         return Scores(labels, features, self.feature_names)
 
     def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], *, threads: int) -> tuple[NDArray[np.int64], FloatArray]:
@@ -266,6 +299,21 @@ class Scorer:
         entropy, max_softmax, residual = head_features(signals[self.metadata.logits], labels)
         layers = layer_features(self.metadata.layers, signals, residual, backend=self.backend, threads=threads)
         return labels, np.column_stack([layers, entropy, max_softmax, residual])
+
+
+def _uncounted(_name: str, _increase: float) -> None:
+    """Count nothing."""
+
+
+def _array(given: Any, metadata: ModelMetadata) -> NDArray[Any]:
+    if isinstance(given, Sequence) and given and all(isinstance(item, bytes) for item in given):
+        return np.stack([decode(item, metadata.preprocessing) for item in given])
+    if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
+        return np.asarray(given)
+    try:
+        return np.from_dlpack(given)
+    except (BufferError, RuntimeError, TypeError) as error:
+        raise InputError(f"the array cannot be read without a copy ({error}): copy it to main memory first") from error
 
 
 def _backend(name: str) -> str:

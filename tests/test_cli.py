@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -121,7 +122,7 @@ def test_every_command_explains_itself(run):
         code, out, err = run(*arguments)
         assert (code, err) == (0, "")
         assert "Usage: " in out
-    for name in ("export", "prepare", "inspect", "score", "fit", "apply", "evaluate", "explain", "unknowns", "report"):
+    for name in ("export", "prepare", "inspect", "score", "fit", "apply", "evaluate", "explain", "unknowns", "report", "verify"):
         assert f"Example: gradscore {name} " in run(name, "--help")[1]
 
 
@@ -135,6 +136,7 @@ def test_version(run):
     "arguments",
     [
         ["scroe"], ["score"], ["score", "m.onnx", "images"], ["score", "--batch-size", "0", "m", "i", "-o", "x"],
+        ["score", "--batch-size", "many", "m", "i", "-o", "x"],
         ["score", "--threads", "0", "m", "i", "-o", "x"], ["prepare", "c.onnx", "-o", "s.onnx", "--scale", "much"],
         ["fit", "--nonsense"],
     ],
@@ -207,6 +209,55 @@ def test_arrays_are_scored_like_images(run, world, tmp_path):
     assert found.ids() == ["x.npz#0", "x.npz#1", "x.npz#2"]
     rows = [table.ids().index(f"ant/{index}.png") for index in range(3)]
     np.testing.assert_allclose(found.features(), table.features()[rows], rtol=1e-5, atol=1e-9)
+
+
+def test_verify(run, world, tmp_path):
+    assert run("score", world / "scoring.onnx", world / "test", "-o", tmp_path / "t", "--limit", "50")[0] == 0
+    code, out, err = run("verify", tmp_path / "t", "--json")
+    assert (code, json.loads(out)) == (0, {"rows": 50, "failed": 0, "problems": [], "whole": True})
+    assert err == f"{tmp_path}/t is whole: 50 rows, 0 failed\n"
+    code, out, err = run("verify", tmp_path / "t", world / "test")
+    assert (code, out) == (1, "")
+    assert "problem: 10 inputs have no row: cat/18.png" in err or "problem: 10 inputs have no row: cat/" in err
+    assert err.endswith(f"gradscore: {tmp_path}/t is not whole: 1 problem\n")
+
+
+def test_a_dry_run_writes_nothing(run, world, tmp_path):
+    arguments = ["score", world / "scoring.onnx", world / "test", "-o", tmp_path / "t.parquet", "--dry-run"]
+    plan = json.loads(run(*arguments, "--json")[1])
+    assert (plan["inputs"], plan["first"], plan["tried"], plan["unreadable"]) == (60, "ant/0.png", 16, [])
+    code, out, err = run(*arguments, "--limit", "7")
+    assert (code, out) == (0, "")
+    assert err.startswith("would score 7 inputs (ant/0.png to ant/14.png), ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_batch_size_found_is_kept_when_continuing(run, world, tmp_path):
+    arguments = ["score", world / "scoring.onnx", world / "test", "-o", tmp_path / "t", "--batch-size", "auto", "--json"]
+    first = json.loads(run(*arguments)[1])
+    assert first["batch_size"] in (32, 64, 128, 256, 512, 1024)
+    again = json.loads(run(*arguments, "--resume")[1])
+    assert (again["batch_size"], again["resumed"]) == (first["batch_size"], 60)
+
+
+def test_arrow_on_stdout(world, tmp_path):
+    arguments = [*COMMAND, "score", world / "scoring.onnx", world / "test", "-o", "-"]
+    done = subprocess.run(arguments, capture_output=True, check=True, cwd=tmp_path)
+    table = pa.ipc.open_stream(done.stdout).read_all()
+    assert table.equals(pq.read_table(world / "test.parquet"))
+    assert ScoreTable.of(table).class_names == CLASSES
+    assert done.stderr.startswith(b"scored 60 inputs in ")
+    assert list(tmp_path.iterdir()) == []
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(arguments, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("flags", [["--json"], ["--resume"]])
+def test_a_stream_is_neither_continued_nor_mixed(flags, run, world):
+    refused(run("score", world / "scoring.onnx", world / "test", "-o", "-", *flags), "need an output file")
 
 
 @pytest.mark.parametrize(
@@ -550,7 +601,7 @@ def test_doctor_finds_two_runtimes(run, monkeypatch):
 def test_out_of_memory_is_one_line(run, world, tmp_path, monkeypatch):
     from gradscore import sources
 
-    def exhausted(_):
+    def exhausted(_, **options):
         raise MemoryError
 
     monkeypatch.setattr(sources, "open_source", exhausted)

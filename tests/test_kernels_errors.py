@@ -63,8 +63,8 @@ REFUSED = {
     ),
     "threads type": (lambda: gk.direct_moments(ones(2, 3), threads=1.5), "threads is 1.5"),
     "back end": (
-        lambda: gk.direct_moments(ones(2, 3), backend="cuda"),
-        "no back end is called 'cuda': choose auto, native",
+        lambda: gk.direct_moments(ones(2, 3), backend="metal"),
+        "no back end is called 'metal': choose auto, native",
     ),
     "kernel rank": (lambda: ConvGeometry((1, 1, 1, 1)), "has 4 axes: convolutions of 1, 2 or 3 dimensions"),
     "strides": (lambda: ConvGeometry((3, 3), strides=(1,)), r"strides \(1,\) has 1 numbers: a kernel \(3, 3\) needs 2"),

@@ -4,11 +4,11 @@ import numpy as np
 import oracle
 import pytest
 import torch
+
+from gradscore import InputError, ModelError, RuntimeUnavailableError, Scorer
 from models.digits_cnn import DigitsCNN
 from models.mlp import MLP
 from models.paper_cnn import PaperCNN
-
-from gradscore import InputError, ModelError, RuntimeUnavailableError, Scorer
 
 
 class BareBranchingCNN(torch.nn.Module):

@@ -1,8 +1,16 @@
 """Classifiers of many families in small random configurations: name -> how to build it, and one input of two samples."""
 
+import copy
+import itertools
+import warnings
+
+import numpy as np
+import oracle
 import torch
 import transformers as hf
 from torch import nn
+
+from gradscore import export_classifier
 
 CLASSES = 5
 
@@ -102,6 +110,14 @@ ZOO = {
         lambda: _images(3, 32, 32),
     ),
     "mobilenet_v2": (lambda: _hf("MobileNetV2", depth_multiplier=0.35, image_size=32), lambda: _images(3, 32, 32)),
+    "efficientnet": (
+        lambda: _hf(
+            "EfficientNet", image_size=32, width_coefficient=0.25, depth_coefficient=0.3, hidden_dim=320,
+            in_channels=[32, 16, 24], out_channels=[16, 24, 40], kernel_sizes=[3, 3, 5], strides=[1, 2, 2],
+            num_block_repeats=[1, 1, 1], expand_ratios=[1, 6, 6], depthwise_padding=[],
+        ),
+        lambda: _images(3, 32, 32),
+    ),
     "convnext": (
         lambda: _hf("ConvNext", hidden_sizes=[8, 16], depths=[1, 1], num_stages=2, image_size=32),
         lambda: _images(3, 32, 32),
@@ -124,6 +140,10 @@ ZOO = {
             key_dim=[8, 8, 8], mlp_ratio=[2, 2, 2], attention_ratio=[2, 2, 2],
         ),
         lambda: _images(3, 64, 64),
+    ),
+    "swin": (
+        lambda: _hf("Swin", image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4),
+        lambda: _images(3, 32, 32),
     ),
     "bert": (
         lambda: _hf("Bert", vocab_size=50, hidden_size=16, intermediate_size=32, max_position_embeddings=32, **_SMALL_ENCODER),
@@ -161,7 +181,22 @@ FOLDED = {
     "bert": ("position_embeddings.weight", "token_type_embeddings.weight"),
     "distilbert": ("position_embeddings.weight",),
     "levit": ("attention_biases",),
+    "swin": ("relative_position_bias_table",),
 }
+EXPORTERS = {"swin": "torchscript"}  # where not torch's dynamo exporter, which fixes Swin's batch size
+
+
+def export(module, example, path, exporter="dynamo"):
+    """Write a member of the zoo as ONNX; `exporter` is one of torch's two."""
+    if exporter == "dynamo":
+        export_classifier(module, example, path)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the older exporter warns of its age and of every traced branch
+        torch.onnx.export(
+            module, (example,), path, dynamo=False, opset_version=18, input_names=["x"], output_names=["logits"],
+            dynamic_axes={"x": {0: "batch"}, "logits": {0: "batch"}},
+        )  # fmt: skip
 
 
 def build(name):
@@ -178,3 +213,43 @@ def build(name):
             if key.endswith("running_var"):
                 buffer.copy_(1 + 0.2 * torch.rand_like(buffer))
     return module, example()
+
+
+def gradients(module, sample):
+    """Label, {parameter: gradient} and residual of one sample, by torch in float64."""
+    double = copy.deepcopy(module).double().eval()
+    # Two copies, the loss of the first alone: torch's batch norm gives a wrong bias gradient for one transposed sample.
+    twice = torch.stack([sample, sample])
+    logits = double(twice.double() if sample.is_floating_point() else twice)[0]
+    label, seed, residual = oracle.seed(logits.detach())
+    parameters = dict(double.named_parameters())
+    found = torch.autograd.grad(logits, list(parameters.values()), seed, allow_unused=True)
+    named = zip(parameters, found, strict=True)
+    return label, {name: gradient.numpy().ravel() for name, gradient in named if gradient is not None}, residual
+
+
+def behind(layer, by_name, left):
+    """Those of the parameters `left` that stand behind a layer of the table, by name and number of weights.
+
+    A layer is named after its module, after the parameter itself, or after a node `/path/of/module/Operator`.
+    """
+    module = ".".join(layer.name.split("/")[1:-1]) if layer.name.startswith("/") else layer.name
+    mine = [name for name in by_name if name in left and module in (name, name.rpartition(".")[0])]
+    count = sum(item.count for item in layer.parameters)
+    for length in range(len(mine), 0, -1):
+        for chosen in itertools.combinations(mine, length):
+            if sum(by_name[name].size for name in chosen) == count:
+                return chosen
+    return ()
+
+
+def is_folded(name, parameter):
+    """Tell whether the exporter looks this table up ahead of time."""
+    return parameter.endswith(FOLDED.get(name, ()))
+
+
+def layer_features(scores, row, layer, chosen, by_name):
+    """The eight features of one layer: those found, and those that torch wants."""
+    wanted = oracle.statistics(np.concatenate([by_name[name] for name in chosen]))
+    expected = {f"{layer.name}.{key}": value for key, value in wanted.items()}
+    return {key: float(scores[key][row]) for key in expected}, expected

@@ -44,7 +44,7 @@ def _accumulators(parts: Sequence["torch.Tensor"]) -> NDArray[np.float64]:
     low, high = g.aminmax(dim=1)
     sums = [square.sum(1), (square * centred).sum(1), (square * square).sum(1)]
     rows = torch.stack([torch.full_like(mean, g.shape[1]), g.abs().sum(1), mean, *sums, low, high], 1)
-    accumulators: NDArray[np.float64] = rows.double().numpy()
+    accumulators: NDArray[np.float64] = rows.double().cpu().numpy()
     return accumulators
 
 
@@ -52,7 +52,7 @@ def forward_and_backward(workload: Workload) -> Task:
     """One ordinary training step's forward and backward of the batch: no per-sample gradient, no statistics."""
     import torch
 
-    module, batch = workload.module, torch.from_numpy(workload.batch)
+    module, batch = workload.module, torch.as_tensor(workload.batch)
     parameters = list(module.parameters())
     return lambda: torch.autograd.grad(_losses(module(batch)).sum(), parameters)
 
@@ -62,7 +62,7 @@ def by_vmap(workload: Workload) -> Task:
     import torch
     from torch.func import functional_call, grad, vmap
 
-    module, batch = workload.module, torch.from_numpy(workload.batch)
+    module, batch = workload.module, torch.as_tensor(workload.batch)
     parameters = {name: value.detach() for name, value in module.named_parameters()}
     buffers = dict(module.named_buffers())
 
@@ -77,7 +77,7 @@ def by_loop(workload: Workload) -> Task:
     """Forward and backward one sample at a time."""
     import torch
 
-    module, batch = workload.module, torch.from_numpy(workload.batch)
+    module, batch = workload.module, torch.as_tensor(workload.batch)
     names, parameters = zip(*module.named_parameters(), strict=True)
 
     def one(sample: torch.Tensor) -> NDArray[np.float64]:
@@ -96,7 +96,7 @@ def by_backpack(workload: Workload) -> Task:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         backpack, extensions = import_module("backpack"), import_module("backpack.extensions")
-    module, batch = backpack.extend(copy.deepcopy(workload.module)), torch.from_numpy(workload.batch)
+    module, batch = backpack.extend(copy.deepcopy(workload.module)), torch.as_tensor(workload.batch)
     parameters = dict(module.named_parameters())
 
     def step() -> NDArray[np.float64]:
@@ -120,7 +120,7 @@ def by_gradient_metrics(workload: Workload) -> Task:
     import torch
 
     metrics = import_module("gradient_metrics.metrics")
-    module, batch = workload.module, torch.from_numpy(workload.batch)
+    module, batch = workload.module, torch.as_tensor(workload.batch)
     layers = [child for child in module.modules() if any(True for _ in child.parameters(recurse=False))]
     chosen = [
         metric

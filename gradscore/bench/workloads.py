@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.errors import InputError
+from gradscore.errors import GradscoreError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +80,11 @@ def make_ready(name: str, folder: Path, *, threads: int) -> Workload:
     ------
     InputError
         There is no such classifier, or its definition is not at hand.
+    GradscoreError
+        torch is not installed.
     """
+    if find_spec("torch") is None:
+        raise GradscoreError('the benchmark\'s models are torch modules: pip install "gradscore[export]"')
     import torch  # noqa: PLC0415 - heavy
 
     from gradscore import export_classifier, prepare  # noqa: PLC0415 - loads onnx

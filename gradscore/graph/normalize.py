@@ -36,6 +36,7 @@ def normalize(proto: ModelProto) -> ir.Model:
     UnsupportedOpError
         A node is of a custom domain or holds a subgraph.
     """
+    _refuse_maps(proto)
     try:
         model = ir.from_proto(_to_opset(proto))
     except ir.serde.SerdeError as error:
@@ -51,6 +52,7 @@ def normalize(proto: ModelProto) -> ir.Model:
     fold_constants(model)
     infer_shapes(model)
     _decompose(model, RULES)
+    common_passes.RemoveUnusedNodesPass()(model)
     _decompose(probe_shapes(infer_shapes(model)), SHAPED_RULES)
     _unshare_constants(model.graph)
     common_passes.RemoveUnusedNodesPass()(model)
@@ -131,6 +133,15 @@ _REFUSED = dict.fromkeys(
 )
 
 
+def _refuse_maps(proto: ModelProto) -> None:
+    for output in proto.graph.output:
+        if output.type.WhichOneof("value") in ("map_type", "sequence_type"):
+            raise ModelError(
+                f"output {output.name!r} is a list or a map, not a tensor: convert the model without ZipMap (in skl2onnx: "
+                "options={'zipmap': False})"
+            )
+
+
 def _refuse_operators(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type in _REFUSED:
@@ -138,15 +149,11 @@ def _refuse_operators(graph: ir.Graph) -> None:
 
 
 def _drop_foreign_outputs(model: ir.Model) -> None:
-    """See through a final ZipMap; leave out the outputs that a custom domain makes, where others remain.
+    """Leave out the outputs that a custom domain makes, where others remain.
 
     Converters of classical models put the labels' names beside the probabilities that way.
     """
     graph = model.graph
-    for node in list(graph):
-        if node.op_type == "ZipMap" and node.inputs[0] is not None and not node.outputs[0].uses():
-            node.inputs[0].type = node.inputs[0].type or ir.TensorType(ir.DataType.FLOAT)
-            node.outputs[0].replace_all_uses_with(node.inputs[0], replace_graph_outputs=True)
     standard = [value for value in graph.outputs if not _is_foreign(value)]
     if standard and len(standard) < len(graph.outputs):
         graph.outputs.clear()

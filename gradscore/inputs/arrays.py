@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError
-from gradscore.sources.entries import ArrayRow, Entry, Listing, utf8
+from gradscore.inputs.entries import ArrayRow, Entry, Listing, utf8
 
 _ARRAY_NAMES = ("images", "x")
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -116,7 +116,7 @@ def _mapped(file: IO[bytes], path: Path) -> NDArray[np.generic]:
     return mapped
 
 
-def _copy(packed: IO[bytes], unpacked: IO[bytes]) -> None:
+def _copy(packed: gzip.GzipFile, unpacked: IO[bytes]) -> None:
     """Unpack as much as the header says and one byte more, so that a bomb is an error and not a full disk."""
     header = packed.read(4)
     axes = header[3] if len(header) == 4 else 0

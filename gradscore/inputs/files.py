@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gradscore.errors import InputError
 from gradscore.images import SUFFIXES
-from gradscore.sources.entries import Entry, ImageFile, Listing, utf8
-from gradscore.sources.remote import RemoteFile, is_url
+from gradscore.inputs.entries import Entry, ImageFile, Listing, utf8
+from gradscore.inputs.remote import RemoteFile, is_url
 
 
 class FolderFiles(Listing):

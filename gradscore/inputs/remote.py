@@ -1,6 +1,7 @@
 """Inputs behind URLs, by fsspec: s3://, gs://, https://, memory:// and whatever else it has a package for."""
 
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from gradscore.errors import InputError
 from gradscore.images import SUFFIXES
-from gradscore.sources.entries import Entry, ImageEntry, Listing, require_size, utf8
+from gradscore.inputs.entries import Entry, ImageEntry, Listing, require_size, utf8
 
 
 def is_url(name: str) -> bool:
@@ -90,17 +91,21 @@ def is_folder(url: str) -> bool:
         raise InputError(f"cannot open {url}: {_reason(error)}") from error
 
 
-def fetched(url: str) -> tuple[Path, "tempfile.TemporaryDirectory[str]"]:
-    """Copy a remote archive or table to a temporary folder, which lives as long as the object returned beside its path."""
+def fetched(url: str) -> Path:
+    """Copy a remote archive or table to a temporary folder of its own; who has opened it removes that by `remove`."""
     system, path = file_system(url)
-    folder = tempfile.TemporaryDirectory(prefix="gradscore-")
-    copy = Path(folder.name) / PurePosixPath(path).name
+    copy = Path(tempfile.mkdtemp(prefix="gradscore-")) / PurePosixPath(path).name
     try:
         system.get_file(path, str(copy))
     except Exception as error:  # each file system raises its own
-        folder.cleanup()
+        remove(copy)
         raise InputError(f"cannot fetch {url}: {_reason(error)}") from error
-    return copy, folder
+    return copy
+
+
+def remove(copy: Path) -> None:
+    """Remove what `fetched` made."""
+    shutil.rmtree(copy.parent, ignore_errors=True)
 
 
 def _reason(error: BaseException) -> str:

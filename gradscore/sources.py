@@ -6,17 +6,18 @@ Folders, image files, globs, lists, archives, arrays, tables; local, or behind a
 import glob
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gradscore.errors import InputError
-from gradscore.sources.archives import TarImages, ZipImages
-from gradscore.sources.arrays import open_idx, open_npy, open_npz
-from gradscore.sources.columns import open_arrow, open_parquet
-from gradscore.sources.entries import ArrayRow, Entry, ImageEntry, ImageFile, Joined, Listing
-from gradscore.sources.files import FolderFiles, ListedFiles
-from gradscore.sources.remote import RemoteFile, RemoteFiles, fetched, is_folder, is_url
+from gradscore.inputs.archives import TarImages, ZipImages
+from gradscore.inputs.arrays import open_idx, open_npy, open_npz
+from gradscore.inputs.columns import open_arrow, open_parquet
+from gradscore.inputs.entries import ArrayRow, Entry, ImageEntry, ImageFile, Joined, Listing
+from gradscore.inputs.files import FolderFiles, ListedFiles
+from gradscore.inputs.remote import RemoteFiles, fetched, is_folder, is_url, remove
 
 __all__ = ["ArrayRow", "Entry", "ImageEntry", "ImageFile", "Source", "open_source"]
 
@@ -145,7 +146,7 @@ def _list(path: Path) -> Listing:
 
 
 def _globbed(pattern: str, reading: _Reading) -> Listing:
-    found = sorted(name for name in glob.iglob(pattern, recursive=True) if not Path(name).is_dir())
+    found = sorted(name for name in glob.iglob(pattern, recursive=True) if not Path(name).is_dir())  # noqa: PTH207 - pathlib's drops ./
     if not found:
         raise InputError(f"{pattern}: no file matches")
     if not any(_container(name) for name in found):
@@ -156,9 +157,13 @@ def _globbed(pattern: str, reading: _Reading) -> Listing:
 def _remote(url: str, reading: _Reading) -> Listing:
     container = _container(url)
     if container is not None:
-        path, folder = fetched(url)
-        listing = container(path, reading)
-        listing.keep = folder
+        copy = fetched(url)
+        try:
+            listing = container(copy, reading)
+        except BaseException:
+            remove(copy)
+            raise
+        weakref.finalize(listing, remove, copy)
         return listing
     return RemoteFiles(url, reading.prefix) if is_folder(url) else ListedFiles([url])
 

@@ -6,17 +6,18 @@ import lzma
 import os
 import tarfile
 import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from shutil import copyfileobj
-from typing import IO, Any
+from typing import Any
 
 from gradscore.errors import InputError
 from gradscore.images import SUFFIXES
-from gradscore.sources.entries import Entry, ImageEntry, Listing, require_size, utf8
+from gradscore.inputs.entries import Entry, ImageEntry, Listing, require_size, utf8
 
 _BROKEN = (
     OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
@@ -74,7 +75,7 @@ class TarMember(ImageEntry):
     """An image in a tar archive, by its place in the file."""
 
     id: str
-    archive: IO[bytes]
+    archive: "_Unpacked"
     offset: int
     size: int
 
@@ -82,7 +83,7 @@ class TarMember(ImageEntry):
         """Read the member; a position of its own leaves the other threads' reading alone."""
         require_size(self.size)
         try:
-            content = os.pread(self.archive.fileno(), self.size, self.offset)
+            content = os.pread(self.archive.descriptor, self.size, self.offset)
         except OSError as error:
             raise InputError(f"cannot be unpacked: {error.strerror}") from error
         if len(content) != self.size:
@@ -100,7 +101,7 @@ class TarImages(Listing):
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._prefix = prefix
         try:
-            self._archive = _unpacked(path)
+            self._archive = _Unpacked(path)
             self._members = list(self._listed())
         except _BROKEN as error:
             raise InputError(f"{path} is not a readable tar archive: {error or type(error).__name__}") from error
@@ -119,7 +120,10 @@ class TarImages(Listing):
         return (utf8(self._prefix + name) for name, _, _ in self._members)
 
     def _listed(self) -> Iterator[tuple[str, int, int]]:
-        with tarfile.open(fileobj=self._archive, mode="r:") as archive:
+        with (
+            open(self._archive.descriptor, "rb", closefd=False) as file,
+            tarfile.open(fileobj=file, mode="r:") as archive,
+        ):
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined] # tarfile would keep every one it has seen
                 if member.isreg() and _is_image(member.name):
@@ -128,15 +132,19 @@ class TarImages(Listing):
                     yield member.name, member.offset_data, member.size
 
 
-def _unpacked(path: Path) -> IO[bytes]:
-    opener = _PACKED.get(path.suffix.lower())
-    if opener is None:
-        return path.open("rb")
-    unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the listing
-    with opener(path, "rb") as packed:
-        copyfileobj(packed, unpacked, 1 << 20)
-    unpacked.seek(0)
-    return unpacked
+class _Unpacked:
+    """A tar archive without compression, open as long as anyone refers to it."""
+
+    def __init__(self, path: Path) -> None:
+        opener = _PACKED.get(path.suffix.lower())
+        with path.open("rb") if opener is None else tempfile.TemporaryFile() as file:
+            if opener is not None:
+                with opener(path, "rb") as packed:
+                    copyfileobj(packed, file, 1 << 20)
+                file.flush()
+            self.descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
 
 
 def _is_image(name: str) -> bool:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from gradscore.errors import InputError
 from gradscore.images import to_input
+from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
 from gradscore.metadata import ModelMetadata
-from gradscore.sources.entries import Entry, ImageEntry, Listing, utf8
 
 _IMAGE_NAMES = ("image", "images", "bytes", "content", "img", "png", "jpg")
 _FEATURE_NAMES = ("features", "x", "pixels", "embedding")
@@ -125,7 +125,7 @@ def open_parquet(path: Path) -> Listing:
     try:
         file = pq.ParquetFile(path, memory_map=True)
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        return TableRows(path, file.schema_arrow, sizes, lambda group, columns: file.read_row_group(group, columns))
+        return TableRows(path, file.schema_arrow, sizes, file.read_row_group)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
 

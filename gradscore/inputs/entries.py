@@ -83,15 +83,7 @@ class ArrayRow:
 
 
 class Listing(Sequence[Entry]):
-    """Entries in a fixed order, each made when it is asked for.
-
-    Attributes
-    ----------
-    keep
-        What must live as long as the listing: the temporary folder of a container that was fetched.
-    """
-
-    keep: object = None
+    """Entries in a fixed order, each made when it is asked for."""
 
     @abstractmethod
     def entry(self, index: int) -> Entry:
