@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from gradscore import cli_scoring, cli_verdicts
-from gradscore.cli_options import AsJson, ClassNames, Output, Overwrite, parts, print_json
 from gradscore.cli_bench import bench_app
+from gradscore.cli_options import AsJson, ClassNames, Output, Overwrite, parts, print_json
 from gradscore.errors import GradscoreError, InputError
 from gradscore.stopping import EXIT_INTERRUPTED, StoppedError
 from gradscore.version import __version__
@@ -90,7 +90,10 @@ def export(
     weights: Annotated[Path | None, typer.Option(help="State dict (.pt, never unpickled) or .safetensors.")] = None,
     class_names: ClassNames = None,
     fold_batch_norm: Annotated[
-        bool, typer.Option("--fold-batch-norm", help="Merge batch normalisations into convolutions: faster, other gradients.")
+        bool,
+        typer.Option(
+            "--fold-batch-norm", help="Merge batch normalisations into convolutions: faster, other gradients."
+        ),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:

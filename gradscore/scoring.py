@@ -255,10 +255,16 @@ class Scorer:
         """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
         if batch_size < 1:
             raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
-        ahead = ReadAhead(self.read, batch_size=batch_size, threads=self._threads, size_of_one=self._input_bytes())
-        with closing(ahead.batches(source)) as batches:
+        with closing(self.read_ahead(source, batch_size=batch_size)) as batches:
             for entries, inputs in batches:
                 yield self._scored(tuple(entry.id for entry in entries), inputs)
+
+    def read_ahead(
+        self, source: Iterable[Entry], *, batch_size: int = 256
+    ) -> Generator[tuple[list[Entry], list[NDArray[Any] | str]], None, None]:
+        """Read the entries of a source in order and in threads: batches of entries, each with its input or its error."""
+        ahead = ReadAhead(self.read, batch_size=batch_size, threads=self._threads, size_of_one=self._input_bytes())
+        return ahead.batches(source)
 
     def read(self, entry: Entry) -> NDArray[Any] | str:
         """Return an entry's input, or what is wrong with it."""

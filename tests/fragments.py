@@ -122,7 +122,9 @@ class Fragment:
             step = np.zeros(self.values[name].size)
             step[index] = STEP
             step = step.reshape(self.values[name].shape)
-            difference = self.run(data, **{name: self.values[name] + step}) - self.run(data, **{name: self.values[name] - step})
+            difference = self.run(data, **{name: self.values[name] + step}) - self.run(
+                data, **{name: self.values[name] - step}
+            )
             gradient[:, index] = (difference.reshape(len(data), -1) * at_output).sum(1) / (2 * STEP)
         return gradient
 
@@ -136,7 +138,7 @@ def check(fragment, scorer, x, *, rtol=1e-3):
         assert abs(scores.residual[row] - residual) <= rtol * residual
         actual = dict(zip(scores.feature_names, scores.features[row], strict=True))
         layers = {layer.name: [item.name for item in layer.parameters] for layer in scorer.metadata.layers}
-        assert sorted(sum(layers.values(), [])) == sorted(gradients)
+        assert sorted(name for names in layers.values() for name in names) == sorted(gradients)
         for layer, names in [*layers.items(), ("all", list(gradients))]:
             wanted = oracle.statistics(np.concatenate([gradients[name] for name in names]))
             expected = {f"{layer}.{key}": value for key, value in wanted.items()}

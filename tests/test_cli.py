@@ -122,7 +122,19 @@ def test_every_command_explains_itself(run):
         code, out, err = run(*arguments)
         assert (code, err) == (0, "")
         assert "Usage: " in out
-    for name in ("export", "prepare", "inspect", "score", "fit", "apply", "evaluate", "explain", "unknowns", "report", "verify"):
+    for name in (
+        "export",
+        "prepare",
+        "inspect",
+        "score",
+        "fit",
+        "apply",
+        "evaluate",
+        "explain",
+        "unknowns",
+        "report",
+        "verify",
+    ):
         assert f"Example: gradscore {name} " in run(name, "--help")[1]
 
 
@@ -233,7 +245,16 @@ def test_a_dry_run_writes_nothing(run, world, tmp_path):
 
 
 def test_the_batch_size_found_is_kept_when_continuing(run, world, tmp_path):
-    arguments = ["score", world / "scoring.onnx", world / "test", "-o", tmp_path / "t", "--batch-size", "auto", "--json"]
+    arguments = [
+        "score",
+        world / "scoring.onnx",
+        world / "test",
+        "-o",
+        tmp_path / "t",
+        "--batch-size",
+        "auto",
+        "--json",
+    ]
     first = json.loads(run(*arguments)[1])
     assert first["batch_size"] in (32, 64, 128, 256, 512, 1024)
     again = json.loads(run(*arguments, "--resume")[1])

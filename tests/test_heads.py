@@ -6,8 +6,8 @@ import oracle
 import pytest
 import torch
 from onnx import TensorProto, helper
-from test_zoo import gradients
 from torch import nn
+from zoo import gradients
 
 from gradscore import InputError, ModelError, Scorer, export_classifier, prepare
 

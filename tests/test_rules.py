@@ -33,23 +33,33 @@ WINDOWS = {
     "Conv pads beyond kernel": Fragment("o = Conv<pads=[3,3,4,4]>(h, w)", (2, 3, 3), {"w": (3, 2, 2, 2)}),
     "Conv depthwise": Fragment("o = Conv<group=4>(h, w)", (4, 4, 4), {"w": (8, 1, 3, 2)}),
     "ConvTranspose SAME_UPPER": Fragment(
-        'o = ConvTranspose<strides=[2,2],auto_pad="SAME_UPPER">(h, w)', (2, 3, 3), {"w": (2, 1, 3, 3)},
+        'o = ConvTranspose<strides=[2,2],auto_pad="SAME_UPPER">(h, w)',
+        (2, 3, 3),
+        {"w": (2, 1, 3, 3)},
         instead=lambda h, w: F.conv_transpose2d(h, w, stride=2)[:, :, :6, :6],
     ),
     "ConvTranspose SAME_LOWER": Fragment(
-        'o = ConvTranspose<strides=[2,2],auto_pad="SAME_LOWER">(h, w)', (2, 3, 3), {"w": (2, 1, 3, 3)},
+        'o = ConvTranspose<strides=[2,2],auto_pad="SAME_LOWER">(h, w)',
+        (2, 3, 3),
+        {"w": (2, 1, 3, 3)},
         instead=lambda h, w: F.conv_transpose2d(h, w, stride=2)[:, :, 1:, 1:],
     ),
     "ConvTranspose VALID": Fragment(
-        'o = ConvTranspose<strides=[2,2],auto_pad="VALID">(h, w)', (2, 3, 3), {"w": (2, 1, 3, 3)},
+        'o = ConvTranspose<strides=[2,2],auto_pad="VALID">(h, w)',
+        (2, 3, 3),
+        {"w": (2, 1, 3, 3)},
         instead=lambda h, w: F.conv_transpose2d(h, w, stride=2),
     ),
     "ConvTranspose output_shape larger": Fragment(
-        "o = ConvTranspose<strides=[2,2],output_shape=[8,7]>(h, w)", (2, 3, 3), {"w": (2, 1, 3, 3)},
+        "o = ConvTranspose<strides=[2,2],output_shape=[8,7]>(h, w)",
+        (2, 3, 3),
+        {"w": (2, 1, 3, 3)},
         instead=lambda h, w: F.conv_transpose2d(h, w, stride=2, output_padding=(1, 0)),
     ),
     "ConvTranspose output_shape smaller": Fragment(
-        "o = ConvTranspose<strides=[2,2],output_shape=[5,5]>(h, w)", (2, 3, 3), {"w": (2, 1, 3, 3)},
+        "o = ConvTranspose<strides=[2,2],output_shape=[5,5]>(h, w)",
+        (2, 3, 3),
+        {"w": (2, 1, 3, 3)},
         instead=lambda h, w: F.conv_transpose2d(h, w, stride=2)[:, :, 1:-1, 1:-1],
     ),
     "MaxPool SAME_UPPER": Fragment('o = MaxPool<kernel_shape=[3,2],strides=[2,2],auto_pad="SAME_UPPER">(h)', (2, 5, 5)),
@@ -322,7 +332,11 @@ def test_a_weight_that_is_computed_is_scored_as_the_layer_uses_it(name, x, tmp_p
     object.__setattr__(plain, "last", computed.last)
     object.__setattr__(plain, "first", computed.first)
     scorer, scores = scored(computed.model(), x, tmp_path)
-    assert [item.name for layer in scorer.metadata.layers for item in layer.parameters] == ["first.weight", "w", "last.weight"]
+    assert [item.name for layer in scorer.metadata.layers for item in layer.parameters] == [
+        "first.weight",
+        "w",
+        "last.weight",
+    ]
     np.testing.assert_allclose(scores.features, scored(plain.model(), x, tmp_path)[1].features, rtol=1e-4, atol=1e-6)
 
 
@@ -335,7 +349,11 @@ def test_quantised_weights_are_scored_in_floating_point(x, tmp_path):
     object.__setattr__(quantised, "last", plain.last)
     object.__setattr__(quantised, "first", plain.first)
     scorer, scores = scored(quantised.model(), x, tmp_path)
-    assert [item.name for layer in scorer.metadata.layers for item in layer.parameters] == ["first.weight", "k", "last.weight"]
+    assert [item.name for layer in scorer.metadata.layers for item in layer.parameters] == [
+        "first.weight",
+        "k",
+        "last.weight",
+    ]
     np.testing.assert_allclose(scores.features, scored(plain.model(), x, tmp_path)[1].features, rtol=1e-4, atol=1e-6)
 
 

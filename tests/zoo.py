@@ -5,6 +5,7 @@ import itertools
 import warnings
 
 import numpy as np
+import onnx
 import oracle
 import torch
 import transformers as hf
@@ -186,10 +187,37 @@ FOLDED = {
 EXPORTERS = {"swin": "torchscript"}  # where not torch's dynamo exporter, which fixes Swin's batch size
 
 
+def perceptron():
+    """Two hidden layers, as scikit-learn has them."""
+    torch.manual_seed(12)
+    module = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+    return module.eval(), torch.randn(2, 6)
+
+
+def _to_sklearn(module, example):
+    """A scikit-learn classifier with the weights of `perceptron`."""
+    from sklearn.neural_network import MLPClassifier
+
+    dense = [layer for layer in module if isinstance(layer, nn.Linear)]
+    rows = np.resize(example.numpy(), (CLASSES * 4, example.shape[1]))
+    fitted = MLPClassifier([layer.out_features for layer in dense[:-1]], max_iter=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one step does not converge, nor need it
+        fitted.fit(rows, np.arange(len(rows)) % CLASSES)
+    fitted.coefs_ = [layer.weight.detach().numpy().T for layer in dense]
+    fitted.intercepts_ = [layer.bias.detach().numpy() for layer in dense]
+    return fitted
+
+
 def export(module, example, path, exporter="dynamo"):
-    """Write a member of the zoo as ONNX; `exporter` is one of torch's two."""
+    """Write a member of the zoo as ONNX; `exporter` is one of torch's two, or skl2onnx for the perceptron."""
     if exporter == "dynamo":
         export_classifier(module, example, path)
+        return
+    if exporter == "skl2onnx":
+        from skl2onnx import to_onnx
+
+        onnx.save(to_onnx(_to_sklearn(module, example), example.numpy(), options={"zipmap": False}), path)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the older exporter warns of its age and of every traced branch
@@ -246,6 +274,15 @@ def behind(layer, by_name, left):
 def is_folded(name, parameter):
     """Tell whether the exporter looks this table up ahead of time."""
     return parameter.endswith(FOLDED.get(name, ()))
+
+
+def matched(name, metadata, by_name):
+    """Yield each layer of the table with the parameters behind it, an empty tuple where no module or parameter is."""
+    left = {key for key in by_name if not is_folded(name, key)}
+    for layer in metadata.layers:
+        chosen = behind(layer, by_name, left)
+        left -= set(chosen)
+        yield layer, chosen
 
 
 def layer_features(scores, row, layer, chosen, by_name):

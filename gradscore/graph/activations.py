@@ -59,11 +59,16 @@ class ExponentialDerivative(Derivative):
         x, y = node.inputs[0], node.outputs[0]
         outer, factor, offset = self._numbers(node)
         negative = emit("Add", emit("Mul", y, _number(emit, factor, y)), _number(emit, offset, y))
-        return emit("Mul", gradient, emit("Where", emit("Greater", x, _number(emit, 0, x)), _number(emit, outer, x), negative))
+        return emit(
+            "Mul", gradient, emit("Where", emit("Greater", x, _number(emit, 0, x)), _number(emit, outer, x), negative)
+        )
 
     def _numbers(self, node: ir.Node) -> tuple[float, float, float]:
         if self.op_type == "Selu":
-            alpha, gamma = attribute(node, "alpha", 1.67326319217681884765625), attribute(node, "gamma", 1.05070102214813232421875)
+            alpha, gamma = (
+                attribute(node, "alpha", 1.67326319217681884765625),
+                attribute(node, "gamma", 1.05070102214813232421875),
+            )
             return gamma, 1.0, gamma * alpha
         alpha = attribute(node, "alpha", 1.0)
         return (1.0, 1.0, alpha) if self.op_type == "Elu" else (1.0, 1 / alpha, 1.0)

@@ -21,7 +21,7 @@ from gradscore.graph.requirements import array_of, extent_of, input_of, optional
 Rule = Callable[[ir.Node, Emitter], ir.Value | None]
 
 
-def _see_through(node: ir.Node, emit: Emitter) -> ir.Value | None:
+def _see_through(node: ir.Node, emit: Emitter) -> ir.Value | None:  # noqa: ARG001 - rules share a signature
     """Identity(x), Dropout(x) at inference -> x."""
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise UnsupportedOpError(f"node {node.name!r}: the mask of a Dropout is used; export the model in eval mode")
@@ -131,7 +131,11 @@ def _one_hot(node: ir.Node, emit: Emitter) -> ir.Value | None:
     column[axis] = -1
     wide = emit("Cast", emit("Unsqueeze", ids, emit.integers(axis)), to=ir.DataType.INT64.value)
     positive = emit("Mod", wide, emit.constant(size, np.int64))  # an id of −1 is the last
-    outside = emit("Or", emit("Less", wide, emit.constant(-size, np.int64)), emit("GreaterOrEqual", wide, emit.constant(size, np.int64)))
+    outside = emit(
+        "Or",
+        emit("Less", wide, emit.constant(-size, np.int64)),
+        emit("GreaterOrEqual", wide, emit.constant(size, np.int64)),
+    )
     hit = emit("Equal", positive, emit.constant(np.arange(size).reshape(column), np.int64))
     off, on = (emit.constant(number, dtype_of(values)) for number in array_of(values, node))
     return emit("Where", emit("And", hit, emit("Not", outside)), on, off)
@@ -153,7 +157,7 @@ def _where(node: ir.Node, emit: Emitter) -> ir.Value | None:
     whole = node.outputs[0].shape
     for index in (1, 2):
         value = node.inputs[index]
-        if value is None or value.shape == whole or (value.is_initializer() and value.const_value is not None and value.const_value.size == 1):
+        if value is None or value.shape == whole or (value.const_value is not None and value.const_value.size == 1):
             continue
         sizes = [emit("Shape", item) for item in node.inputs]
         ranks = [rank_of(item, node) for item in node.inputs]
@@ -162,6 +166,7 @@ def _where(node: ir.Node, emit: Emitter) -> ir.Value | None:
             for rank, size in zip(ranks, sizes, strict=True)
         ]
         node.replace_input_with(index, emit("Expand", value, emit("Max", *aligned)))
+    return None
 
 
 def _split(node: ir.Node, emit: Emitter) -> ir.Value | None:
@@ -244,17 +249,19 @@ def _vector_product(node: ir.Node, emit: Emitter) -> ir.Value | None:
     if first and right is not None:
         order = [*range(rank_of(right, node) - 2), *range(rank_of(right, node))[:-3:-1]] if not second else [0]
         left, right = emit("Transpose", right, perm=order), left
-    if right is not None and right.is_initializer():
-        column = emit.reshaped(right, (-1, 1))
-    else:
-        column = emit("Unsqueeze", right, emit.integers(-1))
+    known = right is not None and right.is_initializer()
+    column = (
+        emit.reshaped(right, (-1, 1)) if right is not None and known else emit("Unsqueeze", right, emit.integers(-1))
+    )
     return emit("Squeeze", emit("MatMul", left, column), emit.integers(-1))
 
 
 def _constant_rows(node: ir.Node, emit: Emitter) -> ir.Value | None:
     """Gather(weights, ids that are the same for each sample) -> with those ids repeated, so that its gradient is per sample."""
     table, ids = node.inputs[:2]
-    is_table = table is not None and table.is_initializer() and table.dtype is not None and table.dtype.is_floating_point()
+    is_table = (
+        table is not None and table.is_initializer() and table.dtype is not None and table.dtype.is_floating_point()
+    )
     if not is_table or ids is None or not ids.shape or len(extents(table) or ()) != 2 or node.graph is None:
         return None
     if str(ids.shape[0]) == BATCH or len(ids.shape) > 2 or attribute(node, "axis", 0) != 0:

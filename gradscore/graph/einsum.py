@@ -30,11 +30,19 @@ def _parsed(node: ir.Node) -> tuple[list[str], str]:
     equation = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
     left, arrow, output = equation.partition("->")
     free = [letter for letter in ascii_letters if letter not in equation]
-    widths = [rank_of(value, node) - len(term.replace(".", "")) for term, value in zip(left.split(","), node.inputs, strict=True)]
+    widths = [
+        rank_of(value, node) - len(term.replace(".", ""))
+        for term, value in zip(left.split(","), node.inputs, strict=True)
+    ]
     widest = max(width for width in widths)
-    terms = [term.replace("...", "".join(free[widest - width : widest])) for term, width in zip(left.split(","), widths, strict=True)]
+    terms = [
+        term.replace("...", "".join(free[widest - width : widest]))
+        for term, width in zip(left.split(","), widths, strict=True)
+    ]
     if any(len(set(term)) != len(term) for term in terms):
-        raise refusal(node, f"repeats a label in one operand ({equation}), which has no rule: take the diagonal by Gather")
+        raise refusal(
+            node, f"repeats a label in one operand ({equation}), which has no rule: take the diagonal by Gather"
+        )
     every = "".join(terms)
     if arrow:
         return terms, output.replace("...", "".join(free[:widest]))
@@ -123,7 +131,10 @@ def _product(left: _Operand, right: _Operand, needed: str, emit: Emitter) -> _Op
     product = emit(
         "MatMul", left.grouped([*outer, *shared, rows, summed], emit), right.grouped([*shared, summed, other], emit)
     )  # fmt: skip
-    sizes = {**left.sizes, **{label: size for label, size in right.sizes.items() if size != 1 or label not in left.sizes}}
+    sizes = {
+        **left.sizes,
+        **{label: size for label, size in right.sizes.items() if size != 1 or label not in left.sizes},
+    }
     result = _Operand(product, outer + shared + rows + other, sizes, left.sample or right.sample, left.node)
     if len(rows) == len(other) == 1:
         return result

@@ -40,7 +40,7 @@ def _foldable(graph: ir.Graph) -> dict[ir.Value, list[ir.Value]]:
         learned = [one for value in inputs for one in found.get(value, [value] if _may_be_learned(value) else [])]
         if learned and node.op_type in _REPEATING:
             continue
-        found.update({value: learned for value in node.outputs})
+        found.update(dict.fromkeys(node.outputs, learned))
     return found
 
 
@@ -70,7 +70,9 @@ def _computed(model: ir.Model, names: list[str]) -> list[np.ndarray]:
         raise
     except Exception as error:  # onnxruntime raises many types of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise ModelError(f"what the model computes of its weights alone does not run ({reason}): export it again") from error
+        raise ModelError(
+            f"what the model computes of its weights alone does not run ({reason}): export it again"
+        ) from error
 
 
 def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray, learned: list[ir.Value]) -> None:
@@ -78,7 +80,7 @@ def _replace(graph: ir.Graph, value: ir.Value, array: np.ndarray, learned: list[
     largest = max(learned, key=lambda one: one.const_value.size if one.const_value is not None else 0, default=None)
     origin = {CONSTANT_KEY: "1"} if largest is None else {ORIGIN_KEY: origin_of(largest)}
     folded = ir.Value(
-        name=tensor.name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor,
+        name=tensor.name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor,
         metadata_props=origin,
     )  # fmt: skip
     graph.register_initializer(folded)

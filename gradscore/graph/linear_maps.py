@@ -6,7 +6,16 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents
-from gradscore.graph.requirements import array_of, channels_of, extent_of, input_of, optional_array, rank_of, refusal, spatial_of
+from gradscore.graph.requirements import (
+    array_of,
+    channels_of,
+    extent_of,
+    input_of,
+    optional_array,
+    rank_of,
+    refusal,
+    spatial_of,
+)
 from gradscore.session import open_session
 
 
@@ -49,11 +58,19 @@ def _resizing(node: ir.Node, before: int, after: int | None, scale: float | None
         outputs=[ir.Value(name="y")],
     )  # fmt: skip
     proto = ir.to_proto(single)
-    arrays = {"scales": [1, 1, 1, scale], "sizes": None} if scale is not None else {"scales": None, "sizes": [1, 1, before, after]}
+    arrays = (
+        {"scales": [1, 1, 1, scale], "sizes": None}
+        if scale is not None
+        else {"scales": None, "sizes": [1, 1, before, after]}
+    )
     kinds = {"scales": np.float32, "sizes": np.int64}
     for index, name in ((2, "scales"), (3, "sizes")):
         proto.input[index] = name if arrays[name] is not None else ""
-    given = [onnx.numpy_helper.from_array(np.array(array, kinds[name]), name) for name, array in arrays.items() if array is not None]
+    given = [
+        onnx.numpy_helper.from_array(np.array(array, kinds[name]), name)
+        for name, array in arrays.items()
+        if array is not None
+    ]
     shown = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1, before, width])
         for name, width in (("x", before), ("y", None))

@@ -4,9 +4,6 @@ Requires: a differentiated graph with inferred shapes. Ensures: every node is of
 standard, so the model runs in any runtime.
 """
 
-import re
-from abc import ABC, abstractmethod
-
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -14,65 +11,9 @@ import onnx_ir as ir
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.activations import DERIVATIVES
 from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents, replace_node, replace_output
+from gradscore.graph.lowering_rule import LoweringRule, scalar
 from gradscore.graph.normalize import OPSET
-
-
-class LoweringRule(ABC):
-    """Rewrites one training-only operator; the docstring of each shows the algebra."""
-
-    op_type: str
-
-    @abstractmethod
-    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
-        """Emit the standard operators and return what replaces the node's first output."""
-
-
-class ConvGradRule(LoweringRule):
-    """dX = Conv(dY, W flipped and transposed) at stride 1, else ConvTranspose(dY, W) padded to X's size."""
-
-    op_type = "ConvGrad"
-
-    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
-        gradient, data, weight = node.inputs
-        if any(output.uses() for output in node.outputs[1:]):
-            raise UnsupportedOpError(f"node {node.name!r} (ConvGrad) is asked for a weight gradient, which is not lowered")
-        shape = extents(weight)
-        if shape is None or None in shape:
-            raise UnsupportedOpError(f"node {node.name!r} (ConvGrad) has a kernel of unknown shape")
-        kernel = [int(extent) for extent in shape[2:] if extent is not None]
-        rank = len(kernel)
-        strides, dilations = attribute(node, "strides", [1] * rank), attribute(node, "dilations", [1] * rank)
-        pads, group = attribute(node, "pads", [0] * (2 * rank)), attribute(node, "group", 1)
-        reach = [(size - 1) * dilation for size, dilation in zip(kernel, dilations, strict=True)]
-        flipped_pads = [full - pad for full, pad in zip(reach * 2, pads, strict=True)]
-        if set(strides) == {1} and min(flipped_pads) >= 0:
-            flipped = self._flipped(weight, tuple(int(extent or 0) for extent in shape), group, emit)
-            return emit("Conv", gradient, flipped, kernel_shape=kernel, dilations=dilations, pads=flipped_pads, group=group)
-        sizes = extents(data)
-        if sizes is None or None in sizes[2:]:
-            raise UnsupportedOpError(f"node {node.name!r}: a strided Conv needs an input of fixed size: export it so")
-        extra = [
-            (int(size or 0) + pads[axis] + pads[axis + rank] - reach[axis] - 1) % strides[axis]
-            for axis, size in enumerate(sizes[2:])
-        ]
-        return emit(
-            "ConvTranspose", gradient, weight,
-            kernel_shape=kernel, strides=strides, dilations=dilations, pads=pads, group=group, output_padding=extra,
-        )  # fmt: skip
-
-    @staticmethod
-    def _flipped(weight: ir.Value | None, shape: tuple[int, ...], group: int, emit: Emitter) -> ir.Value:
-        out, per_group, *kernel = shape
-        rank = len(kernel)
-        reversed_axes = emit(
-            "Slice", weight, emit.integers(*[-1] * rank), emit.integers(*[np.iinfo(np.int64).min] * rank),
-            emit.integers(*range(2, 2 + rank)), emit.integers(*[-1] * rank),
-        )  # fmt: skip
-        if group == 1:
-            return emit("Transpose", reversed_axes, perm=[1, 0, *range(2, 2 + rank)])
-        grouped = emit("Reshape", reversed_axes, emit.integers(group, out // group, per_group, *kernel))
-        swapped = emit("Transpose", grouped, perm=[0, 2, 1, *range(3, 3 + rank)])
-        return emit("Reshape", swapped, emit.integers(group * per_group, out // group, *kernel))
+from gradscore.graph.window_gradients import AveragePoolGradRule, ConvGradRule, ConvTransposeGradRule, MaxPoolGradRule
 
 
 class ReluGradRule(LoweringRule):
@@ -111,7 +52,7 @@ class SigmoidGradRule(LoweringRule):
         forward = activated.producer() if activated is not None else None
         if forward is not None and gradient is not None and forward.op_type in DERIVATIVES:
             return DERIVATIVES[forward.op_type].lower(forward, gradient, emit)
-        slope = emit("Mul", activated, emit("Sub", _scalar(emit, 1, gradient), activated))
+        slope = emit("Mul", activated, emit("Sub", scalar(emit, 1, gradient), activated))
         return emit("Mul", gradient, slope)
 
 
@@ -122,7 +63,7 @@ class TanhGradRule(LoweringRule):
 
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         gradient, activated = node.inputs
-        slope = emit("Sub", _scalar(emit, 1, gradient), emit("Mul", activated, activated))
+        slope = emit("Sub", scalar(emit, 1, gradient), emit("Mul", activated, activated))
         return emit("Mul", gradient, slope)
 
 
@@ -156,7 +97,11 @@ class LayerNormalizationGradRule(LoweringRule):
 
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         gradient, data, _, _, inverse_deviation = node.inputs
-        forward = next((use.node for use in data.uses() if use.node.op_type == "LayerNormalization"), None) if data is not None else None
+        forward = (
+            next((use.node for use in data.uses() if use.node.op_type == "LayerNormalization"), None)
+            if data is not None
+            else None
+        )
         matching = [
             use.node for use in (data.uses() if data is not None else ())
             if use.node.op_type == "LayerNormalization" and inverse_deviation in use.node.outputs
@@ -164,7 +109,9 @@ class LayerNormalizationGradRule(LoweringRule):
         forward = matching[0] if matching else forward
         shape = extents(data)
         if forward is None or shape is None:
-            raise UnsupportedOpError(f"node {node.name!r} (LayerNormalizationGrad) does not follow a LayerNormalization")
+            raise UnsupportedOpError(
+                f"node {node.name!r} (LayerNormalizationGrad) does not follow a LayerNormalization"
+            )
         axis = attribute(node, "axis", -1)
         axes = emit.integers(*range(axis % len(shape), len(shape)))
         normalised = forward.outputs[0]
@@ -192,17 +139,6 @@ class DivGradRule(LoweringRule):
         return output if output.shape is not None else operand
 
 
-class ConvTransposeGradRule(LoweringRule):
-    """dX = Conv(dY, W) with the geometry of the transposed convolution."""
-
-    op_type = "ConvTransposeGrad"
-
-    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
-        gradient, _, weight = node.inputs
-        kept = ("kernel_shape", "strides", "pads", "dilations", "group")
-        return emit("Conv", gradient, weight, **{name: attribute(node, name, None) for name in kept if name in node.attributes})
-
-
 class IndexedGradRule(LoweringRule):
     """dX = dY added up at the positions that the forward operator read; it reads a table of positions to tell them."""
 
@@ -217,10 +153,10 @@ class IndexedGradRule(LoweringRule):
         attributes = {name: item.value for name, item in node.attributes.items() if name in ("axis", "batch_dims")}
         first, flat = emit.integers(0), emit.integers(-1)
         size = emit("ReduceProd", shape, first, keepdims=1)
-        scalar = emit("Squeeze", size, first)
-        table = emit("Reshape", emit("Range", emit.constant(0, np.int64), scalar, emit.constant(1, np.int64)), shape)
+        count = emit("Squeeze", size, first)
+        table = emit("Reshape", emit("Range", emit.constant(0, np.int64), count, emit.constant(1, np.int64)), shape)
         positions = emit("Reshape", emit(self._forward, table, *rest, **attributes), flat)
-        zeros = emit("Expand", _scalar(emit, 0, gradient), size)
+        zeros = emit("Expand", scalar(emit, 0, gradient), size)
         added = emit("ScatterElements", zeros, positions, emit("Reshape", gradient, flat), axis=0, reduction="add")
         return emit("Reshape", added, shape)
 
@@ -247,7 +183,11 @@ class BroadcastGradientArgsRule(LoweringRule):
             padded.append(emit("Concat", ones, shape, axis=0))
         differs = emit("Not", emit("Equal", *padded))
         repeated = emit("And", emit("Equal", padded[0], emit("Squeeze", one, emit.integers(0))), differs)
-        missing = emit("Less", emit("Range", zero, emit("Squeeze", rank, emit.integers(0)), emit.constant(1, np.int64)), emit("Sub", rank, sizes[0]))
+        missing = emit(
+            "Less",
+            emit("Range", zero, emit("Squeeze", rank, emit.integers(0)), emit.constant(1, np.int64)),
+            emit("Sub", rank, sizes[0]),
+        )
         return emit("Squeeze", emit("NonZero", emit("Or", repeated, missing)), emit.integers(0))
 
 
@@ -259,68 +199,6 @@ class ReduceSumTrainingRule(LoweringRule):
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         noop = attribute(node, "noop_with_empty_axes", 0)
         return emit("ReduceSum", *node.inputs, keepdims=attribute(node, "keepdims", 1), noop_with_empty_axes=noop)
-
-
-class MaxPoolGradRule(LoweringRule):
-    """dX = dY scattered to the flat Indices of the pool; overlapping windows add up."""
-
-    op_type = "MaxPoolGrad"
-
-    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
-        gradient, indices = node.inputs
-        pool = indices.producer() if indices is not None else None
-        if pool is None or pool.op_type != "MaxPool" or attribute(pool, "storage_order", 0):
-            raise UnsupportedOpError(f"node {node.name!r} (MaxPoolGrad) does not follow a row-major MaxPool")
-        shape = emit("Shape", pool.inputs[0])
-        flat = emit.integers(-1)
-        zeros = emit("Expand", _scalar(emit, 0, gradient), emit("ReduceProd", shape, emit.integers(0), keepdims=1))
-        rows, values = emit("Reshape", indices, flat), emit("Reshape", gradient, flat)
-        scattered = emit("ScatterElements", zeros, rows, values, axis=0, reduction="add" if _overlaps(pool) else "none")
-        return emit("Reshape", scattered, shape)
-
-
-class AveragePoolGradRule(LoweringRule):
-    """dX = ConvTranspose(dY / window size, ones), one group a channel."""
-
-    op_type = "AveragePoolGrad"
-
-    def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
-        gradient = node.inputs[0]
-        outer, inner = extents(gradient), self._data_extents(node)
-        if outer is None or inner is None or None in outer[1:] or None in inner[1:]:
-            raise UnsupportedOpError(f"node {node.name!r} (AveragePool) needs an input of fixed size: export it so")
-        kernel = attribute(node, "kernel_shape", [])
-        rank, channels = len(kernel), int(inner[1] or 0)
-        strides, pads = attribute(node, "strides", [1] * rank), attribute(node, "pads", [0] * (2 * rank))
-        sizes = [int(size or 0) for size in inner[2:]]
-        counted = bool(attribute(node, "count_include_pad", 0))
-        counts = [
-            _window_counts(sizes[axis], int(outer[2 + axis] or 0), kernel[axis], strides[axis], pads[axis], pads[axis + rank], counted)
-            for axis in range(rank)
-        ]
-        divisor = counts[0] if rank == 1 else _outer_product(counts)
-        dtype = dtype_of(gradient)
-        share = emit("Div", gradient, emit.constant(divisor[None, None], dtype))
-        ends = [
-            (int(outer[2 + axis] or 0) - 1) * strides[axis] + kernel[axis] - pads[axis] - sizes[axis] for axis in range(rank)
-        ]
-        return emit(
-            "ConvTranspose", share, emit.constant(np.ones((channels, 1, *kernel)), dtype),
-            kernel_shape=kernel, strides=strides, group=channels,
-            pads=[*pads[:rank], *(max(end, 0) for end in ends)], output_padding=[max(-end, 0) for end in ends],
-        )  # fmt: skip
-
-    @staticmethod
-    def _data_extents(node: ir.Node) -> tuple[int | None, ...] | None:
-        """The builder gives AveragePoolGrad no data input: find the forward pool whose output has this gradient."""
-        gradient = node.inputs[0]
-        name = node.outputs[0].name
-        if gradient is None or name is None or node.graph is None:
-            return None
-        for other in node.graph:
-            if other.op_type == "AveragePool" and re.fullmatch(rf"{re.escape(str(other.inputs[0].name))}_grad(_\d+)?", name):
-                return extents(other.inputs[0])
-        return None
 
 
 class TriluRule(LoweringRule):
@@ -350,14 +228,16 @@ class FusedMatMulRule(LoweringRule):
 
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         if attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0):
-            raise UnsupportedOpError(f"node {node.name!r} (FusedMatMul) transposes its batch dimensions, which is not lowered")
+            raise UnsupportedOpError(
+                f"node {node.name!r} (FusedMatMul) transposes its batch dimensions, which is not lowered"
+            )
         left, right = (
             self._transposed(value, attribute(node, flag, 0), emit, node)
             for value, flag in zip(node.inputs, ("transA", "transB"), strict=True)
         )
         product = emit("MatMul", left, right)
         alpha = attribute(node, "alpha", 1.0)
-        return product if alpha == 1 else emit("Mul", product, _scalar(emit, alpha, product))
+        return product if alpha == 1 else emit("Mul", product, scalar(emit, alpha, product))
 
     @staticmethod
     def _transposed(value: ir.Value | None, flag: int, emit: Emitter, node: ir.Node) -> ir.Value | None:
@@ -428,7 +308,9 @@ def _summed_like(emit: Emitter, value: ir.Value, full: ir.Value | None, like: ir
     """Sum a gradient over the axes along which `like` was repeated to the shape of `full`."""
     whole, own = extents(full), extents(like)
     if whole is None or own is None:
-        raise UnsupportedOpError(f"value {getattr(like, 'name', None)!r} has unknown rank, so its gradient cannot be summed")
+        raise UnsupportedOpError(
+            f"value {getattr(like, 'name', None)!r} has unknown rank, so its gradient cannot be summed"
+        )
     added = len(whole) - len(own)
     axes = [axis for axis in range(len(whole)) if axis < added or (own[axis - added] == 1 and whole[axis] != 1)]
     if not axes:
@@ -443,35 +325,10 @@ def _activated(value: ir.Value | None, op_type: str) -> ir.Value | None:
     return uses[0].outputs[0] if uses else value
 
 
-def _scalar(emit: Emitter, number: float, like: ir.Value | None) -> ir.Value:
-    return emit.constant(number, dtype_of(like))
-
-
 def _step(emit: Emitter, data: ir.Value | None, low: float, high: float) -> ir.Value:
     """`high` where data > 0, else `low`."""
-    steep = emit("Mul", data, _scalar(emit, _STEEP[dtype_of(data).itemsize], data))
-    return emit("Clip", steep, _scalar(emit, low, data), _scalar(emit, high, data))
+    steep = emit("Mul", data, scalar(emit, _STEEP[dtype_of(data).itemsize], data))
+    return emit("Clip", steep, scalar(emit, low, data), scalar(emit, high, data))
 
 
 _STEEP = {2: 6e4, 4: 1e38, 8: 1e300}  # by the type's bytes: takes its smallest normal number to 1 or near it
-
-
-def _overlaps(pool: ir.Node) -> bool:
-    kernel = attribute(pool, "kernel_shape", [])
-    strides, dilations = attribute(pool, "strides", [1] * len(kernel)), attribute(pool, "dilations", [1] * len(kernel))
-    return any(
-        (size - 1) * dilation + 1 > stride for size, stride, dilation in zip(kernel, strides, dilations, strict=True)
-    )
-
-
-def _window_counts(size: int, outputs: int, kernel: int, stride: int, begin: int, end: int, counted: bool) -> np.ndarray:  # noqa: FBT001 - ONNX's own attribute
-    starts = np.arange(outputs) * stride - begin
-    low, high = (-begin, size + end) if counted else (0, size)
-    return np.minimum(starts + kernel, high) - np.maximum(starts, low)
-
-
-def _outer_product(vectors: list[np.ndarray]) -> np.ndarray:
-    product = vectors[0]
-    for vector in vectors[1:]:
-        product = product[..., None] * vector
-    return product

@@ -22,7 +22,10 @@ IR_VERSION = 10
 _OLDEST_OPSET = 7
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 INPUT_TYPES = ("float32", "int32", "int64")
-_WITH_RULES = ("GroupNormalization", "RMSNormalization")  # newer than `OPSET` or changed since, and decomposed by a rule
+_WITH_RULES = (
+    "GroupNormalization",
+    "RMSNormalization",
+)  # newer than `OPSET` or changed since, and decomposed by a rule
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
@@ -62,6 +65,10 @@ def normalize(proto: ModelProto) -> ir.Model:
 
 def infer_shapes(model: ir.Model) -> ir.Model:
     """Infer the shape of every value from its inputs' shapes, in place."""
+    for node in model.graph:
+        for value in node.outputs:
+            if value.type is None:  # a shape without a type cannot be written
+                value.shape = None
     common_passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     return model
 
@@ -112,7 +119,9 @@ def _expanded(proto: ModelProto, functions: list[tuple[str, str]]) -> ModelProto
         return inliner.inline_selected_functions(inferred, functions, inline_schema_functions=True)
     except RuntimeError as error:
         names = ", ".join(name for _, name in functions)
-        raise ModelError(f"{names} cannot be expanded ({_first_line(error)}): export the model with opset {OPSET}") from error
+        raise ModelError(
+            f"{names} cannot be expanded ({_first_line(error)}): export the model with opset {OPSET}"
+        ) from error
 
 
 def _is_newer_function(op_type: str, version: int) -> bool:
@@ -121,7 +130,7 @@ def _is_newer_function(op_type: str, version: int) -> bool:
     if not onnx.defs.has(op_type, version, ""):
         return False
     schema = onnx.defs.get_schema(op_type, version, "")
-    return bool(schema.has_function or schema.has_context_dependent_function)
+    return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]  # not in the stubs
 
 
 _REFUSED = dict.fromkeys(
@@ -209,7 +218,9 @@ def _free_batch_dimension(graph: ir.Graph) -> None:
         if value.shape is None or not value.shape:
             raise ModelError(f"input {value.name!r} has no batch dimension: export the model with a batched input")
         if value.dtype is None or str(value.dtype.numpy()) not in INPUT_TYPES:
-            raise ModelError(f"input {value.name!r} is of type {value.dtype}: inputs of {', '.join(INPUT_TYPES)} are covered")
+            raise ModelError(
+                f"input {value.name!r} is of type {value.dtype}: inputs of {', '.join(INPUT_TYPES)} are covered"
+            )
         value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
     for node in graph:
         for value in node.outputs:
@@ -240,7 +251,13 @@ def _unshare_constants(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         uses = list(value.uses())
         tensor = value.const_value
-        if tensor is None or len(uses) < 2 or value.dtype is None or not value.dtype.is_floating_point() or tensor.size < 2:
+        if (
+            tensor is None
+            or len(uses) < 2
+            or value.dtype is None
+            or not value.dtype.is_floating_point()
+            or tensor.size < 2
+        ):
             continue
         array = tensor.numpy()
         if np.ptp(array) != 0:

@@ -91,7 +91,9 @@ def local_response_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
     mean = emit(
         "AveragePool", square, kernel_shape=[size, 1], pads=[before, 0, size - 1 - before, 0], count_include_pad=1
     )  # fmt: skip
-    scaled = emit("Mul", emit("Reshape", mean, emit("Shape", data)), emit.constant(attribute(node, "alpha", 1e-4), kind))
+    scaled = emit(
+        "Mul", emit("Reshape", mean, emit("Shape", data)), emit.constant(attribute(node, "alpha", 1e-4), kind)
+    )
     base = emit("Add", scaled, emit.constant(attribute(node, "bias", 1.0), kind))
     return emit("Div", data, emit("Pow", base, emit.constant(attribute(node, "beta", 0.75), kind)))
 

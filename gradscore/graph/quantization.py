@@ -28,7 +28,9 @@ def dequantize(node: ir.Node, emit: Emitter) -> ir.Value | None:
     factor = emit.constant(scale.reshape(column if scale.size > 1 else ()), kind)
     low, high = (emit.constant(limit - float(zero.flat[0]), kind) for limit in limits)
     if np.ptp(zero) != 0:
-        raise refusal(node, "has another zero point in each channel, which has no rule: score the model before quantisation")
+        raise refusal(
+            node, "has another zero point in each channel, which has no rule: score the model before quantisation"
+        )
     rounded = emit("Round", emit("Div", data, factor))
     return emit("Mul", emit("Clip", rounded, low, high), factor)
 

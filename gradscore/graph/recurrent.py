@@ -30,7 +30,9 @@ class _Cell:
 Step = Callable[[Emitter, ir.Value, ir.Value, tuple[ir.Value, ...]], tuple[ir.Value, ...]]
 
 
-def _lstm_step(emit: Emitter, given: ir.Value, recurrent: ir.Value, state: tuple[ir.Value, ...]) -> tuple[ir.Value, ...]:
+def _lstm_step(
+    emit: Emitter, given: ir.Value, recurrent: ir.Value, state: tuple[ir.Value, ...]
+) -> tuple[ir.Value, ...]:
     """c = f·c + i·g, h = o·tanh(c); gates in ONNX's order i, o, f, g."""
     enter, leave, keep, new = _gates(emit, emit("Add", given, recurrent), 4)
     cell = emit(
@@ -65,10 +67,13 @@ def unroll(node: ir.Node, emit: Emitter) -> ir.Value:
     """Emit the steps of a recurrent layer and return Y [T, directions, B, h]; Y_h and Y_c are put in place as well."""
     step, states, activations = _STEPS[node.op_type]
     _refuse_variants(node, activations)
-    directions = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[attribute(node, "direction", "forward")]
+    directions = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[
+        attribute(node, "direction", "forward")
+    ]
     runs = [_direction(node, emit, step, states, number, backwards) for number, backwards in enumerate(directions)]
     sequences = [
-        emit("Concat", *(emit("Unsqueeze", hidden, emit.integers(0, 1)) for hidden in hiddens), axis=0) for hiddens, _ in runs
+        emit("Concat", *(emit("Unsqueeze", hidden, emit.integers(0, 1)) for hidden in hiddens), axis=0)
+        for hiddens, _ in runs
     ]
     for position in range(min(states, len(node.outputs) - 1)):
         lasts = [emit("Unsqueeze", final[position], emit.integers(0)) for _, final in runs]
@@ -82,7 +87,9 @@ def _direction(
     data = node.inputs[0]
     shape = extents(data)
     if data is None or shape is None or shape[0] is None:
-        raise UnsupportedOpError(f"node {node.name!r} ({node.op_type}) has a free number of steps: export it with a fixed length")
+        raise UnsupportedOpError(
+            f"node {node.name!r} ({node.op_type}) has a free number of steps: export it with a fixed length"
+        )
     length = shape[0]
     weight, recurrence = (_matrix(node.inputs[position], number, node, emit) for position in (1, 2))
     given, bias = emit("MatMul", data, weight), None
@@ -121,7 +128,8 @@ def _matrix(value: ir.Value | None, number: int, node: ir.Node, emit: Emitter) -
 def _biases(value: ir.Value | None, number: int, node: ir.Node, emit: Emitter) -> tuple[ir.Value, ir.Value]:
     halves = np.split(_array(value, node)[number], 2)
     own, recurrent = (
-        emit.weight(half, _origin(value), f"direction_{number}_{name}") for half, name in zip(halves, ("w", "r"), strict=True)
+        emit.weight(half, _origin(value), f"direction_{number}_{name}")
+        for half, name in zip(halves, ("w", "r"), strict=True)
     )
     return own, recurrent
 
@@ -148,12 +156,16 @@ def _refuse_variants(node: ir.Node, activations: list[str]) -> None:
     }
     for name, present in variants.items():
         if present:
-            raise UnsupportedOpError(f"node {node.name!r} ({node.op_type}) uses {name}, which is not unrolled: export it without")
+            raise UnsupportedOpError(
+                f"node {node.name!r} ({node.op_type}) uses {name}, which is not unrolled: export it without"
+            )
 
 
 def _array(value: ir.Value | None, node: ir.Node) -> np.ndarray:
     if value is None or value.const_value is None:
-        raise UnsupportedOpError(f"node {node.name!r} ({node.op_type}) computes its weights: export it with constants folded")
+        raise UnsupportedOpError(
+            f"node {node.name!r} ({node.op_type}) computes its weights: export it with constants folded"
+        )
     return value.const_value.numpy()
 
 

@@ -51,8 +51,12 @@ def dilated_average_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
         node.attributes.pop("dilations", None)
         return None
     explicit_pads(node, emit)
-    if attribute(node, "ceil_mode", 0) or (any(attribute(node, "pads", [0])) and not attribute(node, "count_include_pad", 0)):
-        raise refusal(node, "is dilated and leaves padding out of its mean, which has no rule: export it with count_include_pad=1")
+    if attribute(node, "ceil_mode", 0) or (
+        any(attribute(node, "pads", [0])) and not attribute(node, "count_include_pad", 0)
+    ):
+        raise refusal(
+            node, "is dilated and leaves padding out of its mean, which has no rule: export it with count_include_pad=1"
+        )
     data, kernel = node.inputs[0], attribute(node, "kernel_shape", [])
     channels = channels_of(data, node)
     weight = emit.constant(np.full((channels, 1, *kernel), 1 / np.prod(kernel)), dtype_of(data))
