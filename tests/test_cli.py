@@ -745,3 +745,16 @@ def test_progress_is_shown_on_a_terminal_only(world, tmp_path):
     assert b"60/60" in shown
     piped = shell("score", world / "scoring.onnx", world / "test", "-o", tmp_path / "t.parquet", "--overwrite")
     assert "60/60" not in piped.stderr
+
+
+def test_bench_kernels_prints_json_alone(run):
+    code, out, err = run("bench", "kernels", "--case", "direct 256 × 16", "--backend", "numba", "--repeats", "2", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["kernels"]
+
+
+def test_bench_scoring_of_an_unknown_model_is_one_line(run):
+    code, out, err = run("bench", "scoring", "--model", "abacus")
+    assert (code, out) == (1, "")
+    assert "abacus" in err
+    assert err.count("\n") == 1
