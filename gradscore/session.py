@@ -59,9 +59,13 @@ def installed_runtimes() -> list[str]:
 
 
 def open_session(
-    model: bytes | os.PathLike[str], *, providers: Sequence[str] | None = None, threads: int | None = None
+    model: bytes | os.PathLike[str],
+    *,
+    providers: Sequence[str] | None = None,
+    threads: int | None = None,
+    optimize: bool = True,
 ) -> Any:
-    """Open an inference session on exactly the providers asked for (default: CPU).
+    """Open an inference session on exactly the providers asked for (default: CPU), with the runtime's graph optimiser or without.
 
     Raises
     ------
@@ -83,6 +87,8 @@ def open_session(
     options.log_severity_level = 4  # what fails is raised, and said once
     if threads is not None:
         options.intra_op_num_threads = threads
+    if not optimize:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # micro-batches run side by side
     try:
         source = model if isinstance(model, bytes) else os.fspath(model)
@@ -102,9 +108,14 @@ class SignalSession:
     """A scoring model in a session: one batch in, its label, logits and the layers' signals out."""
 
     def __init__(
-        self, model: bytes | os.PathLike[str], *, providers: Sequence[str] | None = None, threads: int | None = None
+        self,
+        model: bytes | os.PathLike[str],
+        *,
+        providers: Sequence[str] | None = None,
+        threads: int | None = None,
+        optimize: bool = True,
     ) -> None:
-        self._session = open_session(model, providers=providers, threads=threads)
+        self._session = open_session(model, providers=providers, threads=threads, optimize=optimize)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     @property

@@ -748,7 +748,9 @@ def test_progress_is_shown_on_a_terminal_only(world, tmp_path):
 
 
 def test_bench_kernels_prints_json_alone(run):
-    code, out, err = run("bench", "kernels", "--case", "direct 256 × 16", "--backend", "numba", "--repeats", "2", "--json")
+    code, out, err = run(
+        "bench", "kernels", "--case", "direct 256 × 16", "--backend", "numba", "--repeats", "2", "--json"
+    )
     assert (code, err) == (0, "")
     assert json.loads(out)["kernels"]
 

@@ -74,8 +74,15 @@ def test_an_error_row_is_null_but_a_nan_feature_is_a_value(tmp_path):
 def test_shards_of_a_directory_are_read_in_order(tmp_path):
     write(tmp_path / "part-00001.parquet", batch(offset=3))
     write(tmp_path / "part-00000.parquet")
-    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("not a shard")
     assert ScoreTable.read(tmp_path).ids() == [f"{i}.png" for i in range(6)]
+
+
+def test_shards_under_a_damaged_manifest_are_refused(tmp_path):
+    write(tmp_path / "part-00000.parquet")
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="no manifest of a scoring run"):
+        ScoreTable.read(tmp_path)
 
 
 def test_no_class_names_give_null_names():

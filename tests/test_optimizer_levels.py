@@ -14,7 +14,7 @@ LEVELS = {
     "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "highest": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-SMALL = ("attention", "cnn_1d", "gru", "mobilenet_v2", "shared", "unet")
+SMALL = ("attention", "cnn_1d", "shared", "unet")
 BATCHES = (1, 7, 64)
 
 

@@ -42,7 +42,7 @@ class OrtTrainingEngine:
         try:
             return builder.differentiate(model, target, wrt)
         except BuilderError as error:
-            missing = re.search(r"has not been registered: (\w+) for node (\S*)", str(error))
+            missing = re.search(r"has not been registered: (\w+) for node ?(\S*)", str(error))
             if missing:
                 raise UnsupportedOpError(
                     f"node {missing[2]!r} ({missing[1]}) has no gradient in the builder: try --engine onnx-ad, or export "

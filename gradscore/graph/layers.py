@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gradscore.errors import ModelError
-from gradscore.graph.emitter import UNSHARED_KEY, attribute, extents, is_constant, origin_of
+from gradscore.graph.emitter import ORIGIN_KEY, UNSHARED_KEY, attribute, extents, is_constant, origin_of
 from gradscore.graph.forms import Broadcast, ChannelSum, Convolution, Dense, Embedding, Form, Repeated, Scope, Whole
 from gradscore.metadata import ALL_LAYERS, HEAD_FEATURES, Layer, Parameter
 
@@ -288,6 +288,12 @@ def _depends_on_weights(value: ir.Value) -> bool:
 _WEIGHTED = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
 
 
+def _is_a_layers_own(value: ir.Value) -> bool:
+    """Tell whether a single number is learned: it is called so, or stands where a layer's kernel or bias does."""
+    named = origin_of(value).endswith(_PARAMETER_ENDINGS) or ORIGIN_KEY in value.metadata_props
+    return named or any(use.node.op_type in _WEIGHTED for use in value.uses())
+
+
 def _learned(value: ir.Value) -> bool:
     """Tell whether a value is a floating-point initializer that training can have set."""
     if not value.is_initializer() or value.dtype is None or not value.dtype.is_floating_point() or is_constant(value):
@@ -295,8 +301,9 @@ def _learned(value: ir.Value) -> bool:
     tensor = value.const_value
     if tensor is None or tensor.size == 0:
         return False
-    named = origin_of(value).endswith(_PARAMETER_ENDINGS)  # a single number is learned only if it is called so
-    return (tensor.size > 1 or named) and not (tensor.size <= _LARGEST_MASK and float(np.min(tensor.numpy())) < _MASKED)
+    return (tensor.size > 1 or _is_a_layers_own(value)) and not (
+        tensor.size <= _LARGEST_MASK and float(np.min(tensor.numpy())) < _MASKED
+    )
 
 
 _LARGEST_MASK = 1 << 24
