@@ -239,3 +239,9 @@ def _inverse_root(emit: Emitter, x: ir.Value | None, constant: float, factor: fl
 
 def _number(emit: Emitter, number: float, like: ir.Value | None) -> ir.Value:
     return emit.constant(number, dtype_of(like))
+
+
+def activated(value: ir.Value | None, op_type: str) -> ir.Value | None:
+    """Return an activation's output, given its input or itself, so that only one of the two need be kept."""
+    uses = [] if value is None else [use.node for use in value.uses() if use.node.op_type == op_type]
+    return uses[0].outputs[0] if uses else value

@@ -214,10 +214,15 @@ def _kernel(node: ir.Node, *, transposed: bool) -> Iterator[tuple[ir.Value, Form
 
 def _joined(found: list[FoundParameter]) -> list[FoundParameter]:
     """Make one of a parameter's several uses, where their gradients add up position by position."""
+    return [_one(uses) for uses in _by_parameter(found).values()]
+
+
+def _by_parameter(found: list[FoundParameter]) -> dict[str, list[FoundParameter]]:
+    """Gather the uses of each parameter."""
     by_name: dict[str, list[FoundParameter]] = {}
     for parameter in found:
         by_name.setdefault(str(parameter.value.name), []).append(parameter)
-    return [_one(uses) for uses in by_name.values()]
+    return by_name
 
 
 def _one(uses: list[FoundParameter]) -> FoundParameter:
@@ -248,9 +253,7 @@ def _can_join(uses: list[FoundParameter]) -> bool:
 
 def _uncovered(graph: ir.Graph, found: list[FoundParameter]) -> Iterable[ir.Value]:
     """Yield each learned initializer that some use is not covered for."""
-    by_name: dict[str, list[FoundParameter]] = {}
-    for parameter in found:
-        by_name.setdefault(str(parameter.value.name), []).append(parameter)
+    by_name = _by_parameter(found)
     for name, value in graph.initializers.items():
         uses = [use for use in value.uses() if _matters(use.node, use.idx)]
         own = by_name.get(name, [])

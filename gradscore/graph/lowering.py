@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from gradscore.errors import UnsupportedOpError
-from gradscore.graph.activations import DERIVATIVES
+from gradscore.graph.activations import DERIVATIVES, activated
 from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents, replace_node, replace_output
 from gradscore.graph.lowering_rule import LoweringRule, scalar
 from gradscore.graph.normalize import OPSET
@@ -26,7 +26,7 @@ class ReluGradRule(LoweringRule):
 
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         gradient, data = node.inputs
-        return emit("Mul", gradient, _step(emit, _activated(data, "Relu"), 0.0, 1.0))
+        return emit("Mul", gradient, _step(emit, activated(data, "Relu"), 0.0, 1.0))
 
 
 class LeakyReluGradRule(LoweringRule):
@@ -39,7 +39,7 @@ class LeakyReluGradRule(LoweringRule):
         alpha = attribute(node, "alpha", 0.01)
         if not 0 <= alpha <= 1:
             raise UnsupportedOpError(f"node {node.name!r}: LeakyRelu with alpha {alpha} outside 0..1 is not lowered")
-        return emit("Mul", gradient, _step(emit, _activated(data, "LeakyRelu"), alpha, 1.0))
+        return emit("Mul", gradient, _step(emit, activated(data, "LeakyRelu"), alpha, 1.0))
 
 
 class SigmoidGradRule(LoweringRule):
@@ -317,12 +317,6 @@ def _summed_like(emit: Emitter, value: ir.Value, full: ir.Value | None, like: ir
         return value
     summed = emit("ReduceSum", value, emit.integers(*axes), keepdims=1)
     return emit("Squeeze", summed, emit.integers(*range(added))) if added else summed
-
-
-def _activated(value: ir.Value | None, op_type: str) -> ir.Value | None:
-    """Return the activation's output where `value` is its input, so that only one of the two need be kept."""
-    uses = [] if value is None else [use.node for use in value.uses() if use.node.op_type == op_type]
-    return uses[0].outputs[0] if uses else value
 
 
 def _step(emit: Emitter, data: ir.Value | None, low: float, high: float) -> ir.Value:

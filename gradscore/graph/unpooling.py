@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
+from gradscore.graph.activations import activated
 from gradscore.graph.emitter import attribute
 from gradscore.graph.forms import ChannelSum, Convolution, Form, Unpooled
 from gradscore.graph.gradient import Differentiated
@@ -87,7 +88,7 @@ def _slope_before_unpooling(node: ir.Node) -> None:
     found = _unpooling(node.inputs[0])
     if found is None or len(list(found.node.outputs[0].uses())) != 1 or found.node.outputs[0].is_graph_output():
         return
-    if found.pool.inputs[0] is not _activated(node.inputs[1], _SLOPES[node.op_type]):
+    if found.pool.inputs[0] is not activated(node.inputs[1], _SLOPES[node.op_type]):
         return
     unpooled, sloped, pooled = found.node.outputs[0], node.outputs[0], found.node.inputs[0]
     if pooled is None:
@@ -98,9 +99,3 @@ def _slope_before_unpooling(node: ir.Node) -> None:
     node.replace_input_with(1, found.pool.outputs[0])
     found.node.replace_input_with(0, sloped)
     sloped.shape, sloped.type = pooled.shape, pooled.type
-
-
-def _activated(value: ir.Value | None, op_type: str) -> ir.Value | None:
-    """Return an activation's output, given its input or itself."""
-    uses = [] if value is None else [use.node for use in value.uses() if use.node.op_type == op_type]
-    return uses[0].outputs[0] if uses else value
