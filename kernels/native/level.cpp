@@ -6,6 +6,7 @@
 
 #include <cmath>    // INFINITY, NAN
 #include <cstring>  // memcpy
+#include <type_traits>
 #include <utility>
 
 #if defined(__SSE2__)

@@ -47,7 +47,7 @@ struct GroupBlock {
   const T* a;
   const T* delta;
   T* strip;
-  Reducer<kDoubles>& reducer;
+  TileReducer<T>& reducer;
 
   template <int W, int V>
   void run(Index valid) {
@@ -58,7 +58,7 @@ struct GroupBlock {
 };
 
 template <class T>
-void conv_by_outputs(const ConvPlan& plan, const T* a, const T* delta, T* scratch, Reducer<kDoubles>& reducer) {
+void conv_by_outputs(const ConvPlan& plan, const T* a, const T* delta, T* scratch, TileReducer<T>& reducer) {
   T* strip = scratch + (plan.padded ? round_up(plan.channels * plan.padded_plane, 16) : 0);
   for (Index group = 0; group < plan.groups; ++group, a += plan.channels * plan.plane) {
     for (Index c = 0; plan.padded && c < plan.channels; ++c) {
@@ -73,7 +73,7 @@ void conv_by_outputs(const ConvPlan& plan, const T* a, const T* delta, T* scratc
 }
 
 template <class T>
-void conv_by_groups(const ConvPlan& plan, const T* a, const T* delta, T* scratch, Reducer<kDoubles>& reducer) {
+void conv_by_groups(const ConvPlan& plan, const T* a, const T* delta, T* scratch, TileReducer<T>& reducer) {
   constexpr int W = kWidth<T>;
   const Index weights = plan.channels * plan.kernel_size, size = plan.channels * plan.padded_plane;
   T* lanes = scratch + (plan.padded ? round_up(size * W, 16) : 0);
@@ -99,7 +99,7 @@ void conv_by_groups(const ConvPlan& plan, const T* a, const T* delta, T* scratch
 
 template <class T>
 void conv(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* out) {
-  Reducer<kDoubles> reducer;
+  TileReducer<T> reducer;
   if (lanes_are_groups<T>(plan)) {
     conv_by_groups(plan, a, delta, scratch, reducer);
   } else {
@@ -121,7 +121,7 @@ struct SequenceBlock {
   const Index* position;
   const T* delta;
   T* columns;
-  Reducer<kDoubles>& reducer;
+  TileReducer<T>& reducer;
 
   template <int W, int V>
   void run(Index valid) {
@@ -137,7 +137,7 @@ struct SequenceBlock {
 
 template <class T>
 void sequence(const SequenceShape& shape, const Index* position, const T* a, const T* delta, T* scratch, double* out) {
-  Reducer<kDoubles> reducer;
+  TileReducer<T> reducer;
   for (Index start = 0; start < shape.inputs; start += kPanel) {
     const Index some = shape.inputs - start < kPanel ? shape.inputs - start : kPanel;
     strip(a + start, shape.inputs, some, shape.positions, scratch + start * shape.positions, kPanel);

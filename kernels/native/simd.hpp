@@ -26,7 +26,7 @@ GRADSCORE_INLINE void store(T* to, Vector<T, W> x) {
 
 template <class T, int W>
 GRADSCORE_INLINE Vector<T, W> fill(T value) {
-  return Vector<T, W>{} + value;  // -0.0 becomes 0.0, which no statistic distinguishes
+  return value - Vector<T, W>{};  // x - 0 is x, so that nothing but a broadcast is left; x + 0 is not, for x = -0
 }
 
 template <int W, class V>
@@ -38,32 +38,46 @@ template <int W>
 GRADSCORE_INLINE Vector<double, W> magnitude(Vector<double, W> x) {
   return (Vector<double, W>)((Vector<long long, W>)x & 0x7fff'ffff'ffff'ffffLL);
 }
+template <int W>
+GRADSCORE_INLINE Vector<float, W> magnitude(Vector<float, W> x) {
+  return (Vector<float, W>)((Vector<int, W>)x & 0x7fff'ffff);
+}
 
 // Comparisons with NaN are false, so NaN is passed over: the sums tell of it. Compilers do not make the machine's
 // minimum of this select, as it differs for signed zeros.
-template <int W>
-GRADSCORE_INLINE Vector<double, W> smaller(Vector<double, W> x, Vector<double, W> known) {
+template <class T, int W>
+GRADSCORE_INLINE Vector<T, W> smaller(Vector<T, W> x, Vector<T, W> known) {
+  constexpr int bytes = W * sizeof(T);
+  constexpr bool single = sizeof(T) == sizeof(float);
 #if defined(__SSE2__)
-  if constexpr (W == 2) return _mm_min_pd(x, known);
+  if constexpr (bytes == 16 && single) return _mm_min_ps(x, known);
+  if constexpr (bytes == 16 && !single) return _mm_min_pd(x, known);
 #endif
 #if defined(__AVX__)
-  if constexpr (W == 4) return _mm256_min_pd(x, known);
+  if constexpr (bytes == 32 && single) return _mm256_min_ps(x, known);
+  if constexpr (bytes == 32 && !single) return _mm256_min_pd(x, known);
 #endif
 #if defined(__AVX512F__)
-  if constexpr (W == 8) return _mm512_min_pd(x, known);
+  if constexpr (bytes == 64 && single) return _mm512_min_ps(x, known);
+  if constexpr (bytes == 64 && !single) return _mm512_min_pd(x, known);
 #endif
   return x < known ? x : known;
 }
-template <int W>
-GRADSCORE_INLINE Vector<double, W> larger(Vector<double, W> x, Vector<double, W> known) {
+template <class T, int W>
+GRADSCORE_INLINE Vector<T, W> larger(Vector<T, W> x, Vector<T, W> known) {
+  constexpr int bytes = W * sizeof(T);
+  constexpr bool single = sizeof(T) == sizeof(float);
 #if defined(__SSE2__)
-  if constexpr (W == 2) return _mm_max_pd(x, known);
+  if constexpr (bytes == 16 && single) return _mm_max_ps(x, known);
+  if constexpr (bytes == 16 && !single) return _mm_max_pd(x, known);
 #endif
 #if defined(__AVX__)
-  if constexpr (W == 4) return _mm256_max_pd(x, known);
+  if constexpr (bytes == 32 && single) return _mm256_max_ps(x, known);
+  if constexpr (bytes == 32 && !single) return _mm256_max_pd(x, known);
 #endif
 #if defined(__AVX512F__)
-  if constexpr (W == 8) return _mm512_max_pd(x, known);
+  if constexpr (bytes == 64 && single) return _mm512_max_ps(x, known);
+  if constexpr (bytes == 64 && !single) return _mm512_max_pd(x, known);
 #endif
   return x > known ? x : known;
 }
@@ -118,18 +132,18 @@ Vector<double, W> widen(const V& x) {
   return y;
 }
 
-template <int W>
-Vector<double, W> smaller(const Vector<double, W>& x, Vector<double, W> known) {
+template <class T, int W>
+Vector<T, W> smaller(const Vector<T, W>& x, Vector<T, W> known) {
   for (int i = 0; i < W; ++i) known.lane[i] = x.lane[i] < known.lane[i] ? x.lane[i] : known.lane[i];
   return known;
 }
-template <int W>
-Vector<double, W> larger(const Vector<double, W>& x, Vector<double, W> known) {
+template <class T, int W>
+Vector<T, W> larger(const Vector<T, W>& x, Vector<T, W> known) {
   for (int i = 0; i < W; ++i) known.lane[i] = x.lane[i] > known.lane[i] ? x.lane[i] : known.lane[i];
   return known;
 }
-template <int W>
-Vector<double, W> magnitude(Vector<double, W> x) {
+template <int W, class T>
+Vector<T, W> magnitude(Vector<T, W> x) {
   for (int i = 0; i < W; ++i) x.lane[i] = x.lane[i] < 0 ? -x.lane[i] : x.lane[i];
   return x;
 }

@@ -8,14 +8,20 @@ enum class Input { kShared, kPerLane };
 
 // R rows (weights) times V vectors of W lanes (outputs, or groups): out[r * V * W + lane] = G.
 template <class T, int W, int V, int R, Input kind>
-void tile(const T* const* rows, const Index* position, Index positions, const T* delta, double* out) {
+void tile(const T* const* rows, const Index* position, Index positions, const T* delta, T* out) {
   using Lanes = Vector<T, W>;
+  alignas(64) double totals[R * V * W];  // of several runs
   const T* row[R];
   GRADSCORE_UNROLL
   for (int r = 0; r < R; ++r) row[r] = rows[r];
   for (Index start = 0; start < positions; start += kRun) {
     const Index end = start + kRun < positions ? start + kRun : positions;
-    Lanes sums[R][V] = {};
+    Lanes sums[R][V];
+    GRADSCORE_UNROLL
+    for (int r = 0; r < R; ++r) {
+      GRADSCORE_UNROLL
+      for (int v = 0; v < V; ++v) sums[r][v] = fill<T, W>(0);
+    }
     for (Index t = start; t < end; ++t, delta += V * W) {
       const Index at = kind == Input::kShared ? position[t] : position[t] * W;
       Lanes d[V];
@@ -32,12 +38,17 @@ void tile(const T* const* rows, const Index* position, Index positions, const T*
     for (int r = 0; r < R; ++r) {
       GRADSCORE_UNROLL
       for (int v = 0; v < V; ++v) {
-        double* to = out + (r * V + v) * W;
-        const auto wide = widen<W>(sums[r][v]);
-        store<double, W>(to, start == 0 ? wide : wide + load<double, W>(to));
+        if (positions <= kRun) {
+          store<T, W>(out + (r * V + v) * W, sums[r][v]);
+        } else {
+          double* to = totals + (r * V + v) * W;
+          const auto wide = widen<W>(sums[r][v]);
+          store<double, W>(to, start == 0 ? wide : wide + load<double, W>(to));
+        }
       }
     }
   }
+  for (int i = 0; positions > kRun && i < R * V * W; ++i) out[i] = static_cast<T>(totals[i]);
 }
 
 // G of all `count` rows and `valid` lanes, tile by tile into the reducer. delta is [positions][V * W].
@@ -45,24 +56,24 @@ template <class T, int W, int V, Input kind>
 class Tiles {
  public:
   static void reduce(const T* a, const Index* row, Index count, const Index* position, Index positions, const T* delta,
-                     Index valid, Reducer<kDoubles>& reducer) {
+                     Index valid, TileReducer<T>& reducer) {
     for (Index r = 0; r < count; r += kRows) {
       const Index some = count - r < kRows ? count - r : kRows;
       const T* rows[kRows];
       for (Index i = 0; i < kRows; ++i) rows[i] = a + row[r + (i < some ? i : 0)] * (kind == Input::kShared ? 1 : W);
-      alignas(64) double out[kRows * V * W];
+      T* out = reducer.room(kRows * V * W);
       choose(some)(rows, position, positions, delta, out);
       if (valid < V * W) {
         for (Index i = 1; i < some; ++i) {
           for (Index lane = 0; lane < valid; ++lane) out[i * valid + lane] = out[i * V * W + lane];
         }
       }
-      reducer.add(out, some * valid);
+      reducer.keep(some * valid);
     }
   }
 
  private:
-  using Function = void (*)(const T* const*, const Index*, Index, const T*, double*);
+  using Function = void (*)(const T* const*, const Index*, Index, const T*, T*);
 
   // The smallest tile of at least `rows` rows; what it computes too much is not looked at.
   static Function choose(Index rows) {
