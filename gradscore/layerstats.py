@@ -7,9 +7,8 @@ import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.metadata import LAYER_STATISTICS, Layer, Reduction
+from gradscore.metadata import LAYER_STATISTICS, SCALED_STATISTICS, SIGNAL_FEATURES, Layer, Reduction
 
-_SCALED = ("l1", "l2", "min", "max", "mean", "std")
 Signals = Mapping[str, NDArray[Any]]
 FloatArray = NDArray[np.float64]
 
@@ -20,29 +19,20 @@ def layer_features(
     """Return the eight statistics of every layer's gradient and of all together, [B, 8·(layers + 1)].
 
     The signals come from the unit seed; the residual s [B] multiplies norms, extrema, mean and standard deviation here,
-    in float64. Skewness and kurtosis do not depend on it.
+    in float64. Skewness and kurtosis do not depend on it. Where the session itself computed them, that is all to be done.
     """
-    parts = [
-        [reduce(reduction, signals, backend=backend, threads=threads) for reduction in layer.reductions]
-        for layer in layers
-    ]  # fmt: skip
-    accumulators = _merged(parts)
-    accumulators.append(kernels.merge(accumulators))
-    scale = np.ones((len(residual), 1, len(LAYER_STATISTICS)))
-    scale[:, 0, [LAYER_STATISTICS.index(name) for name in _SCALED]] = residual[:, None]
-    statistics = kernels.statistics(np.concatenate(accumulators)).reshape(len(accumulators), len(residual), -1)
-    return np.asarray((statistics.swapaxes(0, 1) * scale).reshape(len(residual), -1))
+    if SIGNAL_FEATURES in signals:
+        return _scaled(signals[SIGNAL_FEATURES], residual)
+    pairs = [(index, reduction) for index, layer in enumerate(layers) for reduction in layer.reductions]
+    accumulators = [reduce(reduction, signals, backend=backend, threads=threads) for _, reduction in pairs]
+    return kernels.layer_statistics(accumulators, [index for index, _ in pairs], residual, backend=backend)
 
 
-def _merged(parts: list[list[FloatArray]]) -> list[FloatArray]:
-    """Merge each layer's parts; layers of as many parts go together, one call for all."""
-    merged: list[FloatArray] = [np.empty(0)] * len(parts)
-    for count in {len(own) for own in parts}:
-        chosen = [index for index, own in enumerate(parts) if len(own) == count]
-        together = kernels.merge([np.concatenate([parts[index][part] for index in chosen]) for part in range(count)])
-        for index, rows in zip(chosen, np.split(together, len(chosen)), strict=True):
-            merged[index] = rows
-    return merged
+def _scaled(features: NDArray[np.float32], residual: FloatArray) -> FloatArray:
+    statistics = features.astype(np.float64).reshape(len(residual), -1, len(LAYER_STATISTICS))
+    columns = [LAYER_STATISTICS.index(name) for name in SCALED_STATISTICS]
+    statistics[:, :, columns] *= residual[:, None, None]
+    return statistics.reshape(len(residual), -1)
 
 
 def reduce(reduction: Reduction, signals: Signals, *, backend: str, threads: int | None) -> FloatArray:

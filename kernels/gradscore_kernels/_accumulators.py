@@ -19,7 +19,7 @@ ROUNDING = 1e-15
 NO_ACCUMULATOR = "an accumulator is a float64 array [B, 8] ({}), not {} {}"
 
 
-def _accumulators(value: NDArray[np.float64]) -> NDArray[np.float64]:
+def checked_accumulators(value: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return `value` if it is an array of accumulators, else say what it is."""
     if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 2 or value.shape[1] != 8:
         found = (value.dtype, list(value.shape)) if isinstance(value, np.ndarray) else ("a", type(value).__name__)
@@ -51,7 +51,7 @@ def merge(accumulators: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     moments*, eq. 2.1 for any number of sets at once: with d_i = mean_i − mean,
     M2 = Σ(M2_i + n_i d_i²), M3 = Σ(M3_i + 3 d_i M2_i + n_i d_i³), M4 = Σ(M4_i + 4 d_i M3_i + 6 d_i² M2_i + n_i d_i⁴).
     """
-    parts = [_accumulators(part) for part in accumulators]
+    parts = [checked_accumulators(part) for part in accumulators]
     if not parts:
         raise KernelError("nothing to merge: pass at least one array of accumulators [B, 8]")
     if len({len(part) for part in parts}) > 1:
@@ -126,7 +126,7 @@ def statistics(accumulators: NDArray[np.float64]) -> NDArray[np.float64]:
     Every quotient is formed from quantities of like size, so neither squares nor fourth powers leave the range of
     float64 here: gradients from 1e-75 to 1e75 (all of float32's range) are exact.
     """
-    n, abs_sum, mean, m2, m3, m4, low, high = _accumulators(accumulators).T
+    n, abs_sum, mean, m2, m3, m4, low, high = checked_accumulators(accumulators).T
     result = np.empty((len(accumulators), 8))
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = m2 / n
@@ -143,3 +143,18 @@ def statistics(accumulators: NDArray[np.float64]) -> NDArray[np.float64]:
         result[:, 6] = np.where(constant, 0, skewness)
         result[:, 7] = np.where(constant, 0, kurtosis)
     return result
+
+
+LINEAR = np.array([name not in {"skewness", "kurtosis"} for name in STATISTICS])
+
+
+def layer_statistics(
+    accumulators: Sequence[NDArray[np.float64]], layers: Sequence[int], scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Merge the parts of each layer and turn them into statistics, as `_api.layer_statistics` says."""
+    grouped: list[list[NDArray[np.float64]]] = [[] for _ in range(max(layers) + 1)]
+    for layer, part in zip(layers, accumulators, strict=True):
+        grouped[layer].append(part)
+    merged = [merge(parts) for parts in grouped]
+    found = np.stack([statistics(part) for part in (*merged, merge(merged))], axis=1)
+    return np.asarray(np.where(LINEAR, found * scale[:, None, None], found)).reshape(len(scale), -1)

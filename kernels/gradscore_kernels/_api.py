@@ -1,11 +1,14 @@
 """The kernels: one signature each, checked once, run by the back end asked for."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradscore_kernels._accumulators import checked_accumulators
+from gradscore_kernels._accumulators import layer_statistics as merged_statistics
 from gradscore_kernels._backends import load, workers
 from gradscore_kernels._checks import kernel
 from gradscore_kernels._errors import KernelError
@@ -158,6 +161,41 @@ def embedding_moments(
         )
     rows = np.where(ids < 0, ids + vocabulary, ids)
     return load(backend).embedding_moments(rows, delta, int(vocabulary), workers(threads))
+
+
+def layer_statistics(
+    accumulators: Sequence[Accumulators], layers: Sequence[int], scale: Array, *, backend: str = "auto"
+) -> Accumulators:
+    """Statistics of every layer and of all layers together, `[B, 8 · (layers + 1)]`, from its parameters' accumulators.
+
+    Equivalent to `statistics(merge(parts of a layer))`, layer by layer, and of the merged layers at the end, those
+    statistics that are linear in the gradient (all but skewness and kurtosis) times the sample's scale.
+
+    Parameters
+    ----------
+    accumulators
+        One array `[B, 8]` per parameter.
+    layers
+        For each of them the number of its layer: 0, then the same or one more.
+    scale
+        `[B]`, what the gradients are to be multiplied by.
+    """
+    parts = [checked_accumulators(part) for part in accumulators]
+    steps = np.diff(layers, prepend=0)
+    if not parts or len(parts) != len(layers) or layers[0] != 0 or not np.isin(steps, (0, 1)).all():
+        raise KernelError(
+            f"layer_statistics: {len(parts)} accumulators of the layers {list(layers)}: pass at least one, and a layer "
+            "for each, 0 first and then the same or one more"
+        )
+    factors = np.ascontiguousarray(scale, dtype=np.float64)
+    if factors.ndim != 1 or any(len(part) != len(factors) for part in parts):
+        raise KernelError(
+            f"layer_statistics: accumulators of {sorted({len(part) for part in parts})} samples and a scale of shape "
+            f"{list(factors.shape)}: pass parts of one batch, and one number a sample"
+        )
+    native = load(backend)
+    merged = getattr(native, "layer_statistics", merged_statistics)  # a few numbers a sample: NumPy does for the others
+    return np.asarray(merged([np.ascontiguousarray(part) for part in parts], [int(layer) for layer in layers], factors))
 
 
 def _check_geometry(name: str, pair: dict[str, Array], geometry: ConvGeometry) -> None:

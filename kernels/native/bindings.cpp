@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "kernels.hpp"
+#include "layers.hpp"
 #include "plan.hpp"
 
 namespace nb = nanobind;
@@ -26,16 +27,21 @@ std::vector<Index> spatial(const nb::ndarray<>& array) {
   return sizes;
 }
 
-// Let `fill` write a new array [batch, 8] while other Python threads run.
+// Let `fill` write a new array [batch, columns] while other Python threads run.
 template <class Fill>
-Result accumulators(Index batch, const Fill& fill) {
-  double* values = new double[batch * kAccumulator];
+Result rows(Index batch, Index columns, const Fill& fill) {
+  double* values = new double[batch * columns];
   const nb::capsule owner(values, [](void* memory) noexcept { delete[] static_cast<double*>(memory); });
   {
     const nb::gil_scoped_release released;
     fill(values);
   }
-  return Result(values, {static_cast<std::size_t>(batch), kAccumulator}, owner);
+  return Result(values, {static_cast<std::size_t>(batch), static_cast<std::size_t>(columns)}, owner);
+}
+
+template <class Fill>
+Result accumulators(Index batch, const Fill& fill) {
+  return rows(batch, kAccumulator, fill);
 }
 
 Geometry geometry_of(const nb::object& object) {
@@ -160,6 +166,15 @@ NB_MODULE(_native, module) {
   module.def("simd_levels", &simd_levels);
   module.def("simd_level", &simd_level);
   module.def("force_simd_level", &force_simd_level, nb::arg("name"));
+  module.def(
+      "layer_statistics",
+      [](const std::vector<Array<double, 2>>& parts, const std::vector<Index>& layer, const Array<double, 1>& scale) {
+        std::vector<const double*> values;
+        for (const Array<double, 2>& part : parts) values.push_back(part.data());
+        const Index batch = scale.shape(0), columns = (layer.back() + 2) * kAccumulator;
+        return rows(batch, columns, [&](double* out) { layer_statistics(values, layer, scale.data(), batch, out); });
+      },
+      nb::arg("accumulators"), nb::arg("layers"), nb::arg("scale").noconvert());
   bind<float>(module);
   bind<double>(module);
 }

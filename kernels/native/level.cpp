@@ -21,6 +21,8 @@ namespace GRADSCORE_LEVEL {
 constexpr int kRows = GRADSCORE_ROWS;
 constexpr int kDoubles = GRADSCORE_BYTES / sizeof(double);
 
+#include "accumulator.hpp"
+
 #include "simd.hpp"
 
 #include "moments.hpp"
