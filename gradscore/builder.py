@@ -68,7 +68,8 @@ def install(*, force: bool = False) -> BuilderStatus:
     try:
         _pip_install(staging)
         (staging / _INSTALLED).write_text(json.dumps({"requirements": _REQUIREMENTS}))
-        _take_place(staging, current.path)
+        if force or not status().installed:  # another process may have installed the same meanwhile, and use it
+            _take_place(staging, current.path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return status()

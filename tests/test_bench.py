@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from gradscore.bench import candidates, scoring
+from gradscore.bench import candidates, growth, scoring
 from gradscore.bench.chart import check_chart, save_chart
 from gradscore.bench.kernel_cases import CASES
 from gradscore.bench.kernels import SCIPY, SUM, measure_kernels, scipy_statistics
 from gradscore.bench.memory import Memory
 from gradscore.bench.scoring import ScoringRow, measure_scoring
-from gradscore.bench.tables import kernel_table, markdown, scoring_table
+from gradscore.bench.tables import growth_table, kernel_table, markdown, scoring_table
 from gradscore.bench.timing import Timing, interleaved
 from gradscore.bench.workloads import Classifier, make_ready
 from gradscore.cli_bench import bench_app
@@ -213,3 +213,13 @@ def test_command_prints_a_table():
     )
     assert run.exit_code == 0, run.output
     assert "memory read" in run.stdout
+
+
+def test_growth_is_measured_call_by_call(small, monkeypatch):
+    monkeypatch.setattr(growth, "measure_memory", lambda workload, name: Memory(10, 10 + len(workload.batch)))
+    rows = growth.measure_growth("tiny", samples=(3, 12), threads=1, repeats=2)
+    assert [(row.samples, row.added, row.timing.runs) for row in rows] == [(3, 3, 2), (12, 12, 2)]
+    features = len(candidates.CANDIDATES["gradscore"].start(small)().feature_names)
+    assert [row.scores for row in rows] == [8 * (1 + features) * count for count in (3, 12)]
+    _, cells = growth_table(rows)
+    assert [line[0] for line in cells] == ["3", "12"]

@@ -87,3 +87,31 @@ def test_what_does_not_merge_is_refused():
         merge([])
     with pytest.raises(KernelError, match=r"accumulators of \[2, 3\] samples do not merge"):
         merge([np.ones((2, 8)), np.ones((3, 8))])
+
+
+@pytest.mark.parametrize("backend", [name for name in ("native", "numba") if name in gk.available_backends()])
+def test_layer_statistics_are_those_of_each_layers_merged_parts_and_of_all(backend):
+    rng = np.random.default_rng(3)
+    gradients = [rng.normal(offset, 1, (5, count)) for offset, count in ((0, 40), (3, 7), (-1, 100), (0, 1))]
+    gradients[1][2] = np.nan
+    gradients[2][4] = 0.25
+    layers, scale = [0, 0, 1, 2], np.array([1, 0.5, 2, 1e-30, 0])
+    accumulators = [gk.direct_moments(g, backend="reference") for g in gradients]
+    found = gk.layer_statistics(accumulators, layers, scale, backend=backend).reshape(5, 4, 8)
+    for row, parts in enumerate([gradients[:2], gradients[2:3], gradients[3:], gradients]):
+        expected = statistics(gk.direct_moments(np.concatenate(parts, axis=1), backend="reference"))
+        expected[:, :6] *= scale[:, None]
+        np.testing.assert_allclose(found[:, row], expected, rtol=1e-9, atol=1e-12 * np.nanmax(np.abs(expected)))
+
+
+def test_layer_statistics_refuse_what_does_not_belong_together():
+    part = gk.direct_moments(np.ones((3, 2)))
+    for accumulators, layers, scale in (
+        ([], [], np.ones(3)),
+        ([part], [1], np.ones(3)),
+        ([part, part], [0, 2], np.ones(3)),
+        ([part], [0], np.ones(2)),
+        ([part], [0], np.ones((3, 1))),
+    ):
+        with pytest.raises(gk.KernelError, match="layer_statistics: "):
+            gk.layer_statistics(accumulators, layers, scale)

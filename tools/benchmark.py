@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gradscore.bench.chart import save_chart
+from gradscore.bench.growth import GrowthRow, measure_growth
 from gradscore.bench.kernels import SCIPY, SUM, KernelRow, measure_kernels
 from gradscore.bench.scoring import ScoringRow, measure_scoring
-from gradscore.bench.tables import kernel_table, machine, markdown, plain, scoring_table
+from gradscore.bench.tables import growth_table, kernel_table, machine, markdown, plain, scoring_table
 from gradscore.writing import replacing
 
 RESULTS = Path(__file__).parent / "results" / "benchmark"
@@ -25,6 +26,7 @@ class Measured:
 
     kernels: Sequence[KernelRow]
     scoring: Sequence[ScoringRow]
+    growth: Sequence[GrowthRow]
 
     def times(self, model: str, slow: str, fast: str = "gradscore") -> float | None:
         """How many times faster one way is than another."""
@@ -60,6 +62,15 @@ class Measured:
         peak = {row.candidate: row.memory.peak for row in self.scoring if row.model == model and row.memory}
         return peak["gradscore"] / peak["signals alone"] - 1 if {"gradscore", "signals alone"} <= set(peak) else None
 
+    def growth_of_time(self) -> float:
+        """Time per input of the largest call over that of the smallest."""
+        return self.growth[-1].microseconds / self.growth[0].microseconds
+
+    def growth_of_memory(self) -> float:
+        """Bytes that an input adds from the smallest call to the largest, over those of its scores."""
+        low, high = self.growth[0], self.growth[-1]
+        return (high.added - low.added) / (high.scores - low.scores)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -81,6 +92,12 @@ class Target:
         return self.what, f"{sign} {self.must:g}", f"{sign} {self.aim:g}", f"{value:.3g}", verdict
 
 
+MODELS = (
+    ("paper's CNN", "paper-cnn"),
+    ("ResNet-18", "resnet18"),
+    ("MLP", "mlp"),
+    ("transformer", "transformer"),
+)
 CONVS = ("conv 16→16 3×3 13²", "conv 64→64 3×3 16²")
 TARGETS = (
     Target(
@@ -122,15 +139,15 @@ TARGETS = (
         1.0,
         False,
     ),
-    Target(
-        "paper's CNN: peak memory over the signals graph alone",
-        lambda m: m.added_memory("paper-cnn"),
-        0.05,
-        0.01,
-        False,
-    ),
-    Target(
-        "ResNet-18: peak memory over the signals graph alone", lambda m: m.added_memory("resnet18"), 0.05, 0.01, False
+    *(
+        Target(
+            f"{title}: peak memory over the signals graph alone",
+            lambda m, model=model: m.added_memory(model),
+            0.05,
+            0.01,
+            False,
+        )
+        for title, model in MODELS
     ),
     *(
         Target(f"native {case}: part of sgemm's rate, one core", lambda m, case=case: m.share(case), 0.6, 0.9, True)
@@ -158,6 +175,8 @@ TARGETS = (
         True,
     ),
     Target("numba: times slower than native, worst case", Measured.slowest_numba, 4, 1.5, False),
+    Target("64 times the inputs in one call: time per input grows to", Measured.growth_of_time, 1.1, 1.0, False),
+    Target("64 times the inputs in one call: memory added, in scores", Measured.growth_of_memory, 3, 2, False),
 )
 
 
@@ -170,10 +189,16 @@ def main() -> None:
     measured = Measured(
         measure_kernels(repeats=max(15, options.repeats)),
         measure_scoring(threads=options.threads, repeats=options.repeats),
+        measure_growth(threads=options.threads, repeats=options.repeats),
     )
     where = machine(options.threads)
     RESULTS.parent.mkdir(exist_ok=True)
-    content = {"machine": where, "kernels": plain(measured.kernels), "scoring": plain(measured.scoring)}
+    content = {
+        "machine": where,
+        "kernels": plain(measured.kernels),
+        "scoring": plain(measured.scoring),
+        "growth": plain(measured.growth),
+    }
     _write(".json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     _write(".md", _report(measured, where))
     save_chart(measured.scoring, RESULTS.with_suffix(".svg"))
@@ -198,6 +223,9 @@ def _report(measured: Measured, where: dict[str, object]) -> str:
             "## Scoring",
             "",
             markdown(scoring_table(measured.scoring)),
+            "## Growth with the number of inputs, paper's CNN",
+            "",
+            markdown(growth_table(measured.growth)),
             "## Kernels, one core",
             "",
             markdown(kernel_table(measured.kernels)),

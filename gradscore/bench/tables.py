@@ -9,6 +9,7 @@ from typing import Any
 
 import gradscore_kernels as kernels
 
+from gradscore.bench.growth import GrowthRow
 from gradscore.bench.kernels import KernelRow
 from gradscore.bench.scoring import ScoringRow
 from gradscore.bench.workloads import CLASSIFIERS
@@ -53,6 +54,23 @@ def scoring_table(rows: Sequence[ScoringRow]) -> Table:
     return headings, cells
 
 
+def growth_table(rows: Sequence[GrowthRow]) -> Table:
+    """Headings and cells of the table of ever larger calls."""
+    headings = ("inputs in one call", "µs per input", "median", "spread", "memory added", "scores among it")
+    cells: list[tuple[str, ...]] = [
+        (
+            f"{row.samples:,}",
+            f"{row.microseconds:,.1f}",
+            f"{row.timing.median / row.samples * 1e6:,.1f}",
+            f"{row.timing.spread:.0%}",
+            f"{row.added / 1e6:,.1f} MB",
+            f"{row.scores / 1e6:,.1f} MB",
+        )
+        for row in rows
+    ]
+    return headings, cells
+
+
 def markdown(table: Table) -> str:
     """Return a table in Markdown."""
     headings, cells = table
@@ -60,7 +78,7 @@ def markdown(table: Table) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def plain(rows: Sequence[KernelRow] | Sequence[ScoringRow]) -> list[dict[str, Any]]:
+def plain(rows: Sequence[KernelRow] | Sequence[ScoringRow] | Sequence[GrowthRow]) -> list[dict[str, Any]]:
     """Return rows as JSON holds them."""
     return [asdict(row) for row in rows]
 
