@@ -1,5 +1,6 @@
 """How likely is each prediction of a classifier to be right? Gradient-based scoring of any ONNX classifier."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from gradscore.evaluation import Evaluation, evaluate
     from gradscore.export import export_classifier
     from gradscore.features import ScoreTable
+    from gradscore.fusing import fuse
     from gradscore.preparation import prepare
     from gradscore.scoring import ScoredBatch, Scorer, Scores
     from gradscore.sources import Source, open_source
     from gradscore.verdict import Verdict
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library says nothing until it is asked to
 
 _LAZY = {
     "Evaluation": "gradscore.evaluation",
@@ -34,6 +38,7 @@ _LAZY = {
     "Verdict": "gradscore.verdict",
     "evaluate": "gradscore.evaluation",
     "export_classifier": "gradscore.export",
+    "fuse": "gradscore.fusing",
     "open_source": "gradscore.sources",
     "prepare": "gradscore.preparation",
 }
@@ -57,6 +62,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "export_classifier",
+    "fuse",
     "open_source",
     "prepare",
 ]

@@ -1,5 +1,6 @@
 """A source scored into a table: read ahead, scored and written side by side, in bounded memory, and never half."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from gradscore.session import installed_runtimes
 from gradscore.shards import SHARD_ROWS, ShardedOutput, Tally
 from gradscore.sources import Source
 from gradscore.version import __version__
+
+_log = logging.getLogger(__name__)
 
 BATCH_SIZE = 256
 _CANDIDATES = (32, 64, 128, 256, 512, 1024)
@@ -67,6 +70,7 @@ def score_to_parquet(
     *,
     batch_size: int = BATCH_SIZE,
     shard_rows: int = SHARD_ROWS,
+    precision: str = "float64",
     overwrite: bool = False,
     resume: bool = False,
     progress: Callable[[int], None] = lambda _: None,
@@ -79,6 +83,8 @@ def score_to_parquet(
     ----------
     shard_rows
         Rows of a shard, rounded up to whole batches: what is finished survives any end of the process.
+    precision
+        Of the features in the table: float64, or float32 for half the size, in which norms below 1e-38 are 0.
     resume
         Continue after the shards of a run of the same model, inputs and options; without one, start.
     progress
@@ -97,33 +103,38 @@ def score_to_parquet(
     """
     _require_one_input(scorer)
     start = time.perf_counter()
-    schema = features.schema(scorer.feature_names, table_metadata(scorer))
-    identity = run_identity(scorer, source, batch_size)
+    schema = features.schema(scorer.feature_names, {**table_metadata(scorer), "precision": precision})
+    identity = {**run_identity(scorer, source, batch_size), "precision": precision}
     output = ShardedOutput(
         Path(out), schema, identity, overwrite=overwrite, resume=resume, shard_rows=shard_rows
     )  # fmt: skip
     with output:
         resumed = output.rows
+        _log.info("scoring %d inputs into %s, %d of them done by an earlier run", len(source), out, resumed)
         progress(resumed)
         with closing(scorer.stream(source.entries[resumed:], batch_size=batch_size)) as batches:
             for batch in batches:
                 output.add(_rows(schema, batch), _tally(batch))
                 progress(len(batch.ids))
         output.finish()
-    return _summary(output.manifest, time.perf_counter() - start, str(out), resumed, batch_size)
+    summary = _summary(output.manifest, time.perf_counter() - start, str(out), resumed, batch_size)
+    _log.info("%s: %d inputs scored, %d failed, %.2f s", out, summary.scored, summary.failed, summary.seconds)
+    return summary
 
 
-def scored_tables(scorer: Scorer, source: Source, *, batch_size: int = BATCH_SIZE) -> "ScoredTables":
+def scored_tables(
+    scorer: Scorer, source: Source, *, batch_size: int = BATCH_SIZE, precision: str = "float64"
+) -> "ScoredTables":
     """Return the source's rows as Arrow tables in order, for formats that are streamed and not kept."""
     _require_one_input(scorer)
-    return ScoredTables(scorer, source, batch_size)
+    return ScoredTables(scorer, source, batch_size, precision)
 
 
 class ScoredTables:
     """Tables of consecutive rows, computed as they are asked for; counts what became of the inputs."""
 
-    def __init__(self, scorer: Scorer, source: Source, batch_size: int) -> None:
-        self.schema = features.schema(scorer.feature_names, table_metadata(scorer))
+    def __init__(self, scorer: Scorer, source: Source, batch_size: int, precision: str) -> None:
+        self.schema = features.schema(scorer.feature_names, {**table_metadata(scorer), "precision": precision})
         self._scorer, self._source, self._batch_size = scorer, source, batch_size
         self._tally, self._start = Tally(), time.perf_counter()
 
@@ -148,6 +159,7 @@ def table_metadata(scorer: Scorer) -> dict[str, Any]:
         "model_fingerprint": scorer.fingerprint,
         "source_fingerprint": model.source_sha256,
         "class_names": [model.label_name(label) for label in range(model.classes)],
+        "extra_features": list(scorer.extra_features),
         "backend": scorer.backend,
         "providers": list(scorer.providers),
         "gradscore_version": __version__,
@@ -160,6 +172,7 @@ def run_identity(scorer: Scorer, source: Source, batch_size: int) -> dict[str, A
         "model": scorer.fingerprint,
         "preprocessing": {key: _plain(value) for key, value in asdict(scorer.metadata.preprocessing).items()},
         "features": listing_digest(scorer.feature_names),
+        "extra features": list(scorer.extra_features),
         "schema version": features.SCHEMA_VERSION,
         "gradscore": __version__,
         "runtime": " ".join(f"{name} {version(name)}" for name in installed_runtimes()),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradscore import cli_scoring, cli_verdicts
+from gradscore import cli_fuse, cli_scoring, cli_verdicts
 from gradscore.cli_bench import bench_app
 from gradscore.cli_options import AsJson, ClassNames, Output, Overwrite, parts, print_json
 from gradscore.errors import GradscoreError, InputError
@@ -95,6 +95,7 @@ def export(
             "--fold-batch-norm", help="Merge batch normalisations into convolutions: faster, other gradients."
         ),
     ] = False,
+    exporter: Annotated[str, typer.Option(help="torch's exporter: dynamo, or torchscript, which traces.")] = "dynamo",
     overwrite: Overwrite = False,
 ) -> None:
     """Export a torch classifier.
@@ -105,15 +106,18 @@ def export(
     from gradscore.huggingface import is_checkpoint, load_checkpoint
 
     names = _names(class_names)
-    options: dict[str, Any] = {"fold_batch_norm": fold_batch_norm, "overwrite": overwrite}
+    options: dict[str, Any] = {"fold_batch_norm": fold_batch_norm, "exporter": exporter, "overwrite": overwrite}
     if is_checkpoint(factory):
         loaded = load_checkpoint(factory)
-        options |= {"class_names": names or loaded.class_names, "free_axes": loaded.free_axes}
+        options |= {
+            "class_names": names or loaded.class_names, "free_axes": loaded.free_axes,
+            "preprocessing": loaded.preprocessing,
+        }  # fmt: skip
         export_classifier(loaded.module, loaded.example, output, **options)
     else:
         if input_shape is None:
             raise InputError("--input-shape is missing: give one input's extents, such as 1x28x28")
-        shape = _shape(input_shape)
+        shape = _extents(input_shape, "--input-shape", "1x28x28")
         module = load_module(factory, weights)
         import torch
 
@@ -127,13 +131,30 @@ def prepare(
     output: Output,
     logits: Annotated[str | None, typer.Option(help="Output with the class scores, if there are several.")] = None,
     class_names: ClassNames = None,
-    scale: Annotated[float, typer.Option(help="A pixel 0..255 becomes (pixel·scale − mean) / std.")] = 1 / 255,
-    mean: Annotated[str, typer.Option(help="One number, or one a channel, comma-separated.")] = "0",
-    std: Annotated[str, typer.Option(help="One number, or one a channel, comma-separated.")] = "1",
-    color: Annotated[str, typer.Option(help="Image of another channel count: strict (error) or convert.")] = "strict",
+    scale: Annotated[
+        float | None, typer.Option(help="A pixel 0..255 becomes (pixel·scale − mean) / std; default 1/255, 0 and 1.")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(help="One number, or one a channel, comma-separated.")] = None,
+    std: Annotated[str | None, typer.Option(help="One number, or one a channel, comma-separated.")] = None,
+    color: Annotated[
+        str | None, typer.Option(help="Image of another channel count: strict (error, the default) or convert.")
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="Resize images to this shorter side, or HxW; default the model's size.")
+    ] = None,
+    crop: Annotated[
+        str | None, typer.Option(help="Then cut out the model's size: center, or none (the default).")
+    ] = None,
+    interpolation: Annotated[
+        str | None, typer.Option(help="bilinear (the default), bicubic, lanczos or nearest.")
+    ] = None,
     engine: Annotated[str, typer.Option(help="Gradient engine.")] = "ort-training",
     allow_uncovered: Annotated[
         bool, typer.Option("--allow-uncovered", help="Leave parameters without a rule out of the statistics.")
+    ] = False,
+    external_data: Annotated[
+        bool,
+        typer.Option("--external-data", help="Write large weights into a file beside the model, whatever its size."),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -149,11 +170,15 @@ def prepare(
         logits=logits,
         class_names=_names(class_names),
         scale=scale,
-        mean=_numbers(mean, "--mean"),
-        std=_numbers(std, "--std"),
+        mean=None if mean is None else _numbers(mean, "--mean"),
+        std=None if std is None else _numbers(std, "--std"),
         color=color,
+        resize=None if resize is None else _extents(resize, "--resize", "256 or 224x224"),
+        crop=crop,
+        interpolation=interpolation,
         engine=engine,
         allow_uncovered=allow_uncovered,
+        external_data=external_data,
         overwrite=overwrite,
     )
     typer.echo(f"wrote {output}: {len(metadata.layers)} layers, {len(metadata.feature_names)} features", err=True)
@@ -174,6 +199,7 @@ def inspect(model: Annotated[Path, typer.Argument(help="A scoring model.")], as_
 
 cli_scoring.register(app)
 cli_verdicts.register(app)
+cli_fuse.register(app)
 
 
 @builder_app.command("install")
@@ -238,8 +264,8 @@ def _numbers(text: str, flag: str) -> list[float]:
         raise InputError(f"{flag} is {text!r}: give numbers separated by commas") from error
 
 
-def _shape(text: str) -> list[int]:
+def _extents(text: str, flag: str, example: str) -> list[int]:
     parts = text.lower().split("x")
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise InputError(f"--input-shape is {text!r}: give one input's extents, such as 1x28x28")
+        raise InputError(f"{flag} is {text!r}: give extents, such as {example}")
     return [int(part) for part in parts]

@@ -25,6 +25,16 @@ Convention = Annotated[str, typer.Option(help="hendrycks, openood or torch-uncer
 DrawSeed = Annotated[int, typer.Option("--seed", help="Seed of the draw in PATH:N and of the bootstrap.")]
 
 
+ExtraFeatures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--features",
+        help="What to compute beside gradient and softmax: max_logit, energy, margin, gradnorm, activations. "
+        "Comma-separated; repeatable.",
+    ),
+]
+
+
 def print_json(value: Any) -> None:
     """Print a value on stdout; it must not hold NaN or infinity, which JSON does not know."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
@@ -33,3 +43,8 @@ def print_json(value: Any) -> None:
 def parts(text: str | None) -> list[str] | None:
     """Split a comma-separated list."""
     return [part.strip() for part in text.split(",")] if text else None
+
+
+def all_parts(texts: list[str] | None) -> list[str]:
+    """Split comma-separated lists, one after another."""
+    return [part for text in texts or [] for part in parts(text) or []]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradscore.cli_options import AsJson, Overwrite, parts, print_json
+from gradscore.cli_options import AsJson, ExtraFeatures, Overwrite, all_parts, parts, print_json
 from gradscore.errors import GradscoreError, InputError
 
 if TYPE_CHECKING:
@@ -56,14 +56,18 @@ def score(
             help="A file (.parquet, .csv, .jsonl, .arrow), a new folder for Parquet shards, or - for Arrow on stdout.",
         ),
     ],
+    features: ExtraFeatures = None,
     batch_size: Annotated[
         str, typer.Option(callback=_batch_size, help="Inputs read and scored together, or auto for the fastest.")
     ] = "256",
-    shard_rows: Annotated[int, typer.Option(min=1, help="Rows that are finished at a time.")] = 16_384,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows that are finished at a time.")] = 2048,
+    precision: Annotated[
+        str, typer.Option(help="float64, or float32 for tables of half the size; norms below 1e-38 are then 0.")
+    ] = "float64",
     limit: Annotated[int | None, typer.Option(min=1, help="Score only the first so many inputs.")] = None,
     idx_transposed: Transposed = False,
     providers: Annotated[str | None, typer.Option(help="onnxruntime providers, comma-separated; default CPU.")] = None,
-    backend: Annotated[str, typer.Option(help="Kernel back end: auto, native, numba or reference.")] = "auto",
+    backend: Annotated[str, typer.Option(help="Back end of the statistics: auto, native, numba, reference or graph.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of decoding, session and kernels; default all cores.")
     ] = None,
@@ -91,16 +95,16 @@ def score(
     if not streamed:
         destination.refuse_taken(overwrite=overwrite, resume=resume)
     with stoppable(destination.kept):
-        scorer = Scorer.load(model, providers=parts(providers), backend=backend, threads=threads)
+        scorer = Scorer.load(model, providers=parts(providers), backend=backend, threads=threads, features=all_parts(features))
         source = open_source(inputs, idx_transposed=idx_transposed).first(limit)
         if dry_run:
             _show_plan(scorer, source, as_json)
             return
         size = _resolved(batch_size, scorer, source, destination if resume else None)
         if not streamed:
-            _conclude(_write(scorer, source, output, size, shard_rows, overwrite, resume), as_json)
+            _conclude(_write(scorer, source, output, size, shard_rows, precision, overwrite, resume), as_json)
             return
-        _conclude(_stream(scorer, source, size), as_json)
+        _conclude(_stream(scorer, source, size, precision), as_json)
 
 
 def verify(
@@ -132,23 +136,24 @@ def verify(
 
 
 def _write(
-    scorer: "Scorer", source: "Source", output: Path, size: int, shard_rows: int, overwrite: bool, resume: bool
-) -> "Summary":
+    scorer: "Scorer", source: "Source", output: Path, size: int, shard_rows: int, precision: str, overwrite: bool,
+    resume: bool,
+) -> "Summary":  # fmt: skip
     from gradscore import console
     from gradscore.batch import score_to_parquet
 
     with console.progress(len(source)) as advance:
         return score_to_parquet(
-            scorer, source, output, batch_size=size, shard_rows=shard_rows, overwrite=overwrite, resume=resume,
-            progress=advance,
+            scorer, source, output, batch_size=size, shard_rows=shard_rows, precision=precision,
+            overwrite=overwrite, resume=resume, progress=advance,
         )  # fmt: skip
 
 
-def _stream(scorer: "Scorer", source: "Source", size: int) -> "Summary":
+def _stream(scorer: "Scorer", source: "Source", size: int, precision: str) -> "Summary":
     from gradscore.batch import scored_tables
     from gradscore.formats import ArrowStream
 
-    tables = scored_tables(scorer, source, batch_size=size)
+    tables = scored_tables(scorer, source, batch_size=size, precision=precision)
     ArrowStream().write(sys.stdout.buffer, tables.schema, tables)
     sys.stdout.buffer.flush()
     return tables.summary("stdout")

@@ -1,15 +1,17 @@
 """The command that makes inputs of no known class, and what `fit --with-noise` shares with it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradscore.cli_options import Output, Overwrite, parts
+from gradscore.cli_options import ExtraFeatures, Output, Overwrite, all_parts, parts
 from gradscore.errors import InputError
 
 if TYPE_CHECKING:
     from gradscore.features import ScoreTable
+    from gradscore.scoring import Scorer
 
 # Commands import what they need, so that `--help` answers at once.
 # ruff: noqa: PLC0415
@@ -27,6 +29,7 @@ def unknowns(
     ] = "uniform",
     count: Annotated[int, typer.Option(min=1, help="How many to make.")] = 200,
     known: KnownInputs = None,
+    features: ExtraFeatures = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same inputs.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -34,62 +37,60 @@ def unknowns(
 
     Example: gradscore unknowns scoring.onnx --kind uniform --count 200 -o uniform.parquet
     """
+    from gradscore.scoring import Scorer
     from gradscore.writing import refuse_existing
 
     writers = {".parquet": _write_scored, ".npz": _write_inputs}
     if output.suffix not in writers:
         raise InputError(f"{output} must end in .parquet, for a score table, or .npz, for the inputs themselves")
     refuse_existing(output, overwrite=overwrite)
-    writers[output.suffix](model, output, kind, count, known, seed, overwrite)
+    scorer = Scorer.load(model, features=all_parts(features))
+    writers[output.suffix](scorer, output, kind, count, _known_inputs(scorer, known, seed), seed, overwrite)
     typer.echo(f"made {count:,} inputs of no known class ({kind}): {output}", err=True)
 
 
 def noise_tables(
-    model: Path | None, count: int, kinds: str, known: list[Path] | None, seed: int
+    model: Path | None, count: int, kinds: str, known: list[Path] | None, seed: int, features: Sequence[str]
 ) -> "dict[str, ScoreTable]":
-    """Make and score noise of each kind, for `fit --with-noise`."""
+    """Make and score noise of each kind, with these extra features, for `fit --with-noise`."""
     from gradscore.scoring import Scorer
     from gradscore.unknowns import score_unknowns
 
     if model is None:
         raise InputError("--with-noise makes inputs and scores them: name the scoring model with --model")
-    scorer = Scorer.load(model)
+    scorer = Scorer.load(model, features=features)
     inputs = _known_inputs(scorer, known, seed)
     names = parts(kinds) or []
     return {f"made by {name}": score_unknowns(scorer, name, count, known=inputs, seed=seed) for name in names}
 
 
 def _write_scored(
-    model: Path, output: Path, kind: str, count: int, known: list[Path] | None, seed: int, overwrite: bool
+    scorer: "Scorer", output: Path, kind: str, count: int, known: Any, seed: int, overwrite: bool
 ) -> None:
     import pyarrow.parquet as pq
 
-    from gradscore.scoring import Scorer
     from gradscore.unknowns import score_unknowns
     from gradscore.writing import replacing
 
-    scorer = Scorer.load(model)
-    table = score_unknowns(scorer, kind, count, known=_known_inputs(scorer, known, seed), seed=seed)
+    table = score_unknowns(scorer, kind, count, known=known, seed=seed)
     with replacing(output, overwrite=overwrite) as part:
         pq.write_table(table.table, part, compression="zstd")
 
 
 def _write_inputs(
-    model: Path, output: Path, kind: str, count: int, known: list[Path] | None, seed: int, overwrite: bool
+    scorer: "Scorer", output: Path, kind: str, count: int, known: Any, seed: int, overwrite: bool
 ) -> None:
     import numpy as np
 
-    from gradscore.scoring import Scorer
     from gradscore.unknowns import make_unknowns
     from gradscore.writing import replacing
 
-    scorer = Scorer.load(model)
-    inputs = make_unknowns(scorer, kind, count, known=_known_inputs(scorer, known, seed), seed=seed)
+    inputs = make_unknowns(scorer, kind, count, known=known, seed=seed)
     with replacing(output, overwrite=overwrite) as part, part.open("wb") as file:
         np.savez_compressed(file, images=inputs)
 
 
-def _known_inputs(scorer: Any, paths: list[Path] | None, seed: int) -> Any:
+def _known_inputs(scorer: "Scorer", paths: list[Path] | None, seed: int) -> Any:
     from gradscore.sources import open_source
     from gradscore.unknowns import read_known
 

@@ -87,6 +87,7 @@ def fit(
     Example: gradscore fit scores.parquet --unknown noise.parquet:200 -o verdict.onnx
     """
     from gradscore import console
+    from gradscore.features import ScoreTable
     from gradscore.verdict import Verdict
     from gradscore.verdict.thresholds import Balanced
     from gradscore.writing import refuse_existing
@@ -105,9 +106,12 @@ def fit(
     )
     if calibration_unknown and not calibration:
         raise InputError("--calibration-unknown goes with --calibration: give the table of known classes too")
-    made = noise_tables(model, with_noise, noise, known, seed) if with_noise else {}
-    cases = _cases([scores], unknown, labels, unknown_labels, seed, made)
-    further = _cases([calibration], calibration_unknown, labels, unknown_labels, seed) if calibration else None
+    table = ScoreTable.read(scores)
+    made = noise_tables(model, with_noise, noise, known, seed, table.extra_features) if with_noise else {}
+    cases = _cases(table, unknown, labels, unknown_labels, seed, made)
+    further = (
+        _cases(ScoreTable.read(calibration), calibration_unknown, labels, unknown_labels, seed) if calibration else None
+    )
     verdict = Verdict.fit(
         cases.features,
         cases.correct,
@@ -183,9 +187,10 @@ def evaluate(
     """
     from gradscore import console
     from gradscore.comparison import compare, load_verdicts
+    from gradscore.features import ScoreTable
 
     verdicts = load_verdicts(verdict or [])
-    cases = _cases([scores], unknown, labels, unknown_labels, seed)
+    cases = _cases(ScoreTable.read(scores), unknown, labels, unknown_labels, seed)
     comparison = compare(cases, verdicts, convention=convention, target=target, resamples=bootstrap, seed=seed)
     if as_json:
         print_json({name: result.as_dict() for name, result in comparison.items()})
@@ -208,12 +213,12 @@ def explain(
     Example: gradscore explain test.parquet --unknown noise.parquet --verdict verdict.onnx
     """
     from gradscore import console
-    from gradscore.features import require_same_features, require_same_model
+    from gradscore.features import ScoreTable, require_same_features, require_same_model
     from gradscore.verdict import Verdict
     from gradscore.verdict import explain as importance_of
 
     fitted = Verdict.load(verdict)
-    cases = _cases([scores], unknown, labels, unknown_labels, seed)
+    cases = _cases(ScoreTable.read(scores), unknown, labels, unknown_labels, seed)
     require_same_features(fitted.feature_names, cases.table.feature_names, "the verdict", "the table")
     require_same_model(fitted.model_fingerprint, cases.table.model_fingerprint, "the verdict", "the table")
     found = importance_of(fitted, cases.features, cases.correct, repeats=repeats, seed=seed)
@@ -249,11 +254,13 @@ def report(
     Example: gradscore report test.parquet --unknown noise.parquet --verdict verdict.onnx -o report.html
     """
     from gradscore.comparison import load_verdicts
+    from gradscore.features import ScoreTable
     from gradscore.report import build, write_page, write_pngs
     from gradscore.writing import refuse_existing
 
     refuse_existing(output, overwrite=overwrite)
-    cases = _cases(scores, unknown, labels, unknown_labels, seed)
+    table = ScoreTable.concatenate([ScoreTable.read(path) for path in scores])
+    cases = _cases(table, unknown, labels, unknown_labels, seed)
     sources = _sources(images, cases.group_names)
     content = build(cases, load_verdicts(verdict or []), convention=convention, resamples=bootstrap, seed=seed)
     write_page(content, output, sources=sources, title=title, overwrite=overwrite)
@@ -265,7 +272,7 @@ def report(
 
 
 def _cases(
-    scores: list[Path],
+    known: "ScoreTable",
     unknown: list[str] | None,
     labels: Path | None,
     unknown_labels: str,
@@ -273,12 +280,10 @@ def _cases(
     made: "dict[str, ScoreTable] | None" = None,
 ) -> "Cases":
     from gradscore.cases import collect, read_unknown
-    from gradscore.features import ScoreTable
 
     if unknown_labels not in ("error", "incorrect"):
         raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")
     tables = {**(made or {}), **read_unknown(unknown or [], seed=seed)}
-    known = ScoreTable.concatenate([ScoreTable.read(path) for path in scores])
     return collect(known, tables, label_file=labels, unknown_labels=unknown_labels)  # type: ignore[arg-type]  # checked above
 
 

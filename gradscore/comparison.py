@@ -1,4 +1,4 @@
-"""Confidences side by side, on all cases and per group: maximum softmax, entropy and any number of verdicts."""
+"""Confidences side by side, on all cases and per group: scores of the classifier itself and any number of verdicts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,28 @@ from gradscore.verdict import Verdict
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-BASELINES: Mapping[str, str] = MappingProxyType({"max_softmax": "residual", "entropy": "entropy"})
-"""Confidences that need no verdict, and the feature whose negative each is. The residual keeps the order of maximum
+
+@dataclass(frozen=True)
+class Baseline:
+    """A confidence that is one feature: that feature, and whether larger means more confident (1) or less (−1)."""
+
+    feature: str
+    sign: int
+
+
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
+    {
+        "max_softmax": Baseline("residual", -1),
+        "entropy": Baseline("entropy", -1),
+        "max_logit": Baseline("max_logit", 1),
+        "energy": Baseline("energy", 1),
+        "margin": Baseline("margin", 1),
+        "gradnorm": Baseline("gradnorm", 1),
+    }
+)
+"""Confidences that need no verdict; each is there where the table has its feature. The residual keeps the order of maximum
 softmax values that round to 1."""
-CALIBRATION = ("ece", "brier")  # of maximum softmax they are those of the probability, not of the negative residual
+CALIBRATION = ("ece", "brier")  # of maximum softmax they are those of the probability; other baselines are none
 
 
 def load_verdicts(paths: Sequence[Path]) -> dict[str, Verdict]:
@@ -88,13 +106,15 @@ def compare(
     settings = {"convention": convention, "resamples": resamples, "seed": seed}
     rows = positive[kept], usable.group[kept], usable.group_names
     found = {name: _grouped(values[kept], *rows, settings) for name, values in confidences(usable, verdicts).items()}
-    softmax = 1.0 - usable.features[kept, usable.table.feature_names.index("residual")]
-    found["max_softmax"] = _with_calibration(found["max_softmax"], _grouped(softmax, *rows, settings))
-    return found
+    softmax = _grouped(1.0 - usable.features[kept, usable.table.feature_names.index("residual")], *rows, settings)
+    return {
+        "max_softmax": _with_calibration(found.pop("max_softmax"), softmax),
+        **{name: _with_calibration(one, None) if name in BASELINES else one for name, one in found.items()},
+    }
 
 
 def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, FloatArray]:
-    """Return each confidence [N] by name, higher for more likely correct: the baselines, then the verdicts.
+    """Return each confidence [N] by name, higher for more likely correct: the baselines that the table has, then the verdicts.
 
     Raises
     ------
@@ -104,10 +124,14 @@ def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, Floa
         A verdict has the name of a baseline.
     """
     names = cases.table.feature_names
-    found = {name: -cases.features[:, names.index(feature)] for name, feature in BASELINES.items()}
+    found = {
+        name: baseline.sign * cases.features[:, names.index(baseline.feature)]
+        for name, baseline in BASELINES.items()
+        if baseline.feature in names
+    }
     for name, verdict in verdicts.items():
-        if name in found:
-            raise InputError(f"a verdict may not be named {name!r}, as a confidence that is always shown: rename it")
+        if name in BASELINES:
+            raise InputError(f"a verdict may not be named {name!r}, which is a confidence of its own: rename it")
         require_same_features(verdict.feature_names, names, f"verdict {name}", "the table")
         require_same_model(verdict.model_fingerprint, cases.table.model_fingerprint, f"verdict {name}", "the table")
         found[name] = verdict.apply(cases.features)
@@ -153,12 +177,16 @@ def _grouped(
     return GroupedEvaluation(evaluate(values, positive, **settings), groups)
 
 
-def _with_calibration(ranked: GroupedEvaluation, probable: GroupedEvaluation) -> GroupedEvaluation:
-    """Return the first, with the calibration metrics of the second."""
-    groups = {name: _calibrated(one, probable.groups[name]) for name, one in ranked.groups.items()}
-    return GroupedEvaluation(_calibrated(ranked.pooled, probable.pooled), groups)
+def _with_calibration(ranked: GroupedEvaluation, probable: GroupedEvaluation | None) -> GroupedEvaluation:
+    """Return the first, with the calibration metrics of the second; without any where that is None."""
+    others = probable.groups if probable else {}
+    groups = {name: _calibrated(one, others.get(name)) for name, one in ranked.groups.items()}
+    return GroupedEvaluation(_calibrated(ranked.pooled, probable.pooled if probable else None), groups)
 
 
-def _calibrated(ranked: Evaluation, probable: Evaluation) -> Evaluation:
-    intervals = {name: probable.intervals[name] for name in CALIBRATION if name in probable.intervals}
-    return replace(ranked, ece=probable.ece, brier=probable.brier, intervals={**ranked.intervals, **intervals})
+def _calibrated(ranked: Evaluation, probable: Evaluation | None) -> Evaluation:
+    intervals = {name: interval for name, interval in ranked.intervals.items() if name not in CALIBRATION}
+    if probable is None:
+        return replace(ranked, ece=None, brier=None, intervals=intervals)
+    intervals |= {name: probable.intervals[name] for name in CALIBRATION if name in probable.intervals}
+    return replace(ranked, ece=probable.ece, brier=probable.brier, intervals=intervals)

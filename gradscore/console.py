@@ -134,7 +134,37 @@ def _percent(evaluation: "Evaluation", metric: str) -> str:
 
 
 def show_inspection(report: Mapping[str, Any]) -> None:
-    """Print a scoring model's facts and its parameters."""
+    """Print a model's facts: a scoring model's parameters, or what a self-scoring model puts out and costs."""
+    (_show_scoring if report["kind"] == "scoring" else _show_self_scoring)(report)
+
+
+def _show_self_scoring(report: Mapping[str, Any]) -> None:
+    console, cost = _Plain(), report["cost"]
+    for key in ("fingerprint", "scoring_sha256", "source_sha256"):
+        console.print(f"{key}: {report[key]}", soft_wrap=True)
+    for kind in ("inputs", "outputs"):
+        for item in report[kind]:
+            extents, meaning = ", ".join(map(str, item["shape"])), item.get("meaning", "")
+            console.print(f"{kind[:-1]}: {item['name']} {item['dtype']} [{extents}] {meaning}".rstrip(), soft_wrap=True)
+    console.print(f"classes: {', '.join(report['class_names'])}", soft_wrap=True)
+    if report["threshold"] is not None:
+        used = len(report["used_features"])
+        console.print(f"accepts P(correct) ≥ {report['threshold']:.4g}, read from {used} features", soft_wrap=True)
+    table = Table()
+    for heading in ("part", "nodes", "weight bytes", "FLOPs a sample"):
+        table.add_column(heading, justify="left" if heading == "part" else "right")
+    for part, key in (("classifier", "classifier"), ("self-scoring model", "self_scoring")):
+        row = cost[key]
+        table.add_row(part, f"{row['nodes']:,}", f"{row['weight_bytes']:,}", f"{row['flops']:,}")
+    console.print(table)
+    console.print(
+        f"{cost['added_nodes']:,} nodes and {cost['added_weight_bytes']:,} bytes added; {cost['flops_ratio']:.2f} times the "
+        "classifier's FLOPs",
+        soft_wrap=True,
+    )
+
+
+def _show_scoring(report: Mapping[str, Any]) -> None:
     console = _Plain()
     for key in ("fingerprint", "source_sha256", "engine", "preprocessing"):
         console.print(f"{key}: {report[key]}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""torch.nn.Module -> classifier.onnx, by torch's dynamo exporter; weights are loaded without unpickling."""
+"""torch.nn.Module -> classifier.onnx, by either of torch's exporters; weights are loaded without unpickling."""
 
 import importlib
 import io
@@ -15,14 +15,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradscore.errors import GradscoreError, InputError, ModelError
+from gradscore.exporters import EXPORTERS, Exporter
 from gradscore.metadata import CLASS_NAMES_KEY
+from gradscore.preprocessing import PREPROCESSING_KEY, ImageOptions
 from gradscore.writing import refuse_existing, replacing
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     import torch
 
-_OPSET = 18
-_HIDDEN_DOMAIN = "gradscore.hidden"
 _NESTED_KEYS = ("state_dict", "model_state_dict")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -33,11 +34,13 @@ def export_classifier(
     path: str | os.PathLike[str],
     *,
     class_names: Sequence[str] | None = None,
+    preprocessing: ImageOptions | None = None,
     free_axes: Sequence[int] = (),
     fold_batch_norm: bool = False,
+    exporter: str = "dynamo",
     overwrite: bool = False,
 ) -> None:
-    """Export a torch classifier to one ONNX file: eval mode, dynamic batch, weights inside.
+    """Export a torch classifier to one ONNX file: eval mode, dynamic batch, weights inside (beside it beyond 2 GB).
 
     Parameters
     ----------
@@ -47,18 +50,23 @@ def export_classifier(
         An input with its batch dimension, or several by the names of the module's arguments; the values do not matter.
     class_names
         Stored in the file, where `prepare` finds them.
+    preprocessing
+        How images become the model's input; stored as well.
     free_axes
         Axes beside the batch that may vary, such as 1 for the length of a text.
     fold_batch_norm
         Merge batch normalisations into the convolutions before them: a faster model, whose gradients are those of the
         merged weights. By default they stay layers of their own, as they were trained.
+    exporter
+        "dynamo", torch's own; or "torchscript", its older one, for modules that dynamo cannot capture. It traces the
+        module on the example, so a branch that depends on values is fixed as the example takes it.
 
     Raises
     ------
     ModelError
         torch's exporter cannot trace the module.
     InputError
-        Class names repeat, or `example` has no batch dimension.
+        Class names repeat, there is no such exporter, or `example` has no batch dimension.
     OutputExistsError
         `path` exists and `overwrite` is False.
     GradscoreError
@@ -72,50 +80,43 @@ def export_classifier(
             raise InputError(f"the example has shape {list(tensor.shape)}: give a batch of at least one input")
     if class_names is not None and len(set(class_names)) != len(class_names):
         raise InputError("class names repeat: each class needs a name of its own")
+    if exporter not in EXPORTERS:
+        raise InputError(f"there is no exporter {exporter!r}: --exporter takes {', '.join(EXPORTERS)}")
     with _evaluating(module), _quietly():
-        program = _exported(module, inputs, free_axes, by_name=isinstance(example, Mapping), optimize=fold_batch_norm)
-        if not fold_batch_norm:
-            _optimize_around_batch_norm(program.model)
+        model = _exported(
+            EXPORTERS[exporter], module, inputs, free_axes, by_name=isinstance(example, Mapping), fold=fold_batch_norm
+        )
     if class_names is not None:
-        program.model.metadata_props[CLASS_NAMES_KEY] = json.dumps(list(class_names))
-    with replacing(target, overwrite=overwrite) as part:
-        program.save(part, external_data=False)
+        model.metadata_props[CLASS_NAMES_KEY] = json.dumps(list(class_names))
+    if preprocessing is not None:
+        model.metadata_props[PREPROCESSING_KEY] = preprocessing.to_json()
+    _save(model, target, overwrite=overwrite)
 
 
-def _optimize_around_batch_norm(model: Any) -> None:
-    """Run the exporter's optimiser with batch normalisations out of its sight, in a domain of their own."""
-    optimizer = importlib.import_module("onnxscript.optimizer")
-    for node in model.graph:
-        if node.op_type == "BatchNormalization":
-            node.domain = _HIDDEN_DOMAIN
-    model.graph.opset_imports[_HIDDEN_DOMAIN] = 1
-    optimizer.optimize(model, onnx_shape_inference=False)
-    for node in model.graph:
-        if node.domain == _HIDDEN_DOMAIN:
-            node.domain = ""
-    model.graph.opset_imports.pop(_HIDDEN_DOMAIN, None)
+def _save(model: "ir.Model", target: Path, *, overwrite: bool) -> None:
+    from gradscore.graph.beside import weights_beside  # noqa: PLC0415 - onnx, which `--help` need not load
+    from gradscore.graph.storing import write_model  # noqa: PLC0415
+
+    with weights_beside(model, target, wanted=False) as weights, replacing(target, overwrite=overwrite) as part:
+        write_model(model, part, None if weights is None else weights.name)
 
 
 def _exported(
-    module: "torch.nn.Module", inputs: Mapping[str, "torch.Tensor"], free_axes: Sequence[int], *, by_name: bool, optimize: bool
-) -> Any:  # fmt: skip
+    export: Exporter, module: "torch.nn.Module", inputs: Mapping[str, "torch.Tensor"], free_axes: Sequence[int],
+    *, by_name: bool, fold: bool,
+) -> "ir.Model":  # fmt: skip
     torch = _load_torch()
     # One sample would be exported as a constant: the example holds two.
     batches = {name: one if len(one) > 1 else torch.cat([one, one]) for name, one in inputs.items()}
-    batch, free = torch.export.Dim("batch"), {axis: torch.export.Dim(f"axis_{axis}") for axis in free_axes}
-    shapes = {
-        name: {0: batch, **{axis: dim for axis, dim in free.items() if axis < one.ndim}} for name, one in batches.items()
-    }  # fmt: skip
-    given = {"kwargs": batches, "dynamic_shapes": shapes} if by_name else {"dynamic_shapes": tuple(shapes.values())}
     try:
-        return torch.onnx.export(
-            module, () if by_name else tuple(batches.values()), dynamo=True, opset_version=_OPSET, verbose=False,
-            optimize=optimize, input_names=list(batches), output_names=["logits"], **given,
-        )  # fmt: skip
+        return export(module, batches, free_axes, by_name, fold)
     except ImportError as error:
         raise GradscoreError(f'{error}: run `pip install "gradscore[export]"`') from error
     except Exception as error:  # the module's own code runs in there
-        raise ModelError(f"torch cannot export {type(module).__name__}: {_reason(error)}") from error
+        others = " or ".join(name for name, other in EXPORTERS.items() if other is not export)
+        raise ModelError(
+            f"torch cannot export {type(module).__name__}: {_reason(error)}; --exporter {others} may do it"
+        ) from error
 
 
 @contextmanager

@@ -24,6 +24,10 @@ METADATA_KEY = b"gradscore"
 REQUIRED_METADATA = ("schema_version", "model_fingerprint", "feature_names")
 LEADING_COLUMNS = (("id", pa.string()), ("label", pa.int64()), ("label_name", pa.string()))
 TRAILING_COLUMNS = (("error", pa.string()),)
+PRECISIONS = {
+    "float64": pa.float64(),
+    "float32": pa.float32(),
+}  # the second ends at 1e-38: norms of very sure predictions are 0
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -35,20 +39,24 @@ def schema(feature_names: Sequence[str], metadata: Mapping[str, Any]) -> pa.Sche
     ----------
     feature_names : names in the model's order
     metadata : JSON-ready values; needs `model_fingerprint`, usually also `source_fingerprint`, `class_names`,
-        `backend` and `gradscore_version`. `schema_version` and `feature_names` are added.
+        `backend` and `gradscore_version`, and `precision` of the features, float64 where it is not said.
+        `schema_version` and `feature_names` are added.
 
     Raises
     ------
     InputError
-        On repeated or reserved feature names, or missing metadata.
+        On repeated or reserved feature names, missing metadata, or a precision that is none of `PRECISIONS`.
     """
+    precision = metadata.get("precision", "float64")
+    if precision not in PRECISIONS:
+        raise InputError(f"features have no precision {precision!r}: --precision takes {', '.join(PRECISIONS)}")
     reserved = {name for name, _ in (*LEADING_COLUMNS, *TRAILING_COLUMNS)}
     if clash := sorted(reserved.intersection(feature_names)) or _repeated(feature_names):
         raise InputError(f"feature names must be unique and none of {sorted(reserved)}; these are not: {clash}")
     whole = {**metadata, "schema_version": SCHEMA_VERSION, "feature_names": list(feature_names)}
     if missing := [key for key in REQUIRED_METADATA if not whole.get(key)]:
         raise InputError(f"the score table's metadata lacks {', '.join(missing)}")
-    columns = (*LEADING_COLUMNS, *((name, pa.float64()) for name in feature_names), *TRAILING_COLUMNS)
+    columns = (*LEADING_COLUMNS, *((name, PRECISIONS[precision]) for name in feature_names), *TRAILING_COLUMNS)
     fields = [pa.field(name, kind, nullable=name != "id") for name, kind in columns]
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(whole)})
 
@@ -91,10 +99,18 @@ def to_batch(
         pa.array(ids, pa.string()),
         pa.array(classes, pa.int64(), mask=broken),
         pa.array(_class_names(classes, broken, metadata.get("class_names")), pa.string()),
-        *(pa.array(np.ascontiguousarray(column), pa.float64(), mask=broken, from_pandas=False) for column in values.T),
+        *(
+            pa.array(column, mask=broken, from_pandas=False)
+            for column in np.ascontiguousarray(_stored(values, metadata).T)
+        ),
         pa.array(messages, pa.string()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=table_schema)
+
+
+def _stored(values: FloatArray, metadata: Mapping[str, Any]) -> npt.NDArray[np.floating]:
+    with np.errstate(over="ignore"):  # infinity is what single precision has for it
+        return values.astype(metadata.get("precision", "float64"), copy=False)
 
 
 def _class_names(
@@ -172,6 +188,11 @@ class ScoreTable:
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the model's order."""
         return tuple(self.metadata["feature_names"])
+
+    @property
+    def extra_features(self) -> tuple[str, ...]:
+        """What was asked for with `--features` when the table was scored; see `gradscore.extra_features`."""
+        return tuple(self.metadata.get("extra_features", ()))
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

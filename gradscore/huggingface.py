@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradscore.errors import GradscoreError, InputError
+from gradscore.preprocessing import ImageOptions
 
 if TYPE_CHECKING:
     import torch
 
 _TOKENS = 16  # an example's length; the exported model takes any
+_RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic")  # Pillow's numbers
+_WARPED = 384  # from this side on, processors with a `crop_pct` stretch instead of cropping
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Checkpoint:
     example: dict[str, "torch.Tensor"]
     free_axes: tuple[int, ...]
     class_names: tuple[str, ...] | None
+    preprocessing: ImageOptions
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -63,7 +67,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     config = model.config
     names = tuple(str(config.id2label[label]) for label in range(config.num_labels))
     example, free_axes = _example(config, name, folder)
-    return Checkpoint(_logits_only(model), example, free_axes, names if len(set(names)) == len(names) else None)
+    unique = names if len(set(names)) == len(names) else None
+    return Checkpoint(_logits_only(model), example, free_axes, unique, _preprocessing(_processor(folder)))
 
 
 def _architecture(folder: Path) -> str:
@@ -91,11 +96,56 @@ def _example(config: Any, name: str, folder: Path) -> tuple[dict[str, "torch.Ten
 
 def _processor_size(folder: Path) -> Any:
     """Read the image size from the preprocessor's configuration, for architectures that take any; 224 where it is silent."""
+    processor = _processor(folder)
+    size = processor.get("crop_size" if processor.get("do_center_crop") else "size", {})
+    return size if isinstance(size, int) else _edges(size) if "height" in size else size.get("shortest_edge", 224)
+
+
+def _processor(folder: Path) -> dict[str, Any]:
     path = folder / "preprocessor_config.json"
-    size = json.loads(path.read_text(encoding="utf-8")).get("size", {}) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is no JSON object")
+    return found
+
+
+def _preprocessing(processor: dict[str, Any]) -> ImageOptions:
+    """Read what an image processor's configuration says; where it is silent, its class's own defaults are not known."""
+    options: dict[str, Any] = {"scale": processor.get("rescale_factor") if processor.get("do_rescale", True) else 1.0}
+    if processor.get("do_normalize", True):
+        options |= {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
+    if processor.get("do_resize", True) and "size" in processor:
+        options["resize"] = _resize(processor)
+    if processor.get("do_center_crop") or len(options.get("resize", ())) == 1:
+        options["crop"] = "center"
+    if (code := processor.get("resample")) is not None:
+        if code not in range(len(_RESAMPLE)):
+            raise InputError(
+                f"images would be resized by Pillow's filter {code}: only {', '.join(_RESAMPLE)} are known"
+            )
+        options["interpolation"] = _RESAMPLE[code]
+    return ImageOptions().changed(**options)
+
+
+def _resize(processor: dict[str, Any]) -> tuple[int, ...]:
+    size = processor["size"]
     if isinstance(size, int):
-        return size
-    return (size["height"], size["width"]) if "height" in size else size.get("shortest_edge", 224)
+        return (size,) if processor.get("do_center_crop") else (size, size)
+    if "height" in size:
+        return _edges(size)
+    if "shortest_edge" not in size:
+        return ()
+    side = int(size["shortest_edge"])
+    if "crop_pct" in processor:
+        return (int(side / processor["crop_pct"]),) if side < _WARPED else (side, side)
+    return (side,)
+
+
+def _edges(size: dict[str, Any]) -> tuple[int, int]:
+    return int(size["height"]), int(size["width"])
 
 
 def _logits_only(model: Any) -> "torch.nn.Module":

@@ -16,14 +16,23 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _FITTING = {"L": {"1", "L"}, "RGB": {"P", "RGB", "YCbCr"}, "RGBA": {"RGBA"}}  # what `strict` takes for each mode
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 _NO_FIXED_RANGE = {"I", "F"}
+_RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}  # fmt: skip
 
 
 def decode(content: bytes, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return an encoded image as the model's input, float32 [C, H, W].
+    """Return an encoded image as the model's input, float32 [C, H, W]: its `pixels`, normalised."""
+    return normalise(pixels(content, preprocessing), preprocessing)
 
-    EXIF orientation is applied; an image of another size is resized (bilinear, antialiased, aspect not kept). Of an
-    animated or multi-page image the first frame counts. Where the metadata says `convert`, transparency is dropped and
-    16-bit grey keeps its upper 8 bits.
+
+def pixels(content: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return an encoded image at the model's size, uint8 [C, H, W].
+
+    EXIF orientation is applied; an image of another size is resized and cropped as the metadata says, like
+    `torchvision.transforms.Resize` and `CenterCrop` do it. Of an animated or multi-page image the first frame counts.
+    Where the metadata says `convert`, transparency is dropped and 16-bit grey keeps its upper 8 bits.
 
     Raises
     ------
@@ -35,9 +44,9 @@ def decode(content: bytes, preprocessing: Preprocessing) -> NDArray[np.float32]:
         raise InputError("the file is empty (zero bytes)")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _refuse_bomb(image)
-            upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(_resized(_with_channels(upright, preprocessing), preprocessing), dtype=np.uint8)
+            _refuse_bomb(image.size)
+            ImageOps.exif_transpose(image, in_place=True)
+            found = np.asarray(_resized(_with_channels(image, preprocessing), preprocessing), dtype=np.uint8)
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -46,15 +55,14 @@ def decode(content: bytes, preprocessing: Preprocessing) -> NDArray[np.float32]:
         raise InputError(f"the image is too large to decode safely: {error}") from error
     except Exception as error:  # damaged data makes decoders raise nearly anything; one image must not end a run
         raise InputError(f"the image is truncated or damaged: {error or type(error).__name__}") from error
-    channels_first = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    return normalise(channels_first, preprocessing)
+    return found[None] if found.ndim == 2 else np.moveaxis(found, -1, 0)
 
 
-def normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return (pixel · scale − mean) / std per channel, float32; `pixels` is [..., C, H, W]."""
+def normalise(channels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return (pixel · scale − mean) / std per channel, float32; `channels` is [..., C, H, W]."""
     mean = np.asarray(preprocessing.mean, dtype=np.float32).reshape(-1, 1, 1)
     std = np.asarray(preprocessing.std, dtype=np.float32).reshape(-1, 1, 1)
-    scaled = pixels.astype(np.float32) * np.float32(preprocessing.scale)
+    scaled = channels.astype(np.float32) * np.float32(preprocessing.scale)
     normalised: NDArray[np.float32] = (scaled - mean) / std
     return np.ascontiguousarray(normalised)
 
@@ -67,6 +75,20 @@ def to_input(
 ) -> NDArray[Any]:
     """Return a batch as the model's input: uint8 pixels are normalised like decoded images, floats taken as they are.
 
+    Arrays and errors as for `fitted`.
+    """
+    batch = fitted(array, preprocessing, input_shape, dtype)
+    return normalise(batch, preprocessing).astype(dtype, copy=False) if batch.dtype == np.uint8 else batch
+
+
+def fitted(
+    array: NDArray[np.generic],
+    preprocessing: Preprocessing,
+    input_shape: tuple[int | None, ...],
+    dtype: str = "float32",
+) -> NDArray[Any]:
+    """Return a batch in the shape of the model's input: pixels as uint8, other numbers in the input's own type.
+
     Images may lack the channel axis where the model has one channel ([B, H, W]), or have it last ([B, H, W, C]).
 
     Raises
@@ -74,7 +96,7 @@ def to_input(
     InputError
         The array is neither uint8 nor floating point, or does not fit the model's input shape.
     """
-    if dtype != "float32":
+    if not dtype.startswith("float"):
         return _to_integers(array, input_shape, dtype)
     if array.dtype.kind not in "fu" or (array.dtype.kind == "u" and array.dtype != np.uint8):
         raise InputError(
@@ -82,11 +104,9 @@ def to_input(
         )
     batch = _with_channel_axis(array, preprocessing) if preprocessing.kind == "image" else array
     _require_fit(array, batch, input_shape)
-    if array.dtype == np.uint8:
-        if preprocessing.kind != "image":
-            raise InputError("uint8 arrays are pixels, but this model does not take images: give floats")
-        return normalise(batch.astype(np.uint8, copy=False), preprocessing)
-    return np.ascontiguousarray(batch, dtype=np.float32)
+    if array.dtype == np.uint8 and preprocessing.kind != "image":
+        raise InputError("uint8 arrays are pixels, but this model does not take images: give floats")
+    return np.ascontiguousarray(batch, dtype=np.uint8 if array.dtype == np.uint8 else dtype)
 
 
 def _to_integers(array: NDArray[np.generic], input_shape: tuple[int | None, ...], dtype: str) -> NDArray[Any]:
@@ -116,12 +136,12 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(extent in (None, size) for size, extent in zip(shape, wanted, strict=True))
 
 
-def _refuse_bomb(image: Image.Image) -> None:
+def _refuse_bomb(size: tuple[int, int], once: str = "") -> None:
     """Pillow itself only warns up to twice its limit; a row must not depend on how warnings are filtered."""
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
+    limit, (width, height) = Image.MAX_IMAGE_PIXELS, size
+    if limit is not None and width * height > limit:
         raise InputError(
-            f"the image is too large to decode safely: {image.width}×{image.height} pixels, the limit is {limit:,} "
+            f"the image is too large to decode safely: {width}×{height} pixels{once}, the limit is {limit:,} "
             "(PIL.Image.MAX_IMAGE_PIXELS)"
         )
 
@@ -152,5 +172,26 @@ def _described(image: Image.Image) -> str:
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    size = (preprocessing.width, preprocessing.height)
-    return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
+    size = _size_to_crop(image.size, preprocessing)
+    if image.size != size:
+        _refuse_bomb(size, " once resized")
+        image = image.resize(size, _RESAMPLING[preprocessing.interpolation])
+    if image.size == (preprocessing.width, preprocessing.height):
+        return image
+    left = _margin(image.width, preprocessing.width)
+    top = _margin(image.height, preprocessing.height)
+    return image.crop((left, top, left + preprocessing.width, top + preprocessing.height))
+
+
+def _size_to_crop(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int]:
+    if len(preprocessing.resize) == 2:
+        return preprocessing.resize[1], preprocessing.resize[0]
+    if len(preprocessing.resize) == 1:
+        (width, height), shorter = size, preprocessing.resize[0]
+        return (shorter, int(shorter * height / width)) if width <= height else (int(shorter * width / height), shorter)
+    return size if preprocessing.crop == "center" else (preprocessing.width, preprocessing.height)
+
+
+def _margin(extent: int, wanted: int) -> int:
+    """Return where a centred crop begins; before 0 where the image is smaller, which Pillow fills with black."""
+    return round((extent - wanted) / 2) if extent >= wanted else -((wanted - extent) // 2)

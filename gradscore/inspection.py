@@ -2,14 +2,17 @@
 
 import os
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gradscore import builder
+from gradscore.digest import sha256_of_file
 from gradscore.errors import GradscoreError
-from gradscore.metadata import ModelMetadata, Parameter
-from gradscore.session import installed_runtimes, load_onnxruntime
+from gradscore.metadata import METADATA_KEY, ModelMetadata, Parameter
+from gradscore.selfscoring import SelfScoringMetadata, is_self_scoring
+from gradscore.session import SignalSession, installed_runtimes, load_onnxruntime
 from gradscore.version import __version__
 
 _PACKAGES = ("numpy", "onnx", "numba", "pyarrow", "pillow", "scikit-learn", "torch")
@@ -18,13 +21,18 @@ _PACKAGES = ("numpy", "onnx", "numba", "pyarrow", "pillow", "scikit-learn", "tor
 def inspect_model(path: Path) -> dict[str, Any]:
     """Describe a scoring model: input, classes, layers, every parameter with its coverage, fingerprint.
 
+    A self-scoring model: inputs, outputs, what it is made of, and what it costs beside the plain classifier.
+
     Raises
     ------
     ModelError
-        The file is not a scoring model.
+        The file is neither.
     """
     from gradscore.scoring import Scorer  # noqa: PLC0415 - `doctor` needs no model
 
+    text = metadata_text(path)
+    if is_self_scoring(text):
+        return _self_scoring(path, SelfScoringMetadata.from_json(str(text), where=str(path)))
     scorer = Scorer.load(path)
     metadata = scorer.metadata
     parameters = [_described(layer.name, layer.op, item) for layer in metadata.layers for item in layer.parameters]
@@ -32,6 +40,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
     uncovered = [_described("", "", item) for item in metadata.uncovered]
     total = covered + sum(item["count"] for item in uncovered)
     return {
+        "kind": "scoring",
         "path": str(path),
         "fingerprint": scorer.fingerprint,
         "source_sha256": metadata.source_sha256,
@@ -80,6 +89,44 @@ def examine_installation() -> dict[str, Any]:
     }
 
 
+def metadata_text(path: Path) -> str | None:
+    """Return a model file's gradscore metadata as text; None where there is no such file, or it is not gradscore's."""
+    return SignalSession(path).metadata_props.get(METADATA_KEY) if path.is_file() else None
+
+
+def _self_scoring(path: Path, metadata: SelfScoringMetadata) -> dict[str, Any]:
+    import onnx_ir as ir  # noqa: PLC0415 - heavy
+
+    from gradscore.graph.cost import costs  # noqa: PLC0415 - loads onnx
+
+    model = ir.load(path)
+    whole, plain = costs(model, metadata.outputs, metadata.inputs)
+    added = {output: name for name, output in metadata.added.items()}
+    return {
+        "path": str(path),
+        "fingerprint": sha256_of_file(path),
+        **asdict(metadata),
+        "inputs": [{"name": item.name, "shape": _shape(item.shape), "dtype": item.dtype} for item in metadata.inputs],
+        "class_names": list(metadata.class_names or map(str, range(metadata.classes))),
+        "outputs": [
+            {
+                "name": value.name,
+                "meaning": added.get(str(value.name), "the classifier's own"),
+                "dtype": str(value.dtype.numpy()) if value.dtype is not None else "?",
+                "shape": [extent if isinstance(extent, int) else str(extent) for extent in value.shape or ()],
+            }
+            for value in model.graph.outputs
+        ],
+        "cost": {
+            "self_scoring": {**asdict(whole), "file_bytes": path.stat().st_size},
+            "classifier": asdict(plain),
+            "added_nodes": whole.nodes - plain.nodes,
+            "added_weight_bytes": whole.weight_bytes - plain.weight_bytes,
+            "flops_ratio": whole.flops / max(1, plain.flops),
+        },
+    }
+
+
 def _described(layer: str, op: str, parameter: Parameter) -> dict[str, Any]:
     return {
         "layer": layer,
@@ -101,7 +148,12 @@ def _preprocessing(metadata: ModelMetadata) -> str:
         return "arrays, taken as they are"
     mean, std = (" ".join(f"{number:g}" for number in numbers) for numbers in (how.mean, how.std))
     size = f"{how.channels}×{how.height}×{how.width}"
-    return f"{size} images, (pixel · {how.scale:.6g} − {mean}) / {std}, color {how.color}"
+    resize = f", resize {'x'.join(map(str, how.resize))}" if how.resize else ""
+    crop = f", crop {how.crop}" if how.crop != "none" else ""
+    return (
+        f"{size} images{resize}{crop}, {how.interpolation}, (pixel · {how.scale:.6g} − {mean}) / {std}, "
+        f"color {how.color}"
+    )
 
 
 def _version_of(package: str) -> str | None:

@@ -16,10 +16,16 @@ FORMAT_VERSION = 1
 LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
 HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
+ACTIVATION = "activation"  # of `<layer>.activation.<statistic>`, an extra feature
 SIGNAL_LABEL = "gradscore/label"
+SEED_RULE = "seed"  # names of the nodes that make the seed of back-propagation begin with it
+SIGNAL_FEATURES = "gradscore/features"
+SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # by the residual; the others do not depend on it
 KernelName = Literal[
     "conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum", "unpooled_conv", "whole"
 ]
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,11 @@ class Preprocessing:
         "image" for inputs [B, C, H, W]; "array" for any other input, taken as it is.
     color
         "strict": an image of another channel count is an error row; "convert": Pillow converts it.
+    resize, crop
+        How an image of any size gets the model's: `resize` is (), the shorter side alone, or height and width. Without
+        a crop every image takes the model's size, whatever its aspect; "center" cuts that out of the resized image.
+    interpolation
+        Of the resizing; antialiased, as Pillow and torchvision have it.
     """
 
     kind: Literal["image", "array"] = "array"
@@ -107,6 +118,9 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     color: Literal["strict", "convert"] = "strict"
+    resize: tuple[int, ...] = ()
+    crop: Literal["none", "center"] = "none"
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -119,6 +133,10 @@ class ModelMetadata:
         What the model puts out for one sample.
     one_at_a_time
         A parameter's gradient comes out summed over the batch, so each batch must hold one sample.
+    weights_file, weights_sha256
+        The file beside the model that holds its large weights, and what that file is; empty where there is none.
+    outputs, dropped_outputs
+        The classifier's own outputs, in its order: those that the scoring model still has, and those that it cannot have.
     """
 
     source_sha256: str
@@ -132,6 +150,10 @@ class ModelMetadata:
     engine: str = ""
     signal_bytes: int = 0
     one_at_a_time: bool = False
+    outputs: tuple[str, ...] = ()
+    dropped_outputs: tuple[str, ...] = ()
+    weights_file: str = ""
+    weights_sha256: str = ""
     gradscore_version: str = ""
     format_version: int = FORMAT_VERSION
 
@@ -145,6 +167,12 @@ class ModelMetadata:
         """Names of all features in table order: layers in graph order, "all", then those of the head."""
         layers = [*(layer.name for layer in self.layers), ALL_LAYERS]
         return (*(f"{layer}.{statistic}" for layer in layers for statistic in LAYER_STATISTICS), *HEAD_FEATURES)
+
+    @property
+    def unread_outputs(self) -> frozenset[str]:
+        """Those of the classifier's own outputs that no feature needs."""
+        read = {name for layer in self.layers for item in layer.reductions for name in item.values}
+        return frozenset(self.outputs) - read - {self.logits, SIGNAL_LABEL}
 
     def label_name(self, label: int) -> str:
         """Return the class name of a predicted label; its number where the model has no names."""
@@ -161,6 +189,11 @@ class ModelMetadata:
             raw = json.loads(text)
             if raw.get("kind") == "verdict":
                 raise ModelError(f"{where} is a verdict, not a scoring model: it goes to --verdict")
+            if raw.get("kind") == "self-scoring":
+                raise ModelError(
+                    f"{where} is a self-scoring model: onnxruntime alone runs it; here goes the scoring model that it was "
+                    "fused from"
+                )
             version = raw["format_version"]
             if version != FORMAT_VERSION:
                 raise ModelError(

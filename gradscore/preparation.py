@@ -1,7 +1,6 @@
 """classifier.onnx -> scoring model: the passes of `gradscore.graph` in order, and the file they make."""
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,8 +10,9 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from gradscore.digest import sha256_of_file
+from gradscore.digest import sha256_of_files
 from gradscore.errors import InputError, ModelError
+from gradscore.graph.beside import weights_beside
 from gradscore.graph.checking import check_file, check_outputs, classifier_outputs
 from gradscore.graph.emitter import dtype_of, extents
 from gradscore.graph.engines import ENGINES, GradientEngine
@@ -22,6 +22,7 @@ from gradscore.graph.head import Head, append_seed, cut_at, find_head
 from gradscore.graph.layers import FoundLayer, find_layers
 from gradscore.graph.lowering import lower
 from gradscore.graph.normalize import infer_shapes, normalize
+from gradscore.graph.outputs import keep_outputs
 from gradscore.graph.reading import read_classifier
 from gradscore.graph.storing import write_model
 from gradscore.graph.unpooling import keep_pooled
@@ -31,12 +32,10 @@ from gradscore.metadata import (
     InputTensor,
     Layer,
     ModelMetadata,
-    Preprocessing,
 )
+from gradscore.preprocessing import ImageOptions
 from gradscore.version import __version__
 from gradscore.writing import refuse_existing, replacing
-
-_IMAGE_CHANNELS = (1, 3, 4)
 
 
 def prepare(
@@ -45,12 +44,16 @@ def prepare(
     *,
     logits: str | None = None,
     class_names: Sequence[str] | None = None,
-    scale: float = 1 / 255,
-    mean: Sequence[float] = (0.0,),
-    std: Sequence[float] = (1.0,),
-    color: str = "strict",
+    scale: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    color: str | None = None,
+    resize: Sequence[int] | None = None,
+    crop: str | None = None,
+    interpolation: str | None = None,
     engine: str = "ort-training",
     allow_uncovered: bool = False,
+    external_data: bool = False,
     overwrite: bool = False,
 ) -> ModelMetadata:
     """Turn a classifier's ONNX file into a scoring model and return what is written about it.
@@ -64,13 +67,22 @@ def prepare(
     class_names
         One name a class; by default those that `export_classifier` left in the file.
     scale, mean, std
-        A pixel of 0..255 becomes (pixel · scale − mean) / std, per channel or one number for all.
+        A pixel of 0..255 becomes (pixel · scale − mean) / std, per channel or one number for all. Like the other
+        options of images, by default what the exporter left in the file, else 1/255, 0 and 1.
     color
-        "strict": an image of another channel count is an error; "convert": it is converted.
+        "strict", the default: an image of another channel count is an error; "convert": it is converted.
+    resize, crop
+        Images of another size are stretched to the model's, or with "center" as `crop` cut out of the middle, after
+        their shorter side, or height and width, became `resize`: what torchvision's Resize and CenterCrop do.
+    interpolation
+        "bilinear", the default, "bicubic", "lanczos" or "nearest".
     engine
         Which gradient engine differentiates the graph.
     allow_uncovered
         Leave parameters without a rule out of the statistics and list them in the metadata, instead of refusing.
+    external_data
+        Write large weights into a file beside the scoring model even where one file could hold them: processes that
+        load it then share their memory. Models beyond protobuf's 2 GB are always written so.
 
     Raises
     ------
@@ -79,42 +91,58 @@ def prepare(
     source, target = Path(path), Path(out)
     refuse_existing(target, overwrite=overwrite)
     classifier = read_classifier(source)
-    names = class_names if class_names is not None else _names_in(classifier)
-    model = normalize(classifier)
+    names = class_names if class_names is not None else _names_in(classifier.proto)
+    options = ImageOptions.from_properties({entry.key: entry.value for entry in classifier.proto.metadata_props}).changed(
+        scale=scale, mean=mean, std=std, color=color, resize=resize, crop=crop, interpolation=interpolation
+    )
+    declared = [output.name for output in classifier.proto.graph.output]
+    fingerprint = sha256_of_files(*classifier.files)
+    model = normalize(classifier.proto, classifier.weights)
     del classifier
     head = find_head(model.graph, logits)
     _check_class_names(names, head.classes)
+    whole = model.clone()
     cut_at(model, head.logits)
     found, uncovered = find_layers(model.graph, allow_uncovered=allow_uncovered)
     inputs = _inputs(model.graph)
     metadata = ModelMetadata(
-        source_sha256=sha256_of_file(source),
+        source_sha256=fingerprint,
         inputs=inputs,
         logits=str(head.logits.name),
         classes=head.classes,
         class_names=tuple(names) if names else None,
         layers=(),
         uncovered=uncovered,
-        preprocessing=_preprocessing(inputs, scale, mean, std, color),
+        preprocessing=options.of_model(inputs),
         engine=engine,
         one_at_a_time=any(isinstance(item.form, Whole) for layer in found for item in layer.parameters),
         gradscore_version=__version__,
     )
-    scoring, layers = _scoring_model(model, head, found, _engine(engine))
-    expected = classifier_outputs(source, head, inputs)
-    signals = check_outputs(scoring, expected, head, replace(metadata, layers=layers))
-    metadata = replace(metadata, layers=layers, signal_bytes=sum(values.nbytes for values in signals.values()))
-    with replacing(target, overwrite=overwrite) as part:
+    scoring, layers, outputs = _scoring_model(model, whole.graph, head, found, _engine(engine))
+    dropped = tuple(name for name in declared if name not in outputs)
+    metadata = replace(metadata, layers=layers, outputs=outputs, dropped_outputs=dropped)
+    signals = check_outputs(scoring, classifier_outputs(source, inputs), head, metadata)
+    metadata = replace(metadata, signal_bytes=sum(values.nbytes for values in signals.values()))
+    with (
+        weights_beside(scoring, target, wanted=external_data) as weights,
+        replacing(target, overwrite=overwrite) as part,
+    ):
+        if weights is not None:
+            metadata = replace(metadata, weights_file=weights.name, weights_sha256=weights.sha256)
         _write(scoring, metadata, part)
-        del scoring, model, found, layers, head  # a large model's weights would stand in memory twice
+        del scoring, model, whole, found, layers, head  # a large model's weights would stand in memory twice
         check_file(part, signals, metadata)
     return metadata
 
 
 def _scoring_model(
-    model: ir.Model, head: Head, found: tuple[FoundLayer, ...], engine: GradientEngine
-) -> tuple[ir.Model, tuple[Layer, ...]]:
-    """Differentiate, lower and seed; returns the model and its layers, their reductions naming the final values."""
+    model: ir.Model, whole: ir.Graph, head: Head, found: tuple[FoundLayer, ...], engine: GradientEngine
+) -> tuple[ir.Model, tuple[Layer, ...], tuple[str, ...]]:
+    """Differentiate, lower and seed.
+
+    Returns the model, its layers, their reductions naming the final values, and which outputs of the whole classifier it
+    still has.
+    """
     forms = [parameter.form for layer in found for parameter in layer.parameters]
     gradient = add_gradient(model, head.logits, forms, engine)
     scoring, graph = gradient.model, gradient.model.graph
@@ -125,11 +153,12 @@ def _scoring_model(
     scope = Scope(graph, values_of(graph), gradient.deltas, unpooled)
     final_logits = gradient.logits
     layers = tuple(layer.finished(scope) for layer in found)
+    own = keep_outputs(graph, whole)
     graph.outputs.clear()
-    graph.outputs.extend([final_logits, label, *_signals(graph, layers)])
+    graph.outputs.extend(dict.fromkeys([final_logits, label, *_signals(graph, layers), *own]))
     common_passes.RemoveUnusedNodesPass()(scoring)
     common_passes.TopologicalSortPass()(scoring)
-    return infer_shapes(scoring), layers
+    return infer_shapes(scoring), layers, tuple(str(value.name) for value in own)
 
 
 def _signals(graph: ir.Graph, layers: tuple[Layer, ...]) -> list[ir.Value]:
@@ -143,7 +172,7 @@ def _write(scoring: ir.Model, metadata: ModelMetadata, path: Path) -> None:
     scoring.producer_name, scoring.producer_version = "gradscore", metadata.gradscore_version
     scoring.metadata_props.clear()
     scoring.metadata_props[METADATA_KEY] = metadata.to_json()
-    write_model(scoring, path)
+    write_model(scoring, path, metadata.weights_file or None)
 
 
 def _engine(name: str) -> GradientEngine:
@@ -178,25 +207,3 @@ def _check_class_names(names: Sequence[str] | None, classes: int) -> None:
         raise InputError(f"{len(names)} class names for {classes} classes: give one name a class with --class-names")
     if names is not None and (len(set(names)) != len(names) or not all(name.strip() for name in names)):
         raise InputError("class names repeat or are blank: each class needs a name of its own")
-
-
-def _preprocessing(
-    inputs: tuple[InputTensor, ...], scale: float, mean: Sequence[float], std: Sequence[float], color: str
-) -> Preprocessing:
-    if color not in ("strict", "convert"):
-        raise InputError(f"--color is {color!r}: it takes strict or convert")
-    shape = inputs[0].shape
-    is_float = len(inputs) == 1 and inputs[0].dtype == "float32"
-    if not is_float or len(shape) != 4 or shape[1] not in _IMAGE_CHANNELS or shape[2] is None or shape[3] is None:
-        return Preprocessing()
-    for flag, values in (("--mean", mean), ("--std", std)):
-        if len(values) not in (1, shape[1]):
-            raise InputError(f"{flag} has {len(values)} numbers for {shape[1]} channels: give one, or one a channel")
-    if not all(math.isfinite(number) and number > 0 for number in (scale, *std)):
-        raise InputError(f"--scale is {scale} and --std {list(std)}: they must be positive numbers")
-    if not all(map(math.isfinite, mean)):
-        raise InputError(f"--mean is {list(mean)}: it must be finite")
-    return Preprocessing(
-        "image", shape[1], shape[2], shape[3], scale, tuple(map(float, mean)), tuple(map(float, std)),
-        "strict" if color == "strict" else "convert",
-    )  # fmt: skip

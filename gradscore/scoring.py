@@ -1,9 +1,10 @@
 """The whole way: inputs -> batch -> signals -> statistics -> scores, one batch or a stream of them."""
 
+import logging
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,23 +16,32 @@ import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
+from gradscore.device import DEVICES
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
+from gradscore.extra_features import ExtraFeature, Pass, extras_named
 from gradscore.images import decode, to_input
 from gradscore.layerstats import layer_features
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.pipeline import ReadAhead
 from gradscore.rawgradients import layer_gradients
 from gradscore.serving import BatchedScorer
-from gradscore.session import SignalSession
+from gradscore.session import CPU_PROVIDER, SignalSession
 from gradscore.softmax import head_features
 from gradscore.sources import Entry
+from gradscore.weights import require_weights
+
+_log = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float64]
 Batch = NDArray[Any] | Sequence[bytes] | Mapping[str, NDArray[Any]] | Any  # Any: whatever speaks DLPack
 Count = Callable[[str, float], None]
 COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seconds_total")
+_SLOW = 5.0  # seconds to read one input: a disk, a network or a picture that the log should name
 _LARGEST_MICRO_BATCH = 128
+GRAPH = "graph"
+_COPIES = 4  # of the largest gradient, while its moments are computed in the graph
+_GRAPH_BYTES, _DEVICE_BYTES = 64 << 20, 1 << 30
 _MICRO_BATCH_BYTES = 16 << 20  # signals of so many bytes stay near the caches between the session and the kernels
 
 
@@ -44,7 +54,7 @@ class Scores:
     label
         Predicted class, int64 [B].
     features
-        float64 [B, F], in the order of `feature_names`; the last three are entropy, max_softmax and residual.
+        float64 [B, F], in the order of `feature_names`: those of the layers, entropy, max_softmax and residual, then extra ones.
     """
 
     label: NDArray[np.int64]
@@ -90,17 +100,26 @@ class Scorer:
     """A scoring model, loaded: batches in, scores out. Create with `Scorer.load`."""
 
     def __init__(
-        self, session: SignalSession, metadata: ModelMetadata, fingerprint: str, backend: str, threads: int | None
+        self,
+        session: SignalSession,
+        metadata: ModelMetadata,
+        fingerprint: str,
+        backend: str,
+        threads: int | None,
+        extras: tuple[ExtraFeature, ...] = (),
     ) -> None:
         self._session = session
+        session.leave_out(metadata.unread_outputs)
         self.metadata = metadata
         self.fingerprint = fingerprint
         self.backend = backend
+        self._extras = extras
+        self._extra_names = tuple(column for extra in extras for column in extra.columns(metadata))
         self._threads = threads or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
         self._count: Count = _uncounted
         largest = 1 if metadata.one_at_a_time else _LARGEST_MICRO_BATCH
-        self._step = max(1, min(largest, _MICRO_BATCH_BYTES // max(1, metadata.signal_bytes)))
+        self._step = max(1, min(largest, _micro_batch_bytes(self) // max(1, _bytes_of_one(self))))
 
     @classmethod
     def load(
@@ -110,6 +129,7 @@ class Scorer:
         providers: Sequence[str] | None = None,
         backend: str = "auto",
         threads: int | None = None,
+        features: Sequence[str] = (),
     ) -> "Scorer":
         """Load a scoring model written by `prepare`.
 
@@ -118,29 +138,38 @@ class Scorer:
         providers
             onnxruntime execution providers; one that is asked for and absent is an error. Default: CPU.
         backend
-            Kernel back end, "auto" for the fastest there is.
+            Kernel back end, or "graph": the session itself computes the statistics, in single precision, wherever its
+            provider runs. "auto" is the fastest kernels there are, on other providers than the CPU's the graph.
         threads
             Threads for the session and the kernels alike; default: all cores.
+        features
+            Names in `EXTRA_FEATURES` of what to compute beside the gradient's features and those of the softmax.
 
         Raises
         ------
         ModelError
-            The file is not a scoring model.
+            The file is not a scoring model, or has not what an extra feature needs.
         RuntimeUnavailableError
             onnxruntime, a provider or the back end is not there.
+        InputError
+            An extra feature is not known, or cannot be had on the back end graph.
         """
         file = Path(path)
         if not file.is_file():
             raise ModelError(f"{file}: no such file; `gradscore prepare CLASSIFIER -o {file}` writes a scoring model")
-        session = SignalSession(file, providers=providers, threads=threads)
+        back_end = _backend(backend, providers)
+        extras = _extras(features, back_end)
+        model = _unit_form(file) if back_end == GRAPH else file
+        session = SignalSession(model, providers=providers, threads=threads)
         text = session.metadata_props.get(METADATA_KEY)
         if text is None:
             raise ModelError(
                 f"{file} is an ONNX model but not a scoring model: run `gradscore prepare {file} -o scoring.onnx`"
             )
-        return cls(
-            session, ModelMetadata.from_json(text, where=str(file)), sha256_of_file(file), _backend(backend), threads
-        )
+        metadata = ModelMetadata.from_json(text, where=str(file))
+        require_weights(file, metadata)
+        _log.info("loaded %s: back end %s on %s", file, back_end, ", ".join(session.providers))
+        return cls(session, metadata, sha256_of_file(file), back_end, threads, extras)
 
     def count_with(self, count: Count) -> None:
         """Report to a monitoring system: after each batch `count` is called with each name of `COUNTERS` and an increase.
@@ -175,7 +204,12 @@ class Scorer:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of `Scores.features`."""
-        return self.metadata.feature_names
+        return (*self.metadata.feature_names, *self._extra_names)
+
+    @property
+    def extra_features(self) -> tuple[str, ...]:
+        """Names of the extra features that it was loaded with."""
+        return tuple(extra.name for extra in self._extras)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -210,6 +244,8 @@ class Scorer:
         known = {layer.name: layer for layer in self.metadata.layers}
         if missing := [name for name in layers or () if name not in known]:
             raise InputError(f"the model has no layer {missing[0]!r}: it has {', '.join(known)}")
+        if self.backend == GRAPH:
+            raise InputError("the back end graph keeps no gradients: load the scorer with a kernel back end, such as numba")
         chosen = [known[name] for name in layers] if layers is not None else list(known.values())
         parts = []
         for piece in self._pieces(self._tensors(batch)):
@@ -267,24 +303,27 @@ class Scorer:
         return ahead.batches(source)
 
     def read(self, entry: Entry) -> NDArray[Any] | str:
-        """Return an entry's input, or what is wrong with it."""
+        """Return an entry's input as `score` takes it, without the batch dimension, or what is wrong with it."""
+        start = time.monotonic()
         try:
             return entry.read(self.metadata)
         except InputError as error:
+            _log.warning("%s: %s", entry.id, error)
             return str(error)
+        finally:
+            if (seconds := time.monotonic() - start) > _SLOW:
+                _log.warning("%s took %.0f s to read", entry.id, seconds)
 
     def _input_bytes(self) -> int:
         tensor = self.metadata.inputs[0]
         return math.prod(extent or 1 for extent in tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
 
     def _scored(self, ids: tuple[str, ...], inputs: list[NDArray[Any] | str]) -> ScoredBatch:
-        good = [index for index, item in enumerate(inputs) if not isinstance(item, str)]
         labels = np.full(len(ids), -1, dtype=np.int64)
         features = np.full((len(ids), len(self.feature_names)), np.nan)
-        if good:
-            rows = np.stack([item for item in inputs if not isinstance(item, str)])
-            scores = self._score_inputs({self.metadata.inputs[0].name: rows})
-            labels[good], features[good] = scores.label, scores.features
+        for rows, stacked in _stacked(inputs):
+            scores = self.score(stacked)
+            labels[rows], features[rows] = scores.label, scores.features
         errors = tuple(item if isinstance(item, str) else None for item in inputs)
         return ScoredBatch(ids, Scores(labels, features, self.feature_names), errors)
 
@@ -300,15 +339,35 @@ class Scorer:
         return Scores(labels, features, self.feature_names)
 
     def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], *, threads: int) -> tuple[NDArray[np.int64], FloatArray]:
-        signals = self._session.run(inputs)
+        signals = self._signals(inputs)
         labels = signals[SIGNAL_LABEL]
         entropy, max_softmax, residual = head_features(signals[self.metadata.logits], labels)
         layers = layer_features(self.metadata.layers, signals, residual, backend=self.backend, threads=threads)
-        return labels, np.column_stack([layers, entropy, max_softmax, residual])
+        batch = Pass(self.metadata, signals, labels, self.backend, threads)
+        extras = [extra.compute(batch) for extra in self._extras]
+        return labels, np.column_stack([layers, entropy, max_softmax, residual, *extras])
+
+    def _signals(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """Run the session; what only the kernels read stays on their device where that is also the provider's."""
+        device = DEVICES.get(self.providers[0])
+        read_here = self.metadata.one_at_a_time or any(extra.reads_layers for extra in self._extras)
+        if device is None or self.backend != "cuda" or read_here:
+            return self._session.run(inputs)
+        return self._session.run_on_device(inputs, device, fetched={SIGNAL_LABEL, self.metadata.logits})
 
 
 def _uncounted(_name: str, _increase: float) -> None:
     """Count nothing."""
+
+
+def _stacked(inputs: Sequence[NDArray[Any] | str]) -> Iterator[tuple[list[int], NDArray[Any]]]:
+    """Yield batches of inputs of one type and shape, each with its places; most often there is one."""
+    places: dict[tuple[Any, ...], list[int]] = {}
+    for index, item in enumerate(inputs):
+        if not isinstance(item, str):
+            places.setdefault((item.dtype, item.shape), []).append(index)
+    for rows in places.values():
+        yield rows, np.stack([np.asarray(inputs[row]) for row in rows])
 
 
 def _array(given: Any, metadata: ModelMetadata) -> NDArray[Any]:
@@ -322,12 +381,43 @@ def _array(given: Any, metadata: ModelMetadata) -> NDArray[Any]:
         raise InputError(f"the array cannot be read without a copy ({error}): copy it to main memory first") from error
 
 
-def _backend(name: str) -> str:
-    available = kernels.available_backends()
+def _backend(name: str, providers: Sequence[str] | None) -> str:
+    available = (*kernels.available_backends(), GRAPH)
     if name == "auto":
-        return kernels.default_backend()
+        return kernels.default_backend() if (providers or [CPU_PROVIDER])[0] == CPU_PROVIDER else GRAPH
     if name not in available:
         raise RuntimeUnavailableError(
-            f"kernel back end {name!r} is not there: choose {', '.join(available)} or auto with --backend"
+            f"back end {name!r} is not there: choose {', '.join(available)} or auto with --backend"
         )
     return name
+
+
+def _extras(names: Sequence[str], backend: str) -> tuple[ExtraFeature, ...]:
+    extras = extras_named(names)
+    if backend == GRAPH and (of_layers := [extra.name for extra in extras if extra.reads_layers]):
+        raise InputError(
+            f"{of_layers[0]} reads what goes into the layers, and the back end graph keeps that to itself: leave it out of "
+            "--features, or choose a kernel back end with --backend, such as numba"
+        )
+    return extras
+
+
+def _unit_form(file: Path) -> bytes:
+    from gradscore.graph.unit_form import unit_form  # noqa: PLC0415 - loads onnx, which scoring by kernels does not need
+
+    return unit_form(file)
+
+
+def _bytes_of_one(scorer: Scorer) -> int:
+    """Return about what one sample takes between the session and the kernels, or inside the graph."""
+    if scorer.backend != GRAPH:
+        return scorer.metadata.signal_bytes
+    largest = max((item.count for layer in scorer.metadata.layers for item in layer.parameters), default=0)
+    return scorer.metadata.signal_bytes + _COPIES * np.dtype(np.float32).itemsize * largest
+
+
+def _micro_batch_bytes(scorer: Scorer) -> int:
+    """Return how much may stand in memory at once."""
+    if scorer.backend != GRAPH:
+        return _MICRO_BATCH_BYTES
+    return _GRAPH_BYTES if scorer.providers[0] == CPU_PROVIDER else _DEVICE_BYTES

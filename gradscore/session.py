@@ -1,7 +1,7 @@
 """batch -> signals: onnxruntime, whichever distribution is installed, and no provider that was not asked for."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from importlib.metadata import distributions
@@ -10,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from gradscore.device import DeviceTensor
 from gradscore.errors import ModelError, RuntimeUnavailableError
 
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -117,6 +118,10 @@ class SignalSession:
     ) -> None:
         self._session = open_session(model, providers=providers, threads=threads, optimize=optimize)
         self._outputs = [output.name for output in self._session.get_outputs()]
+        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
+        self._single = {tensor.name for tensor in tensors if tensor.type == "tensor(float)"}
+        self._options = load_onnxruntime().RunOptions()
+        self._options.only_execute_path_to_fetches = True
 
     @property
     def metadata_props(self) -> Mapping[str, str]:
@@ -129,7 +134,29 @@ class SignalSession:
         """The execution providers in use."""
         return tuple(self._session.get_providers())
 
+    def leave_out(self, outputs: Container[str]) -> None:
+        """Compute some outputs no longer."""
+        self._outputs = [name for name in self._outputs if name not in outputs]
+
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return every output by name, and the inputs themselves: they are the first layer's activations."""
-        values = self._session.run(self._outputs, dict(batch))
+        values = self._session.run(self._outputs, dict(batch), self._options)
         return {**batch, **dict(zip(self._outputs, values, strict=True))}
+
+    def run_on_device(
+        self, batch: Mapping[str, NDArray[Any]], device: str, *, fetched: Container[str]
+    ) -> dict[str, NDArray[Any] | DeviceTensor]:
+        """Like `run`, but inputs are copied to the device once, and float32 outputs stay there unless they are `fetched`."""
+        runtime = load_onnxruntime()
+        inputs = {name: runtime.OrtValue.ortvalue_from_numpy(array, device, 0) for name, array in batch.items()}
+        binding = self._session.io_binding()
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        resident = {name for name in (*inputs, *self._outputs) if name in self._single and name not in fetched}
+        for name in self._outputs:
+            binding.bind_output(name, device if name in resident else "cpu")
+        binding.synchronize_inputs()
+        self._session.run_with_iobinding(binding, self._options)
+        binding.synchronize_outputs()
+        values = {**inputs, **dict(zip(self._outputs, binding.get_outputs(), strict=True))}
+        return {name: DeviceTensor(value) if name in resident else value.numpy() for name, value in values.items()}

@@ -24,7 +24,7 @@ from gradscore.locking import locked
 from gradscore.manifest import MANIFEST, MANIFEST_KEY, Manifest, Shard, refuse_changed
 from gradscore.writing import replacing
 
-SHARD_ROWS = 16_384
+SHARD_ROWS = 2048  # what is held before it is written; also a row group of the joined file
 _LONGEST = 30.0  # seconds after which a shard is finished however few rows it has: the most that a crash can cost
 _JOINED = "joined"
 
@@ -171,7 +171,7 @@ class ShardedOutput:
         folder, target = self._place.folder, self._place.target
         joined = folder / f"{_JOINED}{target.suffix}"
         schema = self._schema.with_metadata({**self._schema.metadata, MANIFEST_KEY: self.manifest.to_json()})
-        tables = (pq.read_table(folder / shard.file) for shard in self.manifest.shards)
+        tables = (_read(folder / shard.file) for shard in self.manifest.shards)
         FORMATS[target.suffix.lower()].write(joined, schema, tables)
         joined.replace(target)
         (folder / MANIFEST).unlink()  # first: shards that no manifest lists are never continued from
@@ -202,6 +202,11 @@ class ShardedOutput:
             reason = os.strerror(cause.errno) if cause.errno else str(cause)
             kept = f"; {self.rows:,} rows are kept, continue with --resume" if self.rows else ""
             raise GradscoreError(f"cannot write {self._place.target}: {reason}{kept}") from cause
+
+
+def _read(shard: Path) -> pa.Table:
+    with pq.ParquetFile(shard) as file:  # `read_table` would load Arrow's query engine, at 40 MB
+        return file.read(use_threads=False)
 
 
 def _clear(folder: Path, *, keep: set[str]) -> None:

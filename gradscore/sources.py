@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gradscore.errors import InputError
 from gradscore.inputs.archives import TarImages, ZipImages
 from gradscore.inputs.arrays import open_idx, open_npy, open_npz
@@ -104,12 +106,21 @@ def open_source(paths: Sequence[str | os.PathLike[str]], *, idx_transposed: bool
     if not listings:
         raise InputError("no inputs given: name image folders, image files or .npz arrays")
     source = Source(listings[0] if len(listings) == 1 else Joined(listings))
+    _refuse_repeated(source)
+    return source
+
+
+def _refuse_repeated(source: Source) -> None:
+    """Compare hashes first: the ids of a million inputs at once would take the most memory of all."""
+    hashes = np.fromiter(map(hash, source.ids()), np.int64, len(source))
+    ordered = np.sort(hashes)
+    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
     seen: set[str] = set()
-    for name in source.ids():
+    for name in source.ids() if suspects else ():
         if name in seen:
             raise InputError(f"two inputs have the id {name!r}: score them separately")
-        seen.add(name)
-    return source
+        if hash(name) in suspects:
+            seen.add(name)
 
 
 def _listing(text: str, reading: _Reading) -> Listing:

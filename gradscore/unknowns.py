@@ -126,10 +126,10 @@ def score_unknowns(
     return ScoreTable.of(pa.Table.from_batches([batch]))
 
 
-def _own_space(array: NDArray[np.float32], metadata: ModelMetadata) -> NDArray[Any]:
+def _own_space(array: NDArray[Any], metadata: ModelMetadata) -> NDArray[Any]:
     """Undo the preprocessing of an image; it started from 8 bits, so rounding finds the pixels again."""
     preprocessing = metadata.preprocessing
-    if preprocessing.kind != "image":
+    if preprocessing.kind != "image" or array.dtype == np.uint8:
         return array
     mean, std = (np.asarray(part, np.float64).reshape(-1, 1, 1) for part in (preprocessing.mean, preprocessing.std))
     return np.clip(np.round((array * std + mean) / preprocessing.scale), 0, 255).astype(np.uint8)

@@ -85,7 +85,7 @@ def world(tmp_path_factory):
     names = ",".join(CLASSES)
     lines = [
         f"export cli_test_net:build --input-shape 1x8x8 --class-names {names} -o classifier.onnx",
-        "export cli_test_net:other --input-shape 1x8x8 -o other.onnx",
+        "export cli_test_net:other --input-shape 1x8x8 --exporter torchscript -o other.onnx",
         "prepare classifier.onnx -o scoring.onnx",
         "prepare other.onnx -o other.scoring.onnx",
         *(f"score scoring.onnx {place} -o {place}.parquet" for place in ("known", "test", "noise")),
@@ -305,6 +305,7 @@ def test_a_stream_is_neither_continued_nor_mixed(flags, run, world):
         ("prepare {w}/classifier.onnx -o {t}/x --class-names {w}/scoring.onnx", "cannot be read as text in UTF-8"),
         ("export models.absent:Net --input-shape 1x8x8 -o {t}/x", "cannot import 'models.absent'"),
         ("export models.mlp:MLP --input-shape 1x-8 -o {t}/x", "--input-shape is '1x-8'"),
+        ("export models.mlp:MLP --input-shape 20 --exporter jit -o {t}/x", "--exporter takes dynamo, torchscript"),
         ("fit {w}/absent.parquet -o {t}/x", "no such score table"),
         ("fit {w}/scoring.onnx -o {t}/x", "cannot be read as a Parquet file"),
         ("fit {w}/known.parquet -o {w}/verdict.onnx", "--overwrite"),
@@ -462,6 +463,23 @@ def test_fit_with_noise_needs_no_other_data(run, world, tmp_path):
     refused(run(*shared, *noise[:2]), "name the scoring model with --model")
     refused(run(*shared, *noise, "--noise", "mist"), "unknown kind 'mist'; choose one of: uniform")
     refused(run(*shared, *noise, "--noise", "blur"), "give some with --known")
+
+
+def test_extra_features_from_scoring_to_the_comparison(run, world, tmp_path):
+    table, noise, verdict = tmp_path / "t.parquet", tmp_path / "n.parquet", tmp_path / "v.onnx"
+    asked = ["--features", "gradnorm,energy", "--features", "activations"]
+    assert run("score", world / "scoring.onnx", world / "known", "-o", table, *asked)[0] == 0
+    names = ScoreTable.read(table).feature_names
+    assert names[:-18] == ScoreTable.read(world / "known.parquet").feature_names
+    assert names[-18:-15] == ("energy", "gradnorm", "0.activation.l1")
+    flags = ["--with-noise", 20, "--model", world / "scoring.onnx", "--features", "*.l2,gradnorm", "--folds", 0]
+    assert run("fit", table, *flags, "-o", verdict)[0] == 0
+    assert run("unknowns", world / "scoring.onnx", "--count", 9, *asked, "-o", noise)[0] == 0
+    code, out, err = run("evaluate", table, "--unknown", noise, "--verdict", verdict, "--json")
+    assert (code, err, list(json.loads(out))) == (0, "", ["max_softmax", "entropy", "energy", "gradnorm", "v"])
+    refused(run("apply", world / "test.parquet", "--verdict", verdict, "-o", tmp_path / "a.parquet"), "'energy' against")
+    refused(run("score", world / "scoring.onnx", world / "known", "-o", tmp_path / "x.parquet", "--features", "odin"),
+            "no extra feature 'odin': --features takes max_logit")  # fmt: skip
 
 
 def test_fit_flags_reach_the_verdict(run, world, tmp_path):

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from gradscore import InputError, open_source
+from gradscore.images import to_input
 from gradscore.metadata import InputTensor, ModelMetadata, Preprocessing
 from gradscore.sources import Source
 
@@ -47,7 +48,8 @@ def ids(source):
 
 
 def read(source, metadata=IMAGES):
-    return np.stack([entry.read(metadata) for entry in source])
+    batch = np.stack([entry.read(metadata) for entry in source])
+    return to_input(batch, metadata.preprocessing, metadata.input_shape)
 
 
 def expected(pixels):

@@ -15,6 +15,8 @@ from safetensors.torch import save_file
 from gradscore import GradscoreError, InputError, ModelError, OutputExistsError, export_classifier
 from gradscore import export as exporting
 from gradscore.export import load_module
+from gradscore.exporters import EXPORTERS
+from gradscore.graph import storing
 from gradscore.session import open_session
 from models.digits_cnn import DigitsCNN
 
@@ -42,9 +44,11 @@ def user_code(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_one_file_with_a_dynamic_batch_in_eval_mode(batch, small, tmp_path, rng):
-    export_classifier(small, torch.zeros(batch, 4), tmp_path / "c.onnx", class_names=["a", "b", "ü"])
+def test_one_file_with_a_dynamic_batch_in_eval_mode(batch, exporter, small, tmp_path, rng):
+    names = ["a", "b", "ü"]
+    export_classifier(small, torch.zeros(batch, 4), tmp_path / "c.onnx", class_names=names, exporter=exporter)
     assert [path.name for path in tmp_path.iterdir()] == ["c.onnx"]
     model = onnx.load(tmp_path / "c.onnx")
     assert {prop.key: prop.value for prop in model.metadata_props}["gradscore.class_names"] == json.dumps(
@@ -56,6 +60,53 @@ def test_one_file_with_a_dynamic_batch_in_eval_mode(batch, small, tmp_path, rng)
         inputs = rng.standard_normal((size, 4)).astype(np.float32)
         expected = small(torch.from_numpy(inputs)).detach().numpy()
         np.testing.assert_allclose(session.run(None, {"input": inputs})[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_batch_norms_stay_unless_they_are_folded(exporter, tmp_path):
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
+    for fold in (False, True):
+        export_classifier(
+            module,
+            torch.zeros(2, 1, 5, 5),
+            tmp_path / "c.onnx",
+            fold_batch_norm=fold,
+            exporter=exporter,
+            overwrite=True,
+        )
+        operators = [node.op_type for node in onnx.load(tmp_path / "c.onnx").graph.node]
+        assert ("BatchNormalization" in operators) is not fold
+
+
+class Named(torch.nn.Module):
+    """Two inputs, the second of free length; their order in the signature is not that of the example."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 3)
+
+    def forward(self, row, steps):
+        return self.fc(row) * steps.mean((1, 2))[:, None]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_inputs_by_name_with_a_free_axis(exporter, tmp_path, rng):
+    module = Named().eval()
+    example = {"steps": torch.ones(2, 5, 6), "row": torch.ones(2, 4)}
+    export_classifier(module, example, tmp_path / "c.onnx", free_axes=(2,), exporter=exporter)
+    session = open_session(tmp_path / "c.onnx")
+    row, steps = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 4), (3, 5, 9)))
+    expected = module(torch.from_numpy(row), torch.from_numpy(steps)).detach().numpy()
+    np.testing.assert_allclose(session.run(None, {"row": row, "steps": steps})[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_one_file_cannot_hold_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(storing, "LARGEST_FILE", 100_000)
+    module = torch.nn.Sequential(torch.nn.Linear(4, 6000), torch.nn.ReLU(), torch.nn.Linear(6000, 3)).eval()
+    export_classifier(module, torch.zeros(2, 4), tmp_path / "c.onnx")
+    assert len(list(tmp_path.glob("c.onnx.*.data"))) == 1
+    actual = open_session(tmp_path / "c.onnx").run(None, {"input": np.ones((1, 4), np.float32)})[0]
+    np.testing.assert_allclose(actual, module(torch.ones(1, 4)).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_training_modes_come_back_as_they_were(small, tmp_path):

@@ -169,7 +169,7 @@ def test_a_header_that_promises_a_huge_image_costs_no_memory():
 
 @pytest.mark.parametrize("failure", [struct.error, IndexError, ZeroDivisionError, UserWarning("corrupt EXIF data")])
 def test_whatever_a_decoder_raises_is_an_error_of_that_image(failure, monkeypatch):
-    def broken(_):
+    def broken(_, **options):
         raise failure
 
     monkeypatch.setattr("gradscore.images.ImageOps.exif_transpose", broken)
@@ -178,7 +178,7 @@ def test_whatever_a_decoder_raises_is_an_error_of_that_image(failure, monkeypatc
 
 
 def test_lack_of_memory_is_not_blamed_on_the_image(monkeypatch):
-    def exhausted(_):
+    def exhausted(_, **options):
         raise MemoryError
 
     monkeypatch.setattr("gradscore.images.ImageOps.exif_transpose", exhausted)

@@ -149,17 +149,61 @@ def test_control_flow_is_refused_with_its_node(features):
     flag, count = numpy_helper.from_array(np.array(True), "flag"), numpy_helper.from_array(np.array(2), "count")
     start = numpy_helper.from_array(np.zeros(CLASSES, np.float32), "start")
     cases = {
-        "If": helper.make_node("If", ["flag"], ["y"], "choice", then_branch=branch[0], else_branch=branch[1]),
+        "If": helper.make_node("If", ["positive"], ["y"], "choice", then_branch=branch[0], else_branch=branch[1]),
         "Loop": helper.make_node("Loop", ["count", "flag", "h"], ["y"], "choice", body=body),
         "Scan": helper.make_node("Scan", ["start", "h"], ["last", "y"], "choice", body=step, num_scan_inputs=1),
     }
     for op_type, node in cases.items():
-        nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], "dense"), node]
+        nodes = [
+            helper.make_node("MatMul", ["x", "w"], ["h"], "dense"),
+            helper.make_node("ReduceMax", ["h"], ["largest"], "largest", keepdims=0),
+            helper.make_node("Cast", ["largest"], ["positive"], "positive", to=TensorProto.BOOL),
+            node,
+        ]
         model = model_of(
             nodes, [*weights(w=(4, CLASSES)), flag, count, start], inputs=row, outputs=[tensor("y", "batch", CLASSES)]
         )
         with pytest.raises(UnsupportedOpError, match=rf"'choice' \({op_type}\) has a subgraph.*control flow"):
             features(model)
+
+
+def squeezing(batch_decides=False):
+    """If the axis has one position squeeze it, as torch writes it; a dense layer and another choice within the branch."""
+    axes = [numpy_helper.from_array(np.array(value), name) for name, value in (("zero", 0), ("one", 1), ("ax", [1]))]
+    inner = [
+        subgraph(op, [helper.make_node(op, ["t"], ["v"])], [], [tensor("v", "batch", CLASSES)])
+        for op in ("Tanh", "Relu")
+    ]
+    then = subgraph("then", [
+        helper.make_node("Squeeze", ["u", "ax"], ["s"], "squeeze"), helper.make_node("MatMul", ["s", "fc.weight"], ["t"], "fc"),
+        helper.make_node("If", ["yes"], ["v"], "inner", then_branch=inner[0], else_branch=inner[1]),
+    ], [], [tensor("v", "batch", CLASSES)])  # fmt: skip
+    then.initializer.extend([*weights(fc_weight=(4, CLASSES)), numpy_helper.from_array(np.array(True), "yes")])
+    otherwise = subgraph("else", [helper.make_node("Identity", ["u"], ["v"])], [], [tensor("v", None, None, None)])
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "ax"], ["u"], "unsqueeze"),
+        helper.make_node("Shape", ["u"], ["shape"], "shape"),
+        helper.make_node("Gather", ["shape", "zero" if batch_decides else "one"], ["size"], "size"),
+        helper.make_node("Equal", ["size", "one"], ["single"], "single"),
+        helper.make_node("If", ["single"], ["y"], "choice", then_branch=then, else_branch=otherwise),
+    ]
+    return model_of(nodes, axes, inputs=[tensor("x", "batch", 4)], outputs=[tensor("y", "batch", CLASSES)])
+
+
+def test_a_branch_that_the_shapes_decide_is_taken(features):
+    metadata, actual = features(squeezing())
+    assert [layer.name for layer in metadata.layers] == ["fc"]
+    plain = [
+        helper.make_node("MatMul", ["x", "fc.weight"], ["h"], "fc"),
+        helper.make_node("Tanh", ["h"], ["y"], "tanh"),
+    ]
+    ends = {"inputs": [tensor("x", "batch", 4)], "outputs": [tensor("y", "batch", CLASSES)]}
+    np.testing.assert_array_equal(actual, features(model_of(plain, weights(fc_weight=(4, CLASSES)), **ends))[1])
+
+
+def test_a_branch_that_the_batch_size_decides_is_refused(features):
+    with pytest.raises(UnsupportedOpError, match=r"'choice' \(If\) has a subgraph"):
+        features(squeezing(batch_decides=True))
 
 
 def dense_nodes():

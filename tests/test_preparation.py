@@ -150,10 +150,12 @@ def test_a_subgraph_is_refused(attempt):
     ]
     nodes = [
         helper.make_node("Gemm", ["x", "w", "b"], ["h"], "dense"),
+        helper.make_node("ReduceMax", ["h"], ["largest"], "largest", keepdims=0),
+        helper.make_node("Greater", ["largest", "zero"], ["flag"], "compare"),
         helper.make_node("If", ["flag"], ["y"], "branching", then_branch=branch[0], else_branch=branch[1]),
     ]
-    flag = numpy_helper.from_array(np.array(True), "flag")
-    model = model_of(nodes, [*weights(w=(4, CLASSES), b=(CLASSES,)), flag])
+    zero = numpy_helper.from_array(np.float32(0), "zero")
+    model = model_of(nodes, [*weights(w=(4, CLASSES), b=(CLASSES,)), zero])
     refused(UnsupportedOpError, r"'branching' \(If\) has a subgraph", attempt, model)
 
 

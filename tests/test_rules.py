@@ -68,6 +68,15 @@ WINDOWS = {
     ),
     "AveragePool uneven pads": Fragment("o = AveragePool<kernel_shape=[3,2],pads=[1,0,0,1]>(h)", (2, 5, 4)),
     "AveragePool dilated": Fragment("o = AveragePool<kernel_shape=[2,2],dilations=[2,1]>(h)", (2, 5, 5), opset=19),
+    "LpPool": Fragment("o = LpPool<kernel_shape=[2,3],strides=[2,1],pads=[1,0,0,1]>(h)", (2, 5, 5)),
+    "LpPool 1": Fragment("o = LpPool<kernel_shape=[2,2],p=1>(h)", (2, 4, 4)),
+    "LpPool 3 SAME_UPPER": Fragment('o = LpPool<kernel_shape=[3,2],strides=[2,2],p=3,auto_pad="SAME_UPPER">(h)', (2, 5, 5)),
+    "LpPool ceil_mode": Fragment(
+        "o = LpPool<kernel_shape=[2,2],strides=[2,2],ceil_mode=1>(h)", (2, 5, 4),
+        instead=lambda h: F.lp_pool2d(F.pad(h, (0, 0, 0, 1)), 2, 2),
+    ),
+    "LpPool of zeros": Fragment("r = Relu(h)\n o = LpPool<kernel_shape=[2,1]>(r)", (2, 4, 4)),
+    "GlobalLpPool": Fragment("o = GlobalLpPool<p=3>(h)", MAP, instead=lambda h: h.abs().pow(3).sum((2, 3), True).pow(1 / 3)),
     "GlobalAveragePool": Fragment("o = GlobalAveragePool(h)", MAP),
     "GlobalMaxPool": Fragment("o = GlobalMaxPool(h)", MAP),
 }
@@ -113,6 +122,10 @@ NORMS = {
         instead=lambda h, g, b: F.batch_norm(h, torch.arange(4).double() / 3, torch.arange(1, 5).double(), g, b),
     ),
     "InstanceNormalization": Fragment("o = InstanceNormalization<epsilon=0.01>(h, g, b)", MAP, AFFINE),
+    "GroupNormalization opset 18": Fragment(
+        "o = GroupNormalization<num_groups=2,epsilon=0.01>(h, g, b)", MAP, {"g": (2,), "b": (2,)}, opset=18,
+        instead=lambda h, g, b: F.group_norm(h, 2, g.repeat_interleave(2), b.repeat_interleave(2), 0.01),
+    ),
     "GroupNormalization opset 21": Fragment(
         "o = GroupNormalization<num_groups=2,epsilon=0.01>(h, g, b)", MAP, AFFINE, opset=21,
         instead=lambda h, g, b: F.group_norm(h, 2, g, b, 0.01),
@@ -187,6 +200,11 @@ ARITHMETIC = {
     "Reciprocal, Sqrt, Log, Neg": Fragment(
         "a = Exp(h)\n b = Sqrt(a)\n c = Log(b)\n d = Neg(c)\n e = Reciprocal(a)\n o = Add(d, e)", ROWS
     ),
+    "ReduceProd": Fragment("o = ReduceProd(h, a)", (5, 3), {}, {"a": ints(1)}),
+    "ReduceProd of two axes": Fragment("o = ReduceProd<keepdims=0>(h, a)", MAP, {}, {"a": ints(2, -1)}),
+    "ReduceProd with zeros": Fragment("r = Relu(h)\n o = ReduceProd(r, a)", (3, 5), {}, {"a": ints(1)}),
+    "ReduceProd opset 13": Fragment("o = ReduceProd<axes=[1],keepdims=0>(h)", (3, 4), opset=13),
+    "Mod": Fragment("a = Exp(h)\n o = Mod<fmod=1>(a, m)", ROWS, {}, {"m": number(0.7)}),
     "CumSum": Fragment("o = CumSum(h, ax)", ROWS, {}, {"ax": np.int64(1)}),
     "CumSum exclusive, reverse": Fragment("o = CumSum<exclusive=1,reverse=1>(h, ax)", ROWS, {}, {"ax": np.int64(-1)}),
 }  # fmt: skip
@@ -212,6 +230,7 @@ POSITIONS = {
         "s = Shape(h)\n c = Slice(s, z, one)\n r = Concat<axis=0>(c, rest)\n e = Expand(k, r)\n o = GatherND<batch_dims=1>(h, e)",
         (4, 5), {}, {"k": np.array([[[2, 0], [1, 1]]]), "z": ints(0), "one": ints(1), "rest": ints(2, 2)},
     ),
+    "Compress": Fragment("o = Compress<axis=1>(h, c)", ROWS, {}, {"c": np.array([True, False, True])}),
     "Concat": Fragment("a = Exp(h)\n o = Concat<axis=2>(h, a, h)", MAP),
     "Concat with a learned token": Fragment(
         "s = Shape(h)\n c = Slice(s, z, one)\n r = Concat<axis=0>(c, rest)\n e = Expand(w, r)\n o = Concat<axis=1>(e, h)",
@@ -373,10 +392,20 @@ def test_quantised_activations_pass_their_gradient_straight_through(x, tmp_path)
 
 REFUSED = {
     "Det": (Fragment("d = Det(h)\n o = Unsqueeze(d, a)", (3, 3), {}, {"a": ints(1)}), "Det.*has no gradient"),
-    "LpPool": (Fragment("o = LpPool<kernel_shape=[2,2]>(h)", MAP), "LpPool.*has no gradient"),
-    "Compress": (Fragment("o = Compress<axis=1>(h, c)", ROWS, {}, {"c": np.array([True, False, True])}), "Compress"),
-    "ReduceProd": (Fragment("o = ReduceProd(h, a)", ROWS, {}, {"a": ints(1)}), "ReduceProd"),
-    "Mod": (Fragment("o = Mod<fmod=1>(h, m)", ROWS, {}, {"m": number(0.7)}), "Mod"),
+    "Compress of the batch": (
+        Fragment("o = Compress<axis=0>(h, c)", ROWS, {}, {"c": np.array([True])}), r"'o' \(Compress\) picks.*axis of its own"
+    ),
+    "computed Compress": (
+        Fragment("s = Shape(h)\n c = Cast<to=9>(s)\n o = Compress<axis=2>(h, c)", ROWS), r"'o' \(Compress\) computes what"
+    ),
+    "computed Mod": (
+        Fragment("e = Exp(h)\n o = Mod<fmod=1>(h, e)", ROWS), r"'o' \(Mod\) divides by more than one constant.*without it"
+    ),
+    "GridSample": (
+        Fragment("s = Shape(h)\n c = Slice(s, z, one)\n r = Concat<axis=0>(c, rest)\n g = Expand(k, r)\n"
+                 "o = GridSample(h, g)", MAP, {}, {"k": number(0.3), "z": ints(0), "one": ints(1), "rest": ints(2, 2, 2)}),
+        r"'o' \(GridSample\) has no gradient in the builder: try --engine onnx-ad",
+    ),
     "random": (Fragment("r = RandomNormalLike(h)\n o = Add(r, h)", ROWS), r"'r' \(RandomNormalLike\) is random.*eval mode"),
     "diagonal": (Fragment('o = Einsum<equation="bii->bi">(h)', (3, 3)), r"'o' \(Einsum\) repeats a label.*Gather"),
     "scattering that adds": (

@@ -1,6 +1,10 @@
 """The runtime is whichever one is installed, once; what is asked for is what runs."""
 
+import os
+import subprocess
+import sys
 import types
+from importlib.util import find_spec
 
 import numpy as np
 import onnx
@@ -8,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gradscore import ModelError, RuntimeUnavailableError, session
+from gradscore.device import DeviceTensor
 
 
 class Installed:
@@ -128,3 +133,50 @@ def test_signals_hold_the_outputs_and_the_inputs(tmp_path):
     signals = opened.run({"x": batch})
     assert signals["x"] is batch
     np.testing.assert_array_equal(signals["y"], 2 * batch)
+
+
+def test_what_is_bound_stays_where_it_was_computed(tmp_path):
+    onnx.save(doubling(), tmp_path / "x.onnx")
+    opened = session.SignalSession(tmp_path / "x.onnx", threads=1)
+    batch = np.arange(6, dtype=np.float32).reshape(3, 2)
+    fetched = opened.run_on_device({"x": batch}, "cpu", fetched={"y"})
+    assert isinstance(fetched["x"], DeviceTensor)
+    np.testing.assert_array_equal(fetched["y"], 2 * batch)
+    held = opened.run_on_device({"x": batch}, "cpu", fetched=set())["y"].__cuda_array_interface__
+    assert (held["shape"], held["typestr"]) == ((3, 2), "<f4")
+
+
+def test_cuda_kernels_read_signals_where_they_lie(prepared):
+    """On numba's simulator, whose device memory is the host's: the whole way from bound outputs to features."""
+    if find_spec("numba_cuda") is None:
+        pytest.skip("numba-cuda is not installed")
+    import torch
+
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(8, 3)
+    )
+    model = prepared("bound", module.eval(), torch.zeros(2, 1, 6, 6))
+    program = (
+        "import sys, numpy as np\n"
+        "from gradscore import Scorer, device, scoring, session\n"
+        "scoring.DEVICES['CPUExecutionProvider'] = 'cpu'\n"
+        "seen, run = [], session.SignalSession.run_on_device\n"
+        "def watched(self, *given, **options):\n"
+        "    signals = run(self, *given, **options)\n"
+        "    seen.extend(type(value).__name__ for value in signals.values())\n"
+        "    return signals\n"
+        "session.SignalSession.run_on_device = watched\n"
+        "x = np.random.default_rng(0).standard_normal((2, 1, 6, 6)).astype(np.float32)\n"
+        "found, wanted = (Scorer.load(sys.argv[1], backend=name).score(x).features for name in ('cuda', 'reference'))\n"
+        "np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-7)\n"
+        "print(seen.count('DeviceTensor'), seen.count('ndarray'))\n"
+    )
+    variables = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, model], env=variables, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    on_device, fetched = map(int, done.stdout.split())
+    assert on_device >= 4
+    assert fetched == 2

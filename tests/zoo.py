@@ -211,20 +211,12 @@ def _to_sklearn(module, example):
 
 def export(module, example, path, exporter="dynamo"):
     """Write a member of the zoo as ONNX; `exporter` is one of torch's two, or skl2onnx for the perceptron."""
-    if exporter == "dynamo":
-        export_classifier(module, example, path)
-        return
     if exporter == "skl2onnx":
         from skl2onnx import to_onnx
 
         onnx.save(to_onnx(_to_sklearn(module, example), example.numpy(), options={"zipmap": False}), path)
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the older exporter warns of its age and of every traced branch
-        torch.onnx.export(
-            module, (example,), path, dynamo=False, opset_version=18, input_names=["x"], output_names=["logits"],
-            dynamic_axes={"x": {0: "batch"}, "logits": {0: "batch"}},
-        )  # fmt: skip
+    export_classifier(module, example, path, exporter=exporter)
 
 
 def build(name):

@@ -172,6 +172,15 @@ class RoundDerivative(Derivative):
         return emit("Mul", gradient, _number(emit, 0, node.inputs[0]))
 
 
+class ModuloDerivative(Derivative):
+    """dX = dY: the remainder grows with what is divided, but for the steps where it falls back to 0."""
+
+    op_type = "Mod"
+
+    def lower(self, node: ir.Node, gradient: ir.Value, emit: Emitter) -> ir.Value:  # noqa: ARG002 - rules share a signature
+        return gradient
+
+
 class SlopeDerivative(Derivative):
     """dX = dY · slope, the slope given as ONNX operators on x and y."""
 
@@ -204,6 +213,7 @@ DERIVATIVES: dict[str, Derivative] = {
         HardSigmoidDerivative(),
         HardSwishDerivative(),
         MishDerivative(),
+        ModuloDerivative(),
         RoundDerivative(),
         ShrinkDerivative(),
         SignDerivative(),

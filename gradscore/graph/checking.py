@@ -23,21 +23,24 @@ from gradscore.metadata import InputTensor, ModelMetadata
 from gradscore.session import SignalSession
 
 _RTOL = 1e-3
+_HALF_RTOL = 2e-2  # the classifier's own rounding, layer by layer
 _NOISE = 1e-2
 Values = Mapping[str, NDArray[Any]]
 
 
-def classifier_outputs(path: Path, head: Head, inputs: tuple[InputTensor, ...]) -> NDArray[Any]:
+def classifier_outputs(path: Path, inputs: tuple[InputTensor, ...]) -> Values:
     """Return what the classifier itself says of the test inputs: three, or one where it takes no more."""
     session = SignalSession(path, optimize=False)  # the runtime may fuse quantised layers into coarser ones
-    try:
-        return session.run(_batch(inputs, 3))[head.output]
-    except Exception:  # onnxruntime raises many types of its own; a batch fixed at one is common
-        return session.run(_batch(inputs, 1))[head.output]
+    for size in (3, 1):  # a batch fixed at one is common
+        try:
+            return session.run(_batch(inputs, size))
+        except Exception as error:  # onnxruntime raises many types of its own
+            reason = str(error).strip().splitlines()[0][:300]
+    raise ModelError(f"the classifier itself does not run ({reason}): export it again")
 
 
-def check_outputs(model: ir.Model, expected: NDArray[Any], head: Head, metadata: ModelMetadata) -> Values:
-    """Compare a scoring model with the classifier and with itself; returns what it puts out for one sample."""
+def check_outputs(model: ir.Model, expected: Values, head: Head, metadata: ModelMetadata) -> Values:
+    """Compare a scoring model with the classifier and with itself; returns the signals of one sample."""
     foreign = [node for node in model.graph if not is_standard(node)]
     if foreign:
         raise ModelError(
@@ -52,11 +55,14 @@ def check_outputs(model: ir.Model, expected: NDArray[Any], head: Head, metadata:
             f"the scoring model does not run at batch sizes 1 and 3 ({str(error).splitlines()[0][:300]}): please report it"
         ) from error
     shown = NORMALISERS[head.normaliser](runs[-1][metadata.logits].astype(np.float64))
-    rows = min(len(expected), len(shown))
-    _compare("output", shown[:rows].reshape(expected[:rows].shape), expected[:rows])
+    rows = min(len(expected[head.output]), len(shown))
+    _compare("output", shown[:rows].reshape(expected[head.output][:rows].shape), expected[head.output][:rows])
+    for name in metadata.outputs:
+        _compare(name, np.atleast_1d(runs[-1][name])[:rows], np.atleast_1d(expected[name])[:rows])
+    signals = [{name: run[name] for name in names if name not in metadata.unread_outputs} for run in runs]
     if not metadata.one_at_a_time:
-        _check_rows(*runs)
-    return runs[0]
+        _check_rows(*signals)
+    return signals[0]
 
 
 def check_file(path: Path, signals: Values, metadata: ModelMetadata) -> None:
@@ -98,8 +104,9 @@ def _largest(values: Values) -> float:
 def _compare(what: str, actual: NDArray[Any], expected: NDArray[Any], floor: float = 0.0) -> None:
     finite = expected[np.isfinite(expected)] if expected.dtype.kind == "f" else expected
     scale = max(float(np.max(np.abs(finite), initial=0.0)), _NOISE * floor) or 1.0
+    rtol = _HALF_RTOL if expected.dtype == np.float16 else _RTOL
     if actual.shape != expected.shape or not np.allclose(
-        actual, expected, rtol=_RTOL, atol=_RTOL * scale, equal_nan=True
+        actual, expected, rtol=rtol, atol=rtol * scale, equal_nan=True
     ):
         raise ModelError(
             f"the scoring model's {what!r} differs from the classifier's own, or between batch sizes: please report it"

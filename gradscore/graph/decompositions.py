@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gradscore.errors import UnsupportedOpError
-from gradscore.graph import linear_maps, norms, windows
+from gradscore.graph import linear_maps, norms, reductions, windows
 from gradscore.graph.einsum import einsum
 from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents, replace_output
 from gradscore.graph.probing import BATCH
@@ -30,34 +30,6 @@ def _see_through(node: ir.Node, emit: Emitter) -> ir.Value | None:  # noqa: ARG0
     return None if keeps else source
 
 
-def _global_max_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """GlobalMaxPool(x) = MaxPool(x) with a window of x's size; of x's free size, the maximum over its positions."""
-    data, shape = node.inputs[0], extents(node.inputs[0])
-    if shape is not None and None not in shape[2:]:
-        return emit("MaxPool", data, kernel_shape=[int(extent or 0) for extent in shape[2:]])
-    return _shared_extremum(emit, "ReduceMax", data, emit.integers(*range(2, rank_of(data, node))), {"keepdims": 1})
-
-
-def _reduce_max(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """ReduceMax(x) and ReduceMin(x) of floating-point numbers, by the extremum's own positions."""
-    data = node.inputs[0]
-    if data is None or data.dtype is None or not data.dtype.is_floating_point():
-        return None
-    return _shared_extremum(emit, node.op_type, data, input_of(node, 1), _reduction(node))
-
-
-def _shared_extremum(
-    emit: Emitter, op_type: str, data: ir.Value | None, axes: ir.Value | None, options: dict[str, int]
-) -> ir.Value:
-    """max x = Σ x·m / Σ m with m = (x = max x): the gradient is shared among equal maxima, as torch.amax does."""
-    kept, kind = {**options, "keepdims": 1}, dtype_of(data)
-    one, zero = emit.constant(1, kind), emit.constant(0, kind)
-    extreme = emit("Equal", data, emit(op_type, data, axes, **kept))
-    mask = emit("Where", extreme, one, zero)
-    share = emit("Div", mask, emit("ReduceSum", mask, axes, **kept))
-    return emit("ReduceSum", emit("Mul", emit("Where", extreme, data, zero), share), axes, **options)
-
-
 def _sum(node: ir.Node, emit: Emitter) -> ir.Value | None:
     """Sum(a, b, c) = (a + b) + c."""
     total, *others = node.inputs
@@ -74,31 +46,6 @@ def _mean(node: ir.Node, emit: Emitter) -> ir.Value | None:
 def _reciprocal(node: ir.Node, emit: Emitter) -> ir.Value | None:
     """Reciprocal(x) = 1 / x."""
     return emit("Div", emit.constant(1, dtype_of(node.inputs[0])), node.inputs[0])
-
-
-def _reduce_sum_square(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """ReduceSumSquare(x) = ReduceSum(x·x)."""
-    data = node.inputs[0]
-    return emit("ReduceSum", emit("Mul", data, data), input_of(node, 1), **_reduction(node))
-
-
-def _reduce_l1(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """ReduceL1(x) = ReduceSum(|x|)."""
-    return emit("ReduceSum", emit("Abs", node.inputs[0]), input_of(node, 1), **_reduction(node))
-
-
-def _reduce_l2(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """ReduceL2(x) = √ReduceSum(x·x)."""
-    return emit("Sqrt", _reduce_sum_square(node, emit))
-
-
-def _reduce_log_sum(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """ReduceLogSum(x) = log ReduceSum(x)."""
-    return emit("Log", emit("ReduceSum", node.inputs[0], input_of(node, 1), **_reduction(node)))
-
-
-def _reduction(node: ir.Node) -> dict[str, int]:
-    return {name: attribute(node, name, default) for name, default in (("keepdims", 1), ("noop_with_empty_axes", 0))}
 
 
 def _prelu(node: ir.Node, emit: Emitter) -> ir.Value | None:
@@ -196,6 +143,25 @@ def _scatter(node: ir.Node, emit: Emitter) -> ir.Value | None:  # noqa: ARG001 -
     return None
 
 
+def _compress(node: ir.Node, emit: Emitter) -> ir.Value | None:
+    """Compress(x, c) along an axis = Gather(x, where c holds), c being constant."""
+    axis = attribute(node, "axis", None)
+    if axis in (None, 0):
+        raise refusal(node, "picks from the flattened batch, which mixes samples: export it with an axis of its own")
+    chosen = np.flatnonzero(array_of(node.inputs[1], node))
+    return emit("Gather", node.inputs[0], emit.integers(*chosen.tolist()), axis=axis)
+
+
+def _modulo(node: ir.Node, emit: Emitter) -> ir.Value | None:  # noqa: ARG001 - rules share a signature
+    """Mod(x, m) of floating-point numbers has slope 1 in x; a slope in m is wanted only where m is computed or learned."""
+    data, divisor = node.inputs
+    if data is None or data.dtype is None or not data.dtype.is_floating_point():
+        return None
+    if divisor is None or divisor.const_value is None or divisor.const_value.size != 1:
+        raise refusal(node, "divides by more than one constant number, which has no rule: export the model without it")
+    return None
+
+
 def _cast(node: ir.Node, emit: Emitter) -> ir.Value | None:
     """Cast(x), CastLike(x, y) to the type that x has already -> x; CastLike -> Cast."""
     source, output = node.inputs[0], node.outputs[0]
@@ -277,7 +243,8 @@ RULES: dict[str, Rule] = {
     "DepthToSpace": linear_maps.depth_to_space,
     "DequantizeLinear": dequantize,
     "Dropout": _see_through,
-    "GlobalMaxPool": _global_max_pool,
+    "GlobalLpPool": reductions.global_lp_pool,
+    "GlobalMaxPool": reductions.global_max_pool,
     "GroupNormalization": norms.group_normalization,
     "Identity": _see_through,
     "InstanceNormalization": norms.instance_normalization,
@@ -285,16 +252,17 @@ RULES: dict[str, Rule] = {
     "LayerNormalization": norms.layer_normalization,
     "LpNormalization": norms.lp_normalization,
     "Mean": _mean,
+    "Mod": _modulo,
     "MeanVarianceNormalization": norms.mean_variance_normalization,
     "PRelu": _prelu,
     "RMSNormalization": norms.rms_normalization,
     "Reciprocal": _reciprocal,
-    "ReduceL1": _reduce_l1,
-    "ReduceL2": _reduce_l2,
-    "ReduceLogSum": _reduce_log_sum,
-    "ReduceMax": _reduce_max,
-    "ReduceMin": _reduce_max,
-    "ReduceSumSquare": _reduce_sum_square,
+    "ReduceL1": reductions.reduce_l1,
+    "ReduceL2": reductions.reduce_l2,
+    "ReduceLogSum": reductions.reduce_log_sum,
+    "ReduceMax": reductions.reduce_max,
+    "ReduceMin": reductions.reduce_max,
+    "ReduceSumSquare": reductions.reduce_sum_square,
     "ScatterElements": _scatter,
     "ScatterND": _scatter,
     "SpaceToDepth": linear_maps.space_to_depth,
@@ -305,6 +273,7 @@ SHAPED_RULES: dict[str, Rule] = {
     "AveragePool": windows.explicit_pads,
     "Cast": _cast,
     "CastLike": _cast,
+    "Compress": _compress,
     "Conv": windows.explicit_pads,
     "ConvTranspose": windows.explicit_transposed_pads,
     "CumSum": linear_maps.cum_sum,
@@ -314,12 +283,14 @@ SHAPED_RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "Hardmax": _hardmax,
     "LSTM": unroll,
+    "LpPool": windows.lp_pool,
     "MatMul": _matmul,
     "MaxPool": windows.explicit_pads,
     "OneHot": _one_hot,
     "Pad": linear_maps.pad,
     "Pow": _power,
     "RNN": unroll,
+    "ReduceProd": reductions.reduce_prod,
     "Resize": linear_maps.resize,
     "Split": _split,
     "Where": _where,

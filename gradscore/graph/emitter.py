@@ -11,6 +11,7 @@ _COUNT = "gradscore.count"
 RULE_KEY = "gradscore.rule"
 ORIGIN_KEY = "gradscore.origin"  # the name under which a model brought a tensor that now has another form
 UNSHARED_KEY = "gradscore.unshared"  # marks one of the copies of a tensor that several layers happened to share
+MODULE_KEY = "gradscore.module"  # the module that a rewritten node came from
 CONSTANT_KEY = "gradscore.constant"  # marks an initializer that a rewrite made and training never saw
 
 

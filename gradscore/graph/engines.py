@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper
 from gradscore import builder
 from gradscore.errors import BuilderError, UnsupportedOpError
 from gradscore.graph.activations import DERIVATIVES, Derivative
+from gradscore.graph.static_batch import free_batch, show_static_batch
 
 _SHIFT = "gradscore/shift/"
 
@@ -57,7 +58,7 @@ class OnnxAdEngine:
     """The package onnx-ad, which differentiates by graph inputs only.
 
     Each value v asked for becomes v + shift with an input `shift` of its size; the shift's adjoint is v's gradient, and
-    the shift is taken out again.
+    the shift is taken out again. It wants static shapes: it is shown a batch of a size that is then made symbolic again.
     """
 
     name = "onnx-ad"
@@ -71,6 +72,7 @@ class OnnxAdEngine:
             raise BuilderError("the engine onnx-ad is not installed: run `pip install onnx-ad`") from error
         proto = ModelProto()
         proto.ParseFromString(model)
+        show_static_batch(proto)
         shifts = _shift(proto, wrt)
         try:
             adjoint = onnx_ad.reverse(
@@ -78,7 +80,9 @@ class OnnxAdEngine:
             )  # fmt: skip
         except onnx_ad.UnsupportedOperator as error:
             raise UnsupportedOpError(f"onnx-ad refuses this graph: {error}; try --engine ort-training") from error
-        answer: bytes = _unshifted(adjoint, target, shifts).SerializeToString()
+        unshifted = _unshifted(adjoint, target, shifts)
+        free_batch(unshifted)
+        answer: bytes = unshifted.SerializeToString()
         return answer
 
 

@@ -110,10 +110,14 @@ def _adapt(node: ir.Node, proxies: Container[str]) -> None:
         node.resize_outputs(3)
         for index, output in enumerate(node.outputs):
             output.name = output.name or f"{node.outputs[0].name}/statistic_{index}"
-    if node.op_type in proxies:
+    if node.op_type in proxies and _is_floating(node.outputs[0]):
         node.op_type = _PROXY
         node.attributes.clear()
         node.resize_inputs(1)
+
+
+def _is_floating(value: ir.Value) -> bool:
+    return value.dtype is None or value.dtype.is_floating_point()
 
 
 def _restore(graph: ir.Graph, source: ir.Graph, forms: Sequence[Form]) -> None:

@@ -14,7 +14,7 @@ import onnx_ir.passes.common as common_passes
 from gradscore.errors import ModelError
 from gradscore.graph.emitter import Emitter, attribute, dtype_of, extents
 from gradscore.graph.probing import BATCH
-from gradscore.metadata import SIGNAL_LABEL
+from gradscore.metadata import SEED_RULE, SIGNAL_LABEL
 
 _NORMALISERS = ("LogSoftmax", "Sigmoid", "Softmax")
 
@@ -56,8 +56,17 @@ def find_head(graph: ir.Graph, name: str | None = None) -> Head:
 
 
 def _normaliser(output: ir.Value, logits: ir.Value) -> str | None:
+    computed = _computed(output)
+    node = computed.producer()
+    return None if computed is logits or node is None else node.op_type
+
+
+def _computed(output: ir.Value) -> ir.Value:
+    """Return what an output was before it was cast to another floating-point type."""
     node = output.producer()
-    return None if output is logits or node is None else node.op_type
+    source = None if node is None or node.op_type != "Cast" else node.inputs[0]
+    is_floating = source is not None and source.dtype is not None and source.dtype.is_floating_point()
+    return _computed(source) if source is not None and is_floating else output
 
 
 def _only_scores(graph: ir.Graph) -> ir.Value:
@@ -72,7 +81,7 @@ def _only_scores(graph: ir.Graph) -> ir.Value:
 
 
 def _looks_like_scores(value: ir.Value) -> bool:
-    shape, node = extents(value), value.producer()
+    shape, node = extents(value), _computed(value).producer()
     if shape is None or (value.dtype is not None and not value.dtype.is_floating_point()):
         return False
     is_sigmoid = node is not None and node.op_type == "Sigmoid"
@@ -102,7 +111,7 @@ def append_seed(graph: ir.Graph, logits: ir.Value, seed: ir.Value, classes: int)
     The true seed p − onehot(ŷ) is s·u with the residual s = 1 − p_ŷ; s multiplies at the very end, outside the graph, so
     every signal stays of order one for any confidence.
     """
-    emit = Emitter(graph, "seed")
+    emit = Emitter(graph, SEED_RULE)
     dtype = dtype_of(logits)
     label = emit("ArgMax", logits, axis=1, keepdims=1)
     predicted = emit("Equal", label, emit.constant(np.arange(classes)[None], np.int64))
@@ -123,6 +132,7 @@ def _named(graph: ir.Graph, name: str) -> ir.Value:
 
 
 def _before_normaliser(output: ir.Value) -> ir.Value:
+    output = _computed(output)
     node = output.producer()
     if node is None or node.op_type not in _NORMALISERS or attribute(node, "axis", -1) not in (-1, 1):
         return output

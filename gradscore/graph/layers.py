@@ -6,18 +6,17 @@ layer, or is reported as uncovered; nothing is skipped silently.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from gradscore.errors import ModelError
-from gradscore.graph.emitter import ORIGIN_KEY, UNSHARED_KEY, attribute, extents, is_constant, origin_of
+from gradscore.graph.emitter import ORIGIN_KEY, attribute, extents, is_constant, origin_of
 from gradscore.graph.forms import Broadcast, ChannelSum, Convolution, Dense, Embedding, Form, Repeated, Scope, Whole
+from gradscore.graph.naming import PARAMETER_ENDINGS, layer_names
 from gradscore.metadata import ALL_LAYERS, HEAD_FEATURES, Layer, Parameter
 
-_PARAMETER_ENDINGS = (".weight", ".bias")
-_SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 _MASKED = -1e4  # additive attention masks hold values below this; no learned weight does
 
 
@@ -43,12 +42,23 @@ class FoundLayer:
         """The values whose gradients the layer's forms need."""
         return (output for parameter in self.parameters for output in parameter.form.outputs)
 
+    def _parameter_names(self) -> list[str]:
+        """Return the names under which the model brought them; parts of one tensor have names of their own."""
+        names = [origin_of(found.value) for found in self.parameters]
+        return [
+            name if names.count(name) == 1 else str(found.value.name)
+            for name, found in zip(names, self.parameters, strict=True)
+        ]
+
     def finished(self, scope: Scope) -> Layer:
         """Return the layer's record for the metadata, on the differentiated graph."""
         return Layer(
             name=self.name,
             op=self.op,
-            parameters=tuple(_parameter(found.value, found.form.coverage) for found in self.parameters),
+            parameters=tuple(
+                replace(_parameter(found.value, found.form.coverage), name=name)
+                for name, found in zip(self._parameter_names(), self.parameters, strict=True)
+            ),
             reductions=tuple(found.form.reduction(scope) for found in self.parameters),
         )
 
@@ -293,7 +303,7 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
 
 def _is_a_layers_own(value: ir.Value) -> bool:
     """Tell whether a single number is learned: it is called so, or stands where a layer's kernel or bias does."""
-    named = origin_of(value).endswith(_PARAMETER_ENDINGS) or ORIGIN_KEY in value.metadata_props
+    named = origin_of(value).endswith(PARAMETER_ENDINGS) or ORIGIN_KEY in value.metadata_props
     return named or any(use.node.op_type in _WEIGHTED for use in value.uses())
 
 
@@ -329,29 +339,13 @@ def _parameter(value: ir.Value, coverage: str) -> Parameter:
 
 
 def _grouped(found: list[FoundParameter]) -> tuple[FoundLayer, ...]:
-    """Join the parameters of one module, in graph order, under the module's name."""
+    """Join the parameters of one layer, in graph order, under the layer's name."""
     layers: dict[str, list[FoundParameter]] = {}
-    for parameter in found:
-        layers.setdefault(_layer_name(parameter), []).append(parameter)
+    names = layer_names([(parameter.value, parameter.node) for parameter in found])
+    for name, parameter in zip(names, found, strict=True):
+        layers.setdefault(name, []).append(parameter)
     reserved = {ALL_LAYERS, *HEAD_FEATURES}
     return tuple(
         FoundLayer(f"{name}_layer" if name in reserved else name, parameters[0].node.op_type, tuple(parameters))
         for name, parameters in layers.items()
     )
-
-
-def _layer_name(parameter: FoundParameter) -> str:
-    """Name after the parameter, less its ending; else after the module that torch's exporter noted; else after the node."""
-    name = origin_of(parameter.value)
-    if UNSHARED_KEY not in parameter.value.metadata_props:
-        for ending in _PARAMETER_ENDINGS:
-            if name.endswith(ending):
-                return name.removesuffix(ending)
-    return _module_name(parameter.node) or parameter.node.name or name
-
-
-def _module_name(node: ir.Node) -> str | None:
-    """Read the module's path from the name scopes that torch's exporter leaves: ['', 'conv1', 'conv2d'] -> 'conv1'."""
-    scopes = node.metadata_props.get(_SCOPES_KEY, "").strip("[]").split(", ")
-    names = [scope.strip("'\"") for scope in scopes]
-    return names[-2] if len(names) > 1 and names[-2] else None

@@ -1,8 +1,12 @@
 """Pass 1: any classifier into the dialect that the later passes know.
 
 Requires: a checked model. Ensures: one graph without functions or subgraphs, opset `OPSET`, a symbolic batch dimension,
-constants as initializers, no Identity or Dropout, explicit pads, norm layers as plain arithmetic, shapes inferred.
+constants as initializers, nothing in half precision, no Identity or Dropout, explicit pads, norm layers as plain
+arithmetic, shapes inferred.
 """
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -11,17 +15,20 @@ import onnx_ir.passes.common as common_passes
 from onnx import ModelProto, inliner, version_converter
 
 from gradscore.errors import ModelError, UnsupportedOpError
+from gradscore.graph.branches import take_constant_branches
 from gradscore.graph.decompositions import RULES, SHAPED_RULES, Rule
-from gradscore.graph.emitter import UNSHARED_KEY, Emitter, replace_node
+from gradscore.graph.emitter import MODULE_KEY, UNSHARED_KEY, Emitter, replace_node
 from gradscore.graph.folding import fold_constants
+from gradscore.graph.naming import module_of
 from gradscore.graph.probing import BATCH, probe_shapes
 from gradscore.graph.requirements import refusal
+from gradscore.graph.widening import widen
 
 OPSET = 18
 IR_VERSION = 10
 _OLDEST_OPSET = 7
 _DEFAULT_DOMAINS = ("", "ai.onnx")
-INPUT_TYPES = ("float32", "int32", "int64")
+INPUT_TYPES = ("float16", "float32", "int32", "int64")
 _WITH_RULES = (
     "GroupNormalization",
     "RMSNormalization",
@@ -29,8 +36,8 @@ _WITH_RULES = (
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
-def normalize(proto: ModelProto) -> ir.Model:
-    """Bring a classifier into the pipeline's dialect.
+def normalize(proto: ModelProto, weights: Mapping[str, ir.TensorProtocol] = MappingProxyType({})) -> ir.Model:
+    """Bring a classifier into the pipeline's dialect; `weights` are those that stand as inputs in the message.
 
     Raises
     ------
@@ -44,14 +51,17 @@ def normalize(proto: ModelProto) -> ir.Model:
         model = ir.from_proto(_to_opset(proto))
     except ir.serde.SerdeError as error:
         raise ModelError(f"the model cannot be read ({_first_line(error)}): export it again") from error
+    _attach(model.graph, weights)
     common_passes.InlinePass()(model)
     _drop_foreign_outputs(model)
     _default_domain_only(model)
-    _refuse_operators(model.graph)
     common_passes.RemoveInitializersFromInputsPass()(model)
+    _free_batch_dimension(model.graph)
+    take_constant_branches(model)
+    _refuse_operators(model.graph)
     common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common_passes.RemoveUnusedNodesPass()(model)
-    _free_batch_dimension(model.graph)
+    widen(model)
     fold_constants(model)
     infer_shapes(model)
     _decompose(model, RULES)
@@ -61,6 +71,13 @@ def normalize(proto: ModelProto) -> ir.Model:
     common_passes.RemoveUnusedNodesPass()(model)
     _check_dialect(model.graph)
     return probe_shapes(infer_shapes(model))
+
+
+def _attach(graph: ir.Graph, weights: Mapping[str, ir.TensorProtocol]) -> None:
+    inputs = {str(value.name): value for value in graph.inputs}
+    for name, tensor in weights.items():
+        inputs[name].const_value = tensor
+        graph.initializers[name] = inputs[name]
 
 
 def infer_shapes(model: ir.Model) -> ir.Model:
@@ -155,6 +172,8 @@ def _refuse_operators(graph: ir.Graph) -> None:
     for node in graph:
         if node.op_type in _REFUSED:
             raise refusal(node, _REFUSED[node.op_type])
+        if any(item.type in _SUBGRAPHS for item in node.attributes.values()):
+            raise refusal(node, "has a subgraph: export the model without data-dependent control flow")
 
 
 def _drop_foreign_outputs(model: ir.Model) -> None:
@@ -194,10 +213,6 @@ def _default_domain_only(model: ir.Model) -> None:
                 f"node {node.name!r} is {node.domain}.{node.op_type}, of a custom domain: export the model with standard "
                 "operators only"
             )
-        if any(isinstance(value, ir.Attr) and value.type in _SUBGRAPHS for value in node.attributes.values()):
-            raise UnsupportedOpError(
-                f"node {node.name!r} ({node.op_type}) has a subgraph: export the model without data-dependent control flow"
-            )
 
 
 def _check_dialect(graph: ir.Graph) -> None:
@@ -235,9 +250,11 @@ def _decompose(model: ir.Model, rules: dict[str, Rule]) -> None:
             continue
         before = set(graph)
         replacement = rule(node, Emitter(graph, node.op_type, node))
+        module = module_of(node)
+        inherited = {**node.metadata_props, **({MODULE_KEY: module} if module else {})}
         for fresh in graph:
             if fresh not in before:
-                fresh.metadata_props.update({**node.metadata_props, **fresh.metadata_props})
+                fresh.metadata_props.update({**inherited, **fresh.metadata_props})
         if replacement is not None:
             replace_node(node, replacement)
 

@@ -33,7 +33,7 @@ def probe_shapes(model: ir.Model) -> ir.Model:
         The model does not run at a batch size of its own choosing.
     """
     computed = [value for node in model.graph for value in node.outputs if value.name]
-    runs = _run(model, [str(value.name) for value in computed])
+    runs = probe_values(model, [str(value.name) for value in computed])
     for value in model.graph.inputs:
         sizes = [
             tuple(free for _, free in _RUNS) if extent is None else (extent,) for extent in (extents(value) or ())[1:]
@@ -46,6 +46,29 @@ def probe_shapes(model: ir.Model) -> ir.Model:
             named[0] = f"{POSITIONS_FIRST}_{named[0]}"
         value.shape, value.type = ir.Shape(named), ir.TensorType(ir.DataType.from_numpy(results[0].dtype))
     return model
+
+
+def probe_values(model: ir.Model, names: list[str]) -> list[list[NDArray[Any]]]:
+    """Return the named values of each run.
+
+    Raises
+    ------
+    ModelError
+        The model does not run at a batch size of its own choosing.
+    """
+    feeds = [(str(value.name), extents(value) or (), _dtype(value)) for value in model.graph.inputs]
+    batches = [
+        {name: random_input(shape, dtype, batch, free) for name, shape, dtype in feeds} for batch, free in _RUNS
+    ]  # fmt: skip
+    try:
+        return run_graph(model, names, batches)
+    except GradscoreError:
+        raise
+    except Exception as error:  # onnxruntime raises many types of its own
+        raise ModelError(
+            f"the model does not run at batch sizes 1, 2 and 3 ({str(error).splitlines()[0][:300]}): "
+            "export it with a dynamic batch dimension"
+        ) from error
 
 
 def random_input(
@@ -76,22 +99,6 @@ def _batch_runs_fastest(single: NDArray[Any], triple: NDArray[Any]) -> bool:
         for rows in (triple[: len(single)], triple[::3])
     ]
     return bool(errors[1] < errors[0])
-
-
-def _run(model: ir.Model, names: list[str]) -> list[list[NDArray[Any]]]:
-    feeds = [(str(value.name), extents(value) or (), _dtype(value)) for value in model.graph.inputs]
-    batches = [
-        {name: random_input(shape, dtype, batch, free) for name, shape, dtype in feeds} for batch, free in _RUNS
-    ]  # fmt: skip
-    try:
-        return run_graph(model, names, batches)
-    except GradscoreError:
-        raise
-    except Exception as error:  # onnxruntime raises many types of its own
-        raise ModelError(
-            f"the model does not run at batch sizes 1, 2 and 3 ({str(error).splitlines()[0][:300]}): "
-            "export it with a dynamic batch dimension"
-        ) from error
 
 
 def _dtype(value: ir.Value) -> np.dtype[Any]:

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
+from gradscore.graph import reductions
 from gradscore.graph.emitter import Emitter, attribute, dtype_of
 from gradscore.graph.requirements import channels_of, extent_of, rank_of, refusal, spatial_of
 
@@ -62,6 +63,24 @@ def dilated_average_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
     weight = emit.constant(np.full((channels, 1, *kernel), 1 / np.prod(kernel)), dtype_of(data))
     kept = {name: attribute(node, name, None) for name in ("strides", "pads") if name in node.attributes}
     return emit("Conv", data, weight, kernel_shape=kernel, dilations=dilations, group=channels, **kept)
+
+
+def lp_pool(node: ir.Node, emit: Emitter) -> ir.Value:
+    """LpPool(x) = the p-th root of |x|ᵖ summed over each window, by a depthwise Conv of ones."""
+    explicit_pads(node, emit)
+    data, kernel, order = node.inputs[0], attribute(node, "kernel_shape", []), attribute(node, "p", 2)
+    rank, channels = len(kernel), channels_of(data, node)
+    strides, pads = attribute(node, "strides", [1] * rank), list(attribute(node, "pads", [0] * (2 * rank)))
+    if attribute(node, "ceil_mode", 0):  # the last windows reach beyond the padding
+        ends = zip(spatial_of(data, node), spatial_of(node.outputs[0], node), _reach(node, kernel), strict=True)
+        for axis, (size, count, reach) in enumerate(ends):
+            pads[axis + rank] = max(0, (count - 1) * strides[axis] + reach + 1 - size - pads[axis])
+    ones = emit.constant(np.ones((channels, 1, *kernel)), dtype_of(data))
+    total = emit(
+        "Conv", reductions.power_of(emit, data, order), ones, kernel_shape=kernel, strides=strides, pads=pads,
+        dilations=attribute(node, "dilations", [1] * rank), group=channels,
+    )  # fmt: skip
+    return reductions.root_of(emit, total, order)
 
 
 def _explicit_kernel(node: ir.Node) -> list[int]:

@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError
-from gradscore.images import to_input
+from gradscore.images import fitted
 from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
 from gradscore.metadata import ModelMetadata
 
@@ -57,7 +57,7 @@ class FeatureCell:
             row = values.reshape(1, *shape)
         except ValueError as error:
             raise InputError(f"{len(values)} numbers do not fit the model's input {shape}") from error
-        result: NDArray[Any] = to_input(row, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
+        result: NDArray[Any] = fitted(row, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
         return result
 
 

@@ -1,5 +1,6 @@
 """One input: its id and how it is read. Listings of them are lazy, so that a million cost little more than their names."""
 
+import os
 import re
 import stat
 from abc import abstractmethod
@@ -7,17 +8,17 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError
-from gradscore.images import decode, to_input
+from gradscore.images import fitted, pixels
 from gradscore.metadata import ModelMetadata
 
 LARGEST_FILE = 2**30
+_TO_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe would block for ever
 
 
 class Entry(Protocol):
@@ -28,7 +29,10 @@ class Entry(Protocol):
         """Where the input comes from; unique in its source."""
 
     def read(self, metadata: ModelMetadata) -> NDArray[Any]:
-        """Return the model's input without its batch dimension; raises InputError where it cannot be had."""
+        """Return what `images.to_input` takes, without the batch dimension: uint8 pixels of the model's size, or its numbers.
+
+        Raises InputError where that cannot be had.
+        """
 
 
 class ImageEntry:
@@ -38,12 +42,12 @@ class ImageEntry:
         """Return the encoded image; raises InputError where it cannot be had."""
         raise NotImplementedError
 
-    def read(self, metadata: ModelMetadata) -> NDArray[np.float32]:
+    def read(self, metadata: ModelMetadata) -> NDArray[np.uint8]:
         """Decode the image."""
         if metadata.preprocessing.kind != "image":
             shape = ["B", *(extent or "?" for extent in metadata.input_shape[1:])]
             raise InputError(f"the model's input [{', '.join(map(str, shape))}] is no image: give .npz or .npy arrays")
-        return decode(self.content(), metadata.preprocessing)
+        return pixels(self.content(), metadata.preprocessing)
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,16 @@ class ImageFile(ImageEntry):
     """An image in a file of its own."""
 
     id: str
-    path: Path
+    path: str | os.PathLike[str]
 
     def content(self) -> bytes:
         """Read the file."""
         try:
-            status = self.path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a pipe would block for ever
-                raise InputError("this is no regular file")
-            require_size(status.st_size)
-            return self.path.read_bytes()
+            descriptor = os.open(self.path, _TO_READ)
+            try:
+                return _whole(descriptor)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise InputError(f"cannot read the file: {error.strerror}") from error
         except ValueError as error:  # a NUL in a name from a list
@@ -76,9 +80,9 @@ class ArrayRow:
     index: int
 
     def read(self, metadata: ModelMetadata) -> NDArray[Any]:
-        """Return the row, preprocessed if it holds pixels."""
+        """Return the row."""
         one = self.rows[self.index : self.index + 1]
-        row: NDArray[Any] = to_input(one, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
+        row: NDArray[Any] = fitted(one, metadata.preprocessing, metadata.input_shape, metadata.inputs[0].dtype)[0]
         return row
 
 
@@ -135,6 +139,17 @@ class Joined(Listing):
         """Yield the ids, part after part."""
         for part in self._parts:
             yield from part.ids()
+
+
+def _whole(descriptor: int) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError("this is no regular file")
+    require_size(status.st_size)
+    content = os.read(descriptor, status.st_size)
+    while len(content) < status.st_size and (more := os.read(descriptor, status.st_size - len(content))):
+        content += more  # a network's file system may give less at a time
+    return content
 
 
 def require_size(size: int) -> None:

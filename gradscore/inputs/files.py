@@ -9,13 +9,15 @@ from gradscore.images import SUFFIXES
 from gradscore.inputs.entries import Entry, ImageFile, Listing, utf8
 from gradscore.inputs.remote import RemoteFile, is_url
 
+_FOLDER = "\0"  # no name holds it, and it sorts before all that names hold
+
 
 class FolderFiles(Listing):
     """The images below a folder, sorted; an id is the path below it after a prefix."""
 
     def __init__(self, root: Path, prefix: str = "") -> None:
-        self._root, self._prefix = root, prefix
-        self._names = sorted(_images_below(root), key=lambda name: name.replace(os.sep, "\0"))
+        self._below, self._prefix = os.path.join(root, ""), prefix  # noqa: PTH118 - names are appended to it as they stand
+        self._names = list(_images_below(root))
         if not self._names:
             raise InputError(f"folder {root} holds no images (looked for {', '.join(sorted(SUFFIXES))}, recursively)")
 
@@ -24,7 +26,8 @@ class FolderFiles(Listing):
 
     def entry(self, index: int) -> Entry:
         """Name the file; nothing is opened."""
-        return ImageFile(self._id(self._names[index]), self._root / self._names[index])
+        name = self._names[index]
+        return ImageFile(self._id(name), f"{self._below}{name}")
 
     def ids(self) -> Iterator[str]:
         """Yield the paths."""
@@ -55,7 +58,7 @@ class ListedFiles(Listing):
     def entry(self, index: int) -> Entry:
         """Name the file or the remote object."""
         name = self._names[index]
-        return RemoteFile(utf8(name), name) if is_url(name) else ImageFile(utf8(name), Path(name))
+        return RemoteFile(utf8(name), name) if is_url(name) else ImageFile(utf8(name), name)
 
     def ids(self) -> Iterator[str]:
         """Yield the names."""
@@ -63,20 +66,30 @@ class ListedFiles(Listing):
 
 
 def _images_below(root: Path) -> Iterator[str]:
-    """Yield the images of a tree, following links; a folder that contains itself through links is entered once."""
-    pending: list[tuple[str, frozenset[str]]] = [("", frozenset())]
-    while pending:
-        below, above = pending.pop()
-        folder = root / below
-        real = os.path.realpath(folder)
-        if real in above:
-            continue
-        try:
-            with os.scandir(folder) as found:
-                for item in found:
-                    if os.path.isdir(item.path) if item.is_symlink() else item.is_dir():  # noqa: PTH112 - False for loops
-                        pending.append((f"{below}{item.name}{os.sep}", above | {real}))
-                    elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million names
-                        yield below + item.name
-        except OSError as error:
-            raise InputError(f"cannot list the folder {folder}: {error.strerror}") from error
+    """Yield the images of a tree in order, following links; a folder that contains itself through links is entered once."""
+    levels = [("", iter(_names_in(root)), frozenset({os.path.realpath(root)}))]
+    while levels:
+        below, names, above = levels[-1]
+        name = next(names, None)
+        if name is None:
+            levels.pop()
+        elif not name.endswith(_FOLDER):
+            yield below + name
+        elif (real := os.path.realpath(root / (inner := f"{below}{name[:-1]}{os.sep}"))) not in above:
+            levels.append((inner, iter(_names_in(root / inner)), above | {real}))
+
+
+def _names_in(folder: Path) -> list[str]:
+    """Return the names of images and, marked by `_FOLDER`, of folders, sorted as their paths are component by component."""
+    names = []
+    try:
+        with os.scandir(folder) as found:
+            for item in found:
+                if os.path.isdir(item.path) if item.is_symlink() else item.is_dir():  # noqa: PTH112 - False for loops
+                    names.append(item.name + _FOLDER)
+                elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million names
+                    names.append(item.name)
+    except OSError as error:
+        raise InputError(f"cannot list the folder {folder}: {error.strerror}") from error
+    names.sort()
+    return names

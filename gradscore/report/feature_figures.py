@@ -18,7 +18,7 @@ BINS = 48  # of a violin
 MOST_ROWS = 30  # of the heat map
 LONGEST = 34  # letters of a layer's name beside the heat map
 LONGEST_TITLE = 18  # and of a panel's
-HEAD = "softmax and entropy"  # the features of no layer
+HEAD = "softmax and logits"  # the features of no layer
 
 
 def heat_map(content: Content) -> Drawn:

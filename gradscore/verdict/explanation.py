@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.errors import InputError
+from gradscore.metadata import ACTIVATION
 from gradscore.ranking import Ranking, auroc
 from gradscore.verdict.model import Verdict
 
@@ -87,13 +88,19 @@ def _subjects(verdict: Verdict) -> Iterator[tuple[str, str, IntArray]]:
     used = [name for name in verdict.feature_names if name in set(verdict.summary["used_features"])]
     place = {name: index for index, name in enumerate(verdict.feature_names)}
     layers = dict.fromkeys(name.rpartition(".")[0] for name in used if "." in name)
-    statistics = dict.fromkeys(name.rpartition(".")[2] for name in used)
+    statistics = dict.fromkeys(_statistic(name) for name in used)
     for layer in layers:
         yield "layer", layer, np.array([place[name] for name in used if name.rpartition(".")[0] == layer])
     for statistic in statistics:
-        yield "statistic", statistic, np.array([place[name] for name in used if name.rpartition(".")[2] == statistic])
+        yield "statistic", statistic, np.array([place[name] for name in used if _statistic(name) == statistic])
     for name in used:
         yield "feature", name, np.array([place[name]])
+
+
+def _statistic(feature: str) -> str:
+    """Return what is measured of a layer; its activations are another thing than its gradient."""
+    layer, _, statistic = feature.rpartition(".")
+    return f"{ACTIVATION}.{statistic}" if layer.endswith(f".{ACTIVATION}") else statistic
 
 
 def _auroc_without(

@@ -1,0 +1,179 @@
+"""Pass 8: the eight statistics of every layer's gradient, and of all together, as part of the graph: the self-scoring form.
+
+Requires: a scoring model's graph and its layer table. Ensures: one value [B, F] with the features asked for, of the unit seed,
+in standard operators with kernels on CPU and GPU; what serves no feature asked for is not emitted, or falls to the removal of
+unused nodes. Single precision holds, since everything is measured from means and in units of the largest |g|.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+import numpy as np
+import onnx_ir as ir
+
+from gradscore.errors import InputError
+from gradscore.graph.arithmetic import Number
+from gradscore.graph.emitter import Emitter
+from gradscore.graph.gradient import values_of
+from gradscore.graph.statistic_gradients import RULES, Explicit, Gradient, Product, Sparse
+from gradscore.graph.statistic_moments import Key, Moments, MomentTable, add_explicit, add_products, add_sparse
+from gradscore.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
+
+ROUNDING = 1e-6  # a standard deviation below this part of the mean is single-precision rounding of a constant
+Asked = Mapping[str, frozenset[str]]
+
+
+def append_statistics(graph: ir.Graph, layers: Sequence[Layer], features: Sequence[str]) -> ir.Value:
+    """Append the statistics of layers to a scoring graph; returns features of the unit seed, float32 [B, F].
+
+    Parameters
+    ----------
+    features
+        Names `<layer>.<statistic>`, the layer being "all" for all together; at least one.
+
+    Raises
+    ------
+    InputError
+        A name is none of these.
+    UnsupportedOpError
+        A value that a reduction reads has no fixed size where one is needed.
+    """
+    asked = _asked(layers, features)
+    emit = Emitter(graph, "statistics")
+    members = _members(layers)
+    gradients = _gradients(layers, members, asked, values_of(graph), emit)
+    table = _table(gradients, emit)
+    blocks: list[Number] = []
+    column: dict[str, int] = {}
+    for names, statistics in _alike(asked):
+        keys = [[key for key in members[name] if key in gradients] for name in names]
+        counts = [[gradients[key][0].count for key in own] for own in keys]
+        found = _statistics(_merged(keys, counts, table, emit), np.array([sum(own) for own in counts]))
+        for statistic in statistics:
+            column |= {f"{name}.{statistic}": len(column) + place for place, name in enumerate(names)}
+            blocks.append(found[statistic])
+    whole = blocks[0].op("Concat", *blocks[1:], axis=1) if len(blocks) > 1 else blocks[0]
+    order = [column[feature] for feature in features]
+    return whole.op("Gather", emit.integers(*order), axis=1).value if order != list(range(len(column))) else whole.value
+
+
+def _asked(layers: Sequence[Layer], features: Sequence[str]) -> Asked:
+    """Return the statistics wanted of each layer."""
+    known = [*(layer.name for layer in layers), ALL_LAYERS]
+    asked: dict[str, set[str]] = {}
+    for feature in features:
+        layer, _, statistic = feature.rpartition(".")
+        if layer not in known or statistic not in LAYER_STATISTICS:
+            raise InputError(
+                f"there is no feature {feature!r}: the statistics {', '.join(LAYER_STATISTICS)} of {', '.join(known)}"
+            )
+        asked.setdefault(layer, set()).add(statistic)
+    return {layer: frozenset(asked[layer]) for layer in known if layer in asked}
+
+
+def _members(layers: Sequence[Layer]) -> dict[str, list[Key]]:
+    """Number the reductions of all layers; "all" has every one."""
+    members, position = {}, 0
+    for layer in layers:
+        members[layer.name] = [(position + index, "") for index in range(len(layer.reductions))]
+        position += len(layer.reductions)
+    return {**members, ALL_LAYERS: [key for own in members.values() for key in own]}
+
+
+def _gradients(
+    layers: Sequence[Layer], members: Mapping[str, list[Key]], asked: Asked, values: Mapping[str, ir.Value], emit: Emitter
+) -> dict[Key, tuple[Gradient, frozenset[str]]]:  # fmt: skip
+    """Emit each gradient of which some statistic is wanted, for its layer or for all."""
+    gradients = {}
+    for layer in layers:
+        wanted = asked.get(layer.name, frozenset()) | asked.get(ALL_LAYERS, frozenset())
+        pairs: list[tuple[Reduction, Parameter]] = list(zip(layer.reductions, layer.parameters, strict=True))
+        for key, (reduction, parameter) in zip(members[layer.name], pairs, strict=True) if wanted else ():
+            rule = RULES[reduction.kernel]
+            gradients[key] = rule.gradient(reduction, parameter, values, emit), wanted
+    return gradients
+
+
+def _table(gradients: Mapping[Key, tuple[Gradient, frozenset[str]]], emit: Emitter) -> MomentTable:
+    """Emit the moments of all gradients, those of the factors of outer products among the others."""
+    table = MomentTable(emit)
+    explicit: dict[Key, tuple[Explicit, frozenset[str]]] = {}
+    factors: dict[frozenset[str], dict[Key, tuple[Key, Key]]] = {}
+    for (position, part), (gradient, wanted) in gradients.items():
+        if isinstance(gradient, Product):
+            pair = (position, f"{part}first"), (position, f"{part}second")
+            explicit |= {pair[0]: (gradient.first, wanted), pair[1]: (gradient.second, wanted)}
+            factors.setdefault(wanted, {})[position, part] = pair
+        elif isinstance(gradient, Explicit):
+            explicit[position, part] = gradient, wanted
+    add_explicit(explicit, table, emit)
+    for pairs in factors.values():
+        add_products(pairs, table)
+    for key, (gradient, _) in gradients.items():
+        if isinstance(gradient, Sparse):
+            add_sparse(key, gradient, table, emit)
+    return table
+
+
+def _alike(asked: Asked) -> list[tuple[list[str], list[str]]]:
+    """Group layers of which the same statistics are wanted; "all" stays alone, for it has many more parts."""
+    groups: dict[tuple[bool, frozenset[str]], list[str]] = {}
+    for layer, statistics in asked.items():
+        groups.setdefault((layer == ALL_LAYERS, statistics), []).append(layer)
+    return [
+        (names, [statistic for statistic in LAYER_STATISTICS if statistic in statistics])
+        for (_, statistics), names in groups.items()
+    ]
+
+
+def _merged(
+    keys: Sequence[Sequence[Key]], counts: Sequence[Sequence[int]], table: MomentTable, emit: Emitter
+) -> Moments:  # fmt: skip
+    """Merge the parts of each layer (Pébay 2008, as `gradscore_kernels.merge`); moments [B, layers]."""
+    most = max(map(len, keys))
+    if most == 1:
+        return table.take([own[0] for own in keys], [len(keys)])
+    padded = [[*own, *[own[0]] * (most - len(own))] for own in keys]
+    parts = table.take([key for own in padded for key in own], [len(keys), most])
+    sizes = np.array([[*own, *[0] * (most - len(own))] for own in counts], dtype=np.float64)
+    counted = Number(emit.constant(sizes > 0, np.float32), emit)
+    share = Number(emit.constant(sizes / sizes.sum(1, keepdims=True), np.float32), emit)
+    scale = parts.scale.largest(2, keepdims=1)
+    mean = (parts.mean * share).total(2, keepdims=1)
+    d, ratio = (parts.mean - mean) / scale, parts.scale / scale
+    dd, square = d * d, ratio * ratio
+    m2, m3, m4 = parts.m2 * square, parts.m3 * (square * ratio), parts.m4 * (square * square)
+    last = emit.integers(2)
+    return Moments(
+        l1=(parts.l1 * counted).total(2),
+        low=parts.low.smallest(2) + (mean.op("Squeeze", last) * 0),
+        high=parts.high.largest(2) + (mean.op("Squeeze", last) * 0),
+        mean=mean.op("Squeeze", last),
+        scale=scale.op("Squeeze", last),
+        m2=((m2 + dd) * share).total(2),
+        m3=((m3 + d * (3 * m2 + dd)) * share).total(2),
+        m4=((m4 + d * (4 * m3 + d * (6 * m2 + dd))) * share).total(2),
+    )
+
+
+def _statistics(moments: Moments, counts: np.ndarray) -> dict[str, Number]:
+    """Turn moments into the statistics, [B, layers] each; skewness and kurtosis of a constant are 0."""
+    emit, m2 = moments.mean.emit, moments.m2
+    deviation, relative_mean = m2.op("Sqrt"), moments.mean / moments.scale
+    roots = Number(emit.constant([sqrt(count) for count in counts], np.float32), emit)
+    constant = deviation.op("LessOrEqual", relative_mean.op("Abs") * ROUNDING)
+    nothing = emit.constant(0, np.float32)
+
+    def unless_constant(value: Number) -> Number:
+        return Number(emit("Where", constant.value, nothing, value.value), emit)
+
+    return {
+        "l1": moments.l1,
+        "l2": moments.scale * roots * (m2 + relative_mean * relative_mean).op("Sqrt"),
+        "min": moments.low,
+        "max": moments.high,
+        "mean": moments.mean,
+        "std": moments.scale * deviation,
+        "skewness": unless_constant(moments.m3 / (m2 * deviation)),
+        "kurtosis": unless_constant(moments.m4 / (m2 * m2) - 3.0),
+    }

@@ -1,0 +1,47 @@
+"""A scoring model in its self-scoring form, in memory: all features of the unit seed come out of the session itself."""
+
+import os
+from pathlib import Path
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+from gradscore.errors import ModelError
+from gradscore.graph.gradient import values_of
+from gradscore.graph.normalize import infer_shapes
+from gradscore.graph.probing import BATCH
+from gradscore.graph.statistics import append_statistics
+from gradscore.graph.storing import fits_one_file
+from gradscore.metadata import HEAD_FEATURES, METADATA_KEY, SIGNAL_FEATURES, SIGNAL_LABEL, ModelMetadata
+
+
+def unit_form(path: str | os.PathLike[str]) -> bytes:
+    """Return a scoring model that puts out logits, label and, as `SIGNAL_FEATURES`, float32 [B, 8·(layers + 1)].
+
+    The residual still has to multiply what it scales, outside, in float64. The file's metadata stay.
+
+    Raises
+    ------
+    ModelError
+        The file is not a scoring model, or too large for memory to hand to the runtime.
+    UnsupportedOpError
+        A layer's statistics cannot be put into the graph.
+    """
+    model = ir.load(Path(path))
+    text = model.metadata_props.get(METADATA_KEY)
+    if text is None:
+        raise ModelError(f"{path} is an ONNX model but not a scoring model: run `gradscore prepare {path} -o scoring.onnx`")
+    metadata = ModelMetadata.from_json(text, where=str(path))
+    if not fits_one_file(model):
+        raise ModelError(f"{path} is larger than the back end graph can take, 2 GB: choose --backend native or numba")
+    names = metadata.feature_names[: -len(HEAD_FEATURES)]
+    graph = infer_shapes(model).graph
+    features = append_statistics(graph, metadata.layers, names)
+    features.name, features.type = SIGNAL_FEATURES, ir.TensorType(ir.DataType.FLOAT)
+    features.shape = ir.Shape([BATCH, len(names)])
+    values = values_of(graph)
+    graph.outputs.clear()
+    graph.outputs.extend([values[metadata.logits], values[SIGNAL_LABEL], features])
+    common_passes.RemoveUnusedNodesPass()(model)
+    common_passes.TopologicalSortPass()(model)
+    return ir.to_proto(model).SerializeToString()

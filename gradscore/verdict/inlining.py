@@ -1,0 +1,63 @@
+"""A verdict's nodes inside another graph: double precision, default domain, and only the features that it reads."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import numpy_helper
+
+from gradscore.errors import ModelError
+from gradscore.verdict.emitter import INPUT, OUTPUT
+from gradscore.verdict.model import Verdict
+
+_PREFIX = "verdict/"
+
+
+def used_features(verdict: Verdict) -> tuple[str, ...]:
+    """Return the names of the features that P(correct) depends on, in the verdict's order."""
+    return tuple(verdict.feature_names[column] for column in sorted(set(_columns(verdict.proto.graph).tolist())))
+
+
+def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.Value:
+    """Append a verdict to a graph; returns P(correct), double [B].
+
+    Parameters
+    ----------
+    features
+        Double [B, K], those of `used_features` in their order. P(correct) is NaN where one of them is.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(verdict.proto)
+    columns = _columns(proto.graph)
+    place = {column: index for index, column in enumerate(sorted(set(columns.tolist())))}
+    compact = np.array([place[column] for column in columns.tolist()], dtype=np.int64)
+    _selection(proto.graph).CopyFrom(numpy_helper.from_array(compact, _selection(proto.graph).name))
+    source = ir.from_proto(proto).graph
+    source.inputs[0].replace_all_uses_with(features)
+    for value in source.initializers.values():
+        constant = ir.Value(
+            name=f"{_PREFIX}{value.name}", shape=value.shape, type=value.type, const_value=value.const_value
+        )
+        graph.register_initializer(constant)
+        value.replace_all_uses_with(constant)
+    result = next(value for value in source.outputs if value.name == OUTPUT)
+    source.outputs.clear()
+    nodes = list(source)
+    source.remove(nodes)
+    for node in nodes:
+        node.name = f"{_PREFIX}{node.name}"
+        for value in node.outputs:
+            value.name = f"{_PREFIX}{value.name}"
+    graph.extend(nodes)
+    return result
+
+
+def _columns(graph: onnx.GraphProto) -> np.ndarray:
+    return numpy_helper.to_array(_selection(graph))
+
+
+def _selection(graph: onnx.GraphProto) -> onnx.TensorProto:
+    """Return the constant that says which columns of the table the transform takes: every verdict begins with it."""
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] == INPUT:
+            return next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
+    raise ModelError("the verdict does not say which features it takes: fit it anew with this gradscore")

@@ -1,0 +1,117 @@
+"""The ways to a confidence that the tables compare: a single number, or a meta-classifier fitted on some rows.
+
+Every recipe returns confidences [N]: the paper's neural network is fitted several times, with consecutive seeds, all
+others once.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from gradscore import Verdict
+from gradscore.verdict import METHODS
+from gradscore.verdict.fitting import Estimator
+from tools.paper.measures import Fitting
+
+FloatArray = NDArray[np.float64]
+
+FOLDS = 3
+TUNING_ROWS = 3_000  # for the penalty of raw features, whose few huge values slow the solvers down
+LASSO_PENALTY = 3e-4
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
+
+
+class Recipe(Protocol):
+    """One way to a confidence."""
+
+    def confidences(self, fitting: Fitting, rows: FloatArray, networks: int, seed: int) -> list[FloatArray]:
+        """Return the confidence in each of the rows [N, F], once for each network."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A single number; larger is more confident if `sign` is 1, less if it is −1."""
+
+    feature: str
+    sign: int = -1
+
+    def confidences(self, fitting: Fitting, rows: FloatArray, networks: int, seed: int) -> list[FloatArray]:
+        """Return the feature."""
+        del networks, seed
+        return [self.sign * rows[:, fitting.feature_names.index(self.feature)]]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A meta-classifier of the toolkit's on raw features, standardised as in the paper, without a transform."""
+
+    method: str
+    features: tuple[str, ...]
+
+    def confidences(self, fitting: Fitting, rows: FloatArray, networks: int, seed: int) -> list[FloatArray]:
+        """Fit and apply."""
+        columns, correct = fitting.columns(self.features), fitting.cases.correct
+        train = fitting.cases.features[:, columns]
+        mean, std = train.mean(axis=0), train.std(axis=0)
+        z, test = (train - mean) / std, (rows[:, columns] - mean) / std
+        penalty = _penalty(self.method, z, correct, seed)
+        return [
+            _fitted(self.method, z, correct, penalty, one).predict_proba(test)[:, 1]
+            for one in range(seed, seed + (networks if self.method == "nn" else 1))
+        ]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A verdict of the toolkit; each wrong prediction of the known concept counts `weight` times in its fit."""
+
+    method: str
+    features: tuple[str, ...]
+    transform: str = "signed-log"
+    weight: int = 1
+
+    def confidences(self, fitting: Fitting, rows: FloatArray, networks: int, seed: int) -> list[FloatArray]:
+        """Fit and apply."""
+        del networks
+        features, correct = fitting.weighted(self.weight)
+        verdict = Verdict.fit(
+            features,
+            correct,
+            feature_names=fitting.feature_names,
+            model_fingerprint=fitting.cases.table.model_fingerprint,
+            method=self._method(len(features), seed),
+            transform=self.transform,
+            select=self.features,
+            folds=FOLDS if self.method == "ridge" else 0,
+            seed=seed,
+        )
+        return [verdict.apply(rows)]
+
+    def _method(self, rows: int, seed: int) -> Any:
+        """Return the method; LASSO with a fixed penalty, whose search takes longer than all else together."""
+        return METHODS["lasso"].estimator(rows, LASSO_PENALTY, seed) if self.method == "lasso" else self.method
+
+
+def _penalty(method: str, z: FloatArray, correct: NDArray[np.bool_], seed: int) -> float:
+    """Return the penalty of least held-out log loss, as the toolkit chooses it, but of fewer and on fewer rows."""
+    if not METHODS[method].penalties:
+        return METHODS[method].penalty
+    if len(z) > TUNING_ROWS:
+        z, _, correct, _ = train_test_split(z, correct, train_size=TUNING_ROWS, stratify=correct, random_state=seed)
+    losses = np.zeros(len(PENALTIES))
+    for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(z, correct):
+        for index, penalty in enumerate(PENALTIES):
+            p = _fitted(method, z[train], correct[train], penalty, seed).predict_proba(z[test])[:, 1]
+            losses[index] -= np.log(np.clip(np.where(correct[test], p, 1 - p), 1e-15, None)).sum()
+    return PENALTIES[int(np.argmin(losses))]
+
+
+def _fitted(method: str, z: FloatArray, correct: NDArray[np.bool_], penalty: float, seed: int) -> Estimator:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return METHODS[method].estimator(len(z), penalty, seed).fit(z, correct)

@@ -1,0 +1,99 @@
+"""The rows of the tables: what each is called, what it is fitted on, and how its confidence comes about.
+
+Table 4 has only what the scores at hand allow: a score table without a column leaves out the rows that read it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tools.paper.recipes import Feature, Fit, Raw, Recipe
+
+UNFITTED = ""
+VALIDATION = "validation"
+SYNTHETIC = "synthetic unknowns"
+
+MAX_SOFTMAX = Feature("residual")  # 1 − maximum softmax keeps its order where that rounds to 1
+SHOWN_STATISTICS = {"l1": -1, "l2": -1, "min": 1, "max": -1, "std": -1}
+PENALISED = {"glm": "GLM", "lasso": "LASSO", "ridge": "ridge", "elastic-net": "elastic net"}
+OTHER_SCORES = {"energy": 1, "max_logit": 1, "margin": 1, "gradnorm": 1}
+WEIGHT = 5  # of wrong predictions of the known concept, which known unknowns outnumber
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of one table.
+
+    Attributes
+    ----------
+    table : 1 to 4, or 0 for the appendix of single layers
+    name : of the method or number
+    fitted_on : what stands beside the validation rows in the fit, a key of `study.fitting_sets`
+    recipe : how the confidence comes about
+    """
+
+    table: int
+    name: str
+    fitted_on: str
+    recipe: Recipe
+
+
+def rows_of(features: Sequence[str], fitted_on: Sequence[str]) -> list[Row]:
+    """Return all rows for score tables with these features, and for these sets to fit on."""
+    activations = tuple(name for name in features if ".activation." in name)
+    gradients = tuple(name for name in features if "." in name and name not in activations)
+    return [
+        *_single(gradients),
+        *_paper(gradients, fitted_on),
+        *_beyond(features, gradients, activations, fitted_on),
+    ]
+
+
+def _single(gradients: Sequence[str]) -> list[Row]:
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in gradients)
+    numbers = {"max softmax": MAX_SOFTMAX, "entropy": Feature("entropy")}
+    shown = [Row(1, name, UNFITTED, recipe) for name, recipe in numbers.items()]
+    for layer in (*[name for name in layers if name == "all"], *[name for name in layers if name != "all"]):
+        for statistic, sign in SHOWN_STATISTICS.items():
+            feature = f"{layer}.{statistic}"
+            shown.append(Row(int(layer == "all"), feature, UNFITTED, Feature(feature, sign)))
+    return shown
+
+
+def _paper(gradients: tuple[str, ...], fitted_on: Sequence[str]) -> list[Row]:
+    features = (*gradients, "entropy")
+    penalised = [Row(2, name, VALIDATION, Raw(method, features)) for method, name in PENALISED.items()]
+    return penalised + [
+        Row(3, "neural network", fitted, Raw("nn", features)) for fitted in fitted_on if fitted != SYNTHETIC
+    ]
+
+
+def _beyond(
+    features: Sequence[str], gradients: tuple[str, ...], activations: tuple[str, ...], fitted_on: Sequence[str]
+) -> list[Row]:
+    scores = tuple(name for name in OTHER_SCORES if name in features)
+    whole = (*gradients, "entropy", "residual")
+    rows = [Row(4, name, UNFITTED, Feature(name, OTHER_SCORES[name])) for name in scores]
+    rows += [Row(4, "GLM", VALIDATION, Fit("glm", whole))]
+    every = fitted_on[-2]  # all known unknowns
+    for fitted in fitted_on:
+        rows += _verdicts(fitted, whole, "", thorough=fitted == every)
+        if activations:
+            more = (*whole, *scores, *activations)
+            rows += _verdicts(fitted, more, ", other scores and activations too", thorough=fitted == every)
+    return rows
+
+
+def _verdicts(fitted: str, features: tuple[str, ...], kind: str, *, thorough: bool) -> list[Row]:
+    """Return the quick verdicts of one set of features fitted on one set of rows, and the slow ones where asked for."""
+    recipes: dict[str, Recipe] = {
+        "ridge": Fit("ridge", features),
+        f"ridge, wrong ones ×{WEIGHT}": Fit("ridge", features, weight=WEIGHT),
+    }
+    if thorough:
+        recipes |= {
+            f"ridge on normal scores, wrong ones ×{WEIGHT}": Fit("ridge", features, "quantile", WEIGHT),
+            "LASSO": Fit("lasso", features),
+            "boosting": Fit("boosting", features),
+            "neural network": Fit("nn", features),
+        }
+    return [Row(4, name + kind, fitted, recipe) for name, recipe in recipes.items()]

@@ -1,0 +1,103 @@
+"""One CNN of the study, trained as the paper says, and cached by everything that its weights depend on.
+
+Where the paper's description is open, this was chosen: dropout acts on the first convolution's maps and on the inputs of
+the dense layer (dropping logits would deny classes at random); L2 1e-3 is SGD's weight decay on weights and biases;
+"stagnates" is no better validation accuracy for `patience` epochs; training ends when the smallest rate stagnates too;
+the weights kept are the last ones.
+"""
+
+import hashlib
+import inspect
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from gradscore.writing import replacing
+from models import paper_cnn
+from tools.paper.splits import Part, Repetition
+
+RATE_FACTOR = 0.1
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a CNN is trained."""
+
+    batch: int = 256
+    momentum: float = 0.9
+    weight_decay: float = 1e-3
+    first_rate: float = 0.1
+    last_rate: float = 0.001
+    patience: int = 3
+    most_epochs: int = 100
+
+
+def trained(repetition: Repetition, training: Training, cache: Path) -> tuple[nn.Module, Path]:
+    """Return the repetition's CNN in eval mode, and a folder of its own in the cache for what is computed with it."""
+    model = paper_cnn.PaperCNN()
+    folder = cache / f"cnn-{_key(repetition, training)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder.with_suffix(".safetensors")
+    if not path.exists():
+        state = _train(repetition, training)
+        with replacing(path, overwrite=True) as part:
+            save_file(state, part)
+    model.load_state_dict(load_file(path))
+    return model.eval(), folder
+
+
+def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Return the share of right predictions, in eval mode."""
+    model.eval()
+    with torch.no_grad():
+        right = [
+            int((model(x).argmax(1) == y).sum()) for x, y in zip(images.split(2000), labels.split(2000), strict=True)
+        ]
+    return sum(right) / len(labels)
+
+
+def _train(repetition: Repetition, training: Training) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(repetition.seed)
+        model = paper_cnn.PaperCNN().to(memory_format=torch.channels_last)
+        images, labels = _tensors(repetition.training)
+        held_out = _tensors(repetition.validation)
+        optimizer = torch.optim.SGD(
+            model.parameters(), training.first_rate, training.momentum, weight_decay=training.weight_decay
+        )
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, "max", RATE_FACTOR, training.patience, threshold=0.0
+        )
+        for _ in range(training.most_epochs):
+            _epoch(model, optimizer, images, labels, training.batch)
+            plateau.step(accuracy(model, *held_out))
+            if optimizer.param_groups[0]["lr"] < training.last_rate * (1 - 1e-9):
+                break
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _epoch(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor, batch: int
+) -> None:
+    model.train()
+    for rows in torch.randperm(len(images)).split(batch):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
+        optimizer.step()
+
+
+def _tensors(part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels = torch.from_numpy(part.images.astype(np.float32) / 255)
+    return pixels.contiguous(memory_format=torch.channels_last), torch.from_numpy(part.labels)
+
+
+def _key(repetition: Repetition, training: Training) -> str:
+    seen = hashlib.sha256()
+    for part in (repetition.training, repetition.validation):
+        seen.update(part.images.tobytes() + part.labels.tobytes())
+    parts = (inspect.getsource(paper_cnn), repr(asdict(training)), str(repetition.seed), seen.hexdigest())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
