@@ -23,6 +23,7 @@ from gradscore.extra_features import ExtraFeature, Pass, extras_named
 from gradscore.images import decode, to_input
 from gradscore.layerstats import layer_features
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.microbatch import GRAPH, micro_batch
 from gradscore.pipeline import ReadAhead
 from gradscore.rawgradients import layer_gradients
 from gradscore.serving import BatchedScorer
@@ -38,11 +39,6 @@ Batch = NDArray[Any] | Sequence[bytes] | Mapping[str, NDArray[Any]] | Any  # Any
 Count = Callable[[str, float], None]
 COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seconds_total")
 _SLOW = 5.0  # seconds to read one input: a disk, a network or a picture that the log should name
-_LARGEST_MICRO_BATCH = 128
-GRAPH = "graph"
-_COPIES = 4  # of the largest gradient, while its moments are computed in the graph
-_GRAPH_BYTES, _DEVICE_BYTES = 64 << 20, 1 << 30
-_MICRO_BATCH_BYTES = 16 << 20  # signals of so many bytes stay near the caches between the session and the kernels
 
 
 @dataclass(frozen=True)
@@ -118,8 +114,7 @@ class Scorer:
         self._threads = threads or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
         self._count: Count = _uncounted
-        largest = 1 if metadata.one_at_a_time else _LARGEST_MICRO_BATCH
-        self._step = max(1, min(largest, _micro_batch_bytes(self) // max(1, _bytes_of_one(self))))
+        self._step = micro_batch(metadata, backend, session.providers[0])
 
     @classmethod
     def load(
@@ -262,9 +257,12 @@ class Scorer:
         }  # fmt: skip
 
     def _pieces(self, inputs: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
-        """Cut a batch into micro-batches."""
-        starts = range(0, len(next(iter(inputs.values()))), self._step)
-        return [{name: array[start : start + self._step] for name, array in inputs.items()} for start in starts]
+        """Cut a batch into even micro-batches; on the CPU each thread gets as many."""
+        samples = len(next(iter(inputs.values())))
+        shares = self._threads if self.providers[0] == CPU_PROVIDER else 1
+        count = -(-samples // (self._step * shares)) * shares
+        step = max(1, -(-samples // max(1, count)))
+        return [{name: array[start : start + step] for name, array in inputs.items()} for start in range(0, samples, step)]
 
     def _tensors(self, batch: Batch) -> dict[str, NDArray[Any]]:
         inputs = self.metadata.inputs
@@ -339,7 +337,7 @@ class Scorer:
         return Scores(labels, features, self.feature_names)
 
     def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], *, threads: int) -> tuple[NDArray[np.int64], FloatArray]:
-        signals = self._signals(inputs)
+        signals = self._signals(inputs, alone=threads > 1)
         labels = signals[SIGNAL_LABEL]
         entropy, max_softmax, residual = head_features(signals[self.metadata.logits], labels)
         layers = layer_features(self.metadata.layers, signals, residual, backend=self.backend, threads=threads)
@@ -347,12 +345,12 @@ class Scorer:
         extras = [extra.compute(batch) for extra in self._extras]
         return labels, np.column_stack([layers, entropy, max_softmax, residual, *extras])
 
-    def _signals(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    def _signals(self, inputs: Mapping[str, NDArray[Any]], *, alone: bool) -> dict[str, Any]:
         """Run the session; what only the kernels read stays on their device where that is also the provider's."""
         device = DEVICES.get(self.providers[0])
         read_here = self.metadata.one_at_a_time or any(extra.reads_layers for extra in self._extras)
         if device is None or self.backend != "cuda" or read_here:
-            return self._session.run(inputs)
+            return self._session.run_alone(inputs) if alone else self._session.run(inputs)
         return self._session.run_on_device(inputs, device, fetched={SIGNAL_LABEL, self.metadata.logits})
 
 
@@ -406,18 +404,3 @@ def _unit_form(file: Path) -> bytes:
     from gradscore.graph.unit_form import unit_form  # noqa: PLC0415 - loads onnx, which scoring by kernels does not need
 
     return unit_form(file)
-
-
-def _bytes_of_one(scorer: Scorer) -> int:
-    """Return about what one sample takes between the session and the kernels, or inside the graph."""
-    if scorer.backend != GRAPH:
-        return scorer.metadata.signal_bytes
-    largest = max((item.count for layer in scorer.metadata.layers for item in layer.parameters), default=0)
-    return scorer.metadata.signal_bytes + _COPIES * np.dtype(np.float32).itemsize * largest
-
-
-def _micro_batch_bytes(scorer: Scorer) -> int:
-    """Return how much may stand in memory at once."""
-    if scorer.backend != GRAPH:
-        return _MICRO_BATCH_BYTES
-    return _GRAPH_BYTES if scorer.providers[0] == CPU_PROVIDER else _DEVICE_BYTES

@@ -10,13 +10,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gradscore.errors import ModelError
-from gradscore.metadata import METADATA_KEY, InputTensor, Preprocessing
+from gradscore.metadata import InputTensor, Preprocessing
 
 KIND = "self-scoring"
 FORMAT_VERSION = 1
-VERDICT_OUTPUTS = ("p_correct", "accept")
-OUTPUTS = ("label", *VERDICT_OUTPUTS, "entropy", "max_softmax", "residual", "features")
-__all__ = ["FORMAT_VERSION", "KIND", "METADATA_KEY", "OUTPUTS", "VERDICT_OUTPUTS", "SelfScoringMetadata", "is_self_scoring"]
+OUTPUTS = ("label", "p_correct", "accept", "entropy", "max_softmax", "residual", "features")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Container, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import distributions
+from threading import Lock
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,7 @@ from gradscore.device import DeviceTensor
 from gradscore.errors import ModelError, RuntimeUnavailableError
 
 CPU_PROVIDER = "CPUExecutionProvider"
+_HABIT = 3  # batches that come alone
 _NIGHTLY = "ort-nightly"
 _NOT_A_RUNTIME = ("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-tools")
 _INSTALL = '`pip install "gradscore[cpu]"` or `pip install "gradscore[gpu]"`'
@@ -106,7 +108,11 @@ def open_session(
 
 
 class SignalSession:
-    """A scoring model in a session: one batch in, its label, logits and the layers' signals out."""
+    """A scoring model in a session: one batch in, its label, logits and the layers' signals out.
+
+    On the CPU a batch runs on one thread: batches side by side on several threads are done sooner than one after the other
+    on all of them. For batches that come alone a second session is opened, on all threads, once they have become a habit.
+    """
 
     def __init__(
         self,
@@ -116,7 +122,13 @@ class SignalSession:
         threads: int | None = None,
         optimize: bool = True,
     ) -> None:
-        self._session = open_session(model, providers=providers, threads=threads, optimize=optimize)
+        on_cpu = (providers or [CPU_PROVIDER])[0] == CPU_PROVIDER
+        many = on_cpu and threads != 1 and not isinstance(model, bytes)  # bytes would be kept for the second session
+        self._session = open_session(model, providers=providers, threads=1 if on_cpu else threads, optimize=optimize)
+        self._open_wide = partial(open_session, model, providers=providers, threads=threads, optimize=optimize)
+        self._alone = 0 if many else None
+        self._wide: Any = None
+        self._lock = Lock()
         self._outputs = [output.name for output in self._session.get_outputs()]
         tensors = (*self._session.get_inputs(), *self._session.get_outputs())
         self._single = {tensor.name for tensor in tensors if tensor.type == "tensor(float)"}
@@ -140,7 +152,20 @@ class SignalSession:
 
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return every output by name, and the inputs themselves: they are the first layer's activations."""
-        values = self._session.run(self._outputs, dict(batch), self._options)
+        return self._run(self._session, batch)
+
+    def run_alone(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Like `run`, for a batch that has the cores to itself."""
+        if self._alone is None:
+            return self.run(batch)
+        with self._lock:
+            self._alone += 1
+            if self._wide is None and self._alone > _HABIT:
+                self._wide = self._open_wide()
+        return self._run(self._wide or self._session, batch)
+
+    def _run(self, session: Any, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        values = session.run(self._outputs, dict(batch), self._options)
         return {**batch, **dict(zip(self._outputs, values, strict=True))}
 
     def run_on_device(

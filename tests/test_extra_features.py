@@ -11,7 +11,7 @@ from test_scoring import CASES, build
 from torch import nn
 from zoo import Recurrent, Shared, UNet
 
-from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, open_source
+from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, fuse, open_source
 from gradscore.batch import run_identity, score_to_parquet
 from gradscore.cases import collect
 from gradscore.comparison import compare
@@ -248,6 +248,20 @@ def test_a_run_is_not_continued_with_other_features(tables, tmp_path):
     (tmp_path / "out" / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     with pytest.raises(MismatchError, match=r'extra features was \["energy"\], is now \["margin"\]'):
         score_to_parquet(Scorer.load(path, features=["margin"]), source, tmp_path / "out", resume=True)
+
+
+def test_no_self_scoring_model_is_made_of_a_verdict_on_them(tables, tmp_path):
+    path, folder, _, _, known = tables
+    cases = collect(known, label_file=folder / "labels.csv")
+    verdict = Verdict.fit(
+        cases.features,
+        cases.correct,
+        feature_names=known.feature_names,
+        model_fingerprint=known.model_fingerprint,
+        folds=0,
+    )
+    with pytest.raises(InputError, match=r"extra features \('max_logit' is one of 36\).*scored without --features"):
+        fuse(path, tmp_path / "f.onnx", verdict=verdict)
 
 
 def test_verdicts_and_comparisons_take_them(tables):

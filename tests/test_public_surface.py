@@ -15,7 +15,7 @@ def test_public_names():
     assert sorted(gradscore.__all__) == [
         "BuilderError", "Evaluation", "GradscoreError", "InputError", "MismatchError", "ModelError",
         "OutputExistsError", "RuntimeUnavailableError", "ScoreTable", "ScoredBatch", "Scorer", "Scores", "Source",
-        "UnsupportedOpError", "Verdict", "__version__", "evaluate", "export_classifier", "open_source", "prepare",
+        "UnsupportedOpError", "Verdict", "__version__", "evaluate", "export_classifier", "fuse", "open_source", "prepare",
     ]  # fmt: skip
 
 

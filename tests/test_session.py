@@ -168,7 +168,7 @@ def test_cuda_kernels_read_signals_where_they_lie(prepared):
         "    return signals\n"
         "session.SignalSession.run_on_device = watched\n"
         "x = np.random.default_rng(0).standard_normal((2, 1, 6, 6)).astype(np.float32)\n"
-        "found, wanted = (Scorer.load(sys.argv[1], backend=name).score(x).features for name in ('cuda', 'reference'))\n"
+        "found, wanted = (Scorer.load(sys.argv[1], backend=name, threads=1).score(x).features for name in ('cuda', 'reference'))\n"
         "np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-7)\n"
         "print(seen.count('DeviceTensor'), seen.count('ndarray'))\n"
     )
@@ -180,3 +180,19 @@ def test_cuda_kernels_read_signals_where_they_lie(prepared):
     on_device, fetched = map(int, done.stdout.split())
     assert on_device >= 4
     assert fetched == 2
+
+
+def test_batches_that_come_alone_get_a_session_on_all_threads_once_they_are_a_habit(tmp_path, monkeypatch):
+    onnx.save(doubling(), tmp_path / "x.onnx")
+    opened = []
+    plain = session.open_session
+    monkeypatch.setattr(session, "open_session", lambda *a, **k: opened.append(k["threads"]) or plain(*a, **k))
+    signals = session.SignalSession(tmp_path / "x.onnx", threads=2)
+    batch = {"x": np.ones((1, 2), np.float32)}
+    for _ in range(5):
+        np.testing.assert_array_equal(signals.run_alone(batch)["y"], signals.run(batch)["y"])
+    assert opened == [1, 2]
+    single = session.SignalSession(tmp_path / "x.onnx", threads=1)
+    for _ in range(5):
+        single.run_alone(batch)
+    assert opened == [1, 2, 1]

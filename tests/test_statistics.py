@@ -86,7 +86,9 @@ def assert_statistics(actual, expected, count):
     """Compare [B, 8] relative to the scale of each statistic: extrema to the root mean square, the mean to the spread."""
     rms = expected[:, 1] / np.sqrt(count)
     largest = np.maximum(np.abs(expected[:, 2]), np.abs(expected[:, 3]))
-    scale = np.stack([expected[:, 0], expected[:, 1], largest, largest, rms, rms, *np.maximum(1, np.abs(expected[:, 6:].T))], 1)
+    scale = np.stack(
+        [expected[:, 0], expected[:, 1], largest, largest, rms, rms, *np.maximum(1, np.abs(expected[:, 6:].T))], 1
+    )
     assert actual.shape == expected.shape
     assert np.isfinite(actual).all()
     error = np.abs(actual - expected)
@@ -171,9 +173,13 @@ def several_layers(rng, sizes, batch):
 )
 def test_layers_of_any_sizes_merge_as_the_kernels_do(sizes, batch, seed):
     layers, arrays = several_layers(np.random.default_rng(seed), sizes, batch)
-    names = [f"{layer}.{statistic}" for layer in (*(each.name for each in layers), "all") for statistic in LAYER_STATISTICS]
+    names = [
+        f"{layer}.{statistic}" for layer in (*(each.name for each in layers), "all") for statistic in LAYER_STATISTICS
+    ]
     found = session_of(layers, arrays, features=names).run(None, arrays)[0].reshape(batch, -1, 8)
-    parts = [[gk.direct_moments(arrays[item.delta], backend="reference") for item in layer.reductions] for layer in layers]
+    parts = [
+        [gk.direct_moments(arrays[item.delta], backend="reference") for item in layer.reductions] for layer in layers
+    ]
     merged = [gk.merge(own) for own in parts]
     for index, accumulators in enumerate([*merged, gk.merge(merged)]):
         assert_statistics(found[:, index], gk.statistics(accumulators), accumulators[:, 0])
@@ -182,12 +188,16 @@ def test_layers_of_any_sizes_merge_as_the_kernels_do(sizes, batch, seed):
 def test_features_come_in_the_order_asked_for_and_cost_only_what_they_need(rng):
     layers, arrays = several_layers(rng, [[5000], [20, 7]], 3)
     names = ["layer1.max", "all.l1", "layer1.kurtosis"]
-    everything = dict(zip([f"{layer.name}.{key}" for layer in layers for key in LAYER_STATISTICS], range(16), strict=True))
+    everything = dict(
+        zip([f"{layer.name}.{key}" for layer in layers for key in LAYER_STATISTICS], range(16), strict=True)
+    )
     whole = session_of(layers, arrays).run(None, arrays)[0]
     some = session_of(layers, arrays, features=names).run(None, arrays)[0]
     np.testing.assert_array_equal(some[:, 0], whole[:, everything["layer1.max"]])
     np.testing.assert_array_equal(some[:, 2], whole[:, everything["layer1.kurtosis"]])
-    np.testing.assert_allclose(some[:, 1], whole[:, everything["layer0.l1"]] + whole[:, everything["layer1.l1"]], rtol=1e-6)
+    np.testing.assert_allclose(
+        some[:, 1], whole[:, everything["layer0.l1"]] + whole[:, everything["layer1.l1"]], rtol=1e-6
+    )
 
 
 def test_a_layer_that_is_not_there_is_refused(rng):

@@ -12,7 +12,7 @@ from gradscore.bench import peers
 from gradscore.bench.timing import Task
 from gradscore.bench.workloads import Workload
 from gradscore.metadata import SIGNAL_LABEL
-from gradscore.scoring import Scorer
+from gradscore.scoring import GRAPH, Scorer
 from gradscore.session import open_session
 
 EIGHT = "8 statistics of every layer"
@@ -47,6 +47,11 @@ def _score(workload: Workload) -> Task:
     return lambda: scorer.score(batch)
 
 
+def _graph(workload: Workload) -> Task:
+    scorer, batch = Scorer.load(workload.scoring, backend=GRAPH, threads=workload.threads), workload.batch
+    return lambda: scorer.score(batch)
+
+
 def _signals(workload: Workload) -> Task:
     scorer, batch = SignalsAlone.load(workload.scoring, threads=workload.threads), workload.batch
     return lambda: scorer.score(batch)
@@ -60,6 +65,7 @@ def _forward(workload: Workload) -> Task:
 
 CANDIDATES: dict[str, Candidate] = {
     "gradscore": Candidate(EIGHT, "onnxruntime", 'pip install "gradscore[cpu]"', _score),
+    "gradscore, graph": Candidate(EIGHT, "onnxruntime", 'pip install "gradscore[cpu]"', _graph),
     "signals alone": Candidate(
         "gradscore without its kernels", "onnxruntime", 'pip install "gradscore[cpu]"', _signals
     ),

@@ -54,7 +54,7 @@ def _shapes(model: ir.Model, inputs: tuple[InputTensor, ...]) -> Shapes:
     (values,) = run_graph(model, names, [batch])
     found = {name: value.shape for name, value in zip(names, values, strict=True)}
     found |= {name: array.shape for name, array in batch.items()}
-    return found | {name: tuple(extents(value) or ()) for name, value in model.graph.initializers.items()}  # type: ignore[misc]
+    return found | {name: tuple(extents(value) or ()) for name, value in model.graph.initializers.items()}
 
 
 def _is_read(value: ir.Value) -> bool:
@@ -91,11 +91,12 @@ def _transposed_convolution(node: ir.Node, shapes: Shapes) -> int:
 def _product(node: ir.Node, shapes: Shapes) -> int:
     first = _shape(node.inputs[0], shapes)
     inner = first[0 if attribute(node, "transA", 0) else -1] if first else 1
-    return 2 * prod(_shape(node.outputs[0], shapes)) * inner
+    return 2 * prod(_shape(node.outputs[0], shapes)) * int(inner)
 
 
 def _pool(node: ir.Node, shapes: Shapes) -> int:
-    return prod(_shape(node.outputs[0], shapes)) * prod(attribute(node, "kernel_shape", [1]))
+    window: int = prod(attribute(node, "kernel_shape", [1]))
+    return prod(_shape(node.outputs[0], shapes)) * window
 
 
 def _nothing(node: ir.Node, shapes: Shapes) -> int:  # noqa: ARG001 - entries of the table share a signature

@@ -58,7 +58,7 @@ class OnnxAdEngine:
     """The package onnx-ad, which differentiates by graph inputs only.
 
     Each value v asked for becomes v + shift with an input `shift` of its size; the shift's adjoint is v's gradient, and
-    the shift is taken out again. It wants static shapes: it is shown a batch of a size that is then made symbolic again.
+    the shift is taken out again. Where it wants static shapes, it is shown a batch size that is then made symbolic again.
     """
 
     name = "onnx-ad"
@@ -70,19 +70,23 @@ class OnnxAdEngine:
             onnx_ad: Any = importlib.import_module("onnx_ad")
         except ImportError as error:
             raise BuilderError("the engine onnx-ad is not installed: run `pip install onnx-ad`") from error
-        proto = ModelProto()
-        proto.ParseFromString(model)
-        show_static_batch(proto)
-        shifts = _shift(proto, wrt)
         try:
-            adjoint = onnx_ad.reverse(
-                proto, outputs=[target], inputs=list(shifts.values()), prefix="adj/", dim="nadj", layout="onnx"
-            )  # fmt: skip
+            try:
+                return self._reversed(onnx_ad, model, target, wrt)
+            except onnx_ad.UnsupportedOperator:  # many of its rules want static shapes
+                return free_batch(self._reversed(onnx_ad, show_static_batch(model), target, wrt))
         except onnx_ad.UnsupportedOperator as error:
             raise UnsupportedOpError(f"onnx-ad refuses this graph: {error}; try --engine ort-training") from error
-        unshifted = _unshifted(adjoint, target, shifts)
-        free_batch(unshifted)
-        answer: bytes = unshifted.SerializeToString()
+
+    @staticmethod
+    def _reversed(onnx_ad: Any, model: bytes, target: str, wrt: Sequence[str]) -> bytes:
+        proto = ModelProto()
+        proto.ParseFromString(model)
+        shifts = _shift(proto, wrt)
+        adjoint = onnx_ad.reverse(
+            proto, outputs=[target], inputs=list(shifts.values()), prefix="adj/", dim="nadj", layout="onnx"
+        )  # fmt: skip
+        answer: bytes = _unshifted(adjoint, target, shifts).SerializeToString()
         return answer
 
 

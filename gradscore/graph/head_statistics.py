@@ -1,10 +1,10 @@
-"""Head features in the graph: residual, maximum softmax and entropy, exact for any confidence, in double precision.
+"""Head features in the graph, exact for any confidence, in double precision: what is known from the logits alone.
 
 The same as `gradscore.softmax.head_features`, with the operators that ONNX has: of z the logits, e = exp(logsumexp(z of the
 others) − z of the label) is the odds against the label, the residual e / (1 + e), the maximum softmax 1 / (1 + e).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import log
 
 import numpy as np
@@ -18,11 +18,17 @@ _SERIES = 1e-4  # below it, log(1 + e) is e − e²/2 + e³/3 to double precisio
 
 @dataclass(frozen=True)
 class HeadStatistics:
-    """Entropy over log q, maximum softmax and residual, double [B, 1] each."""
+    """Entropy over log q, maximum softmax and residual, and the extra features of logits; double [B, 1] each."""
 
     entropy: Number
     max_softmax: Number
     residual: Number
+    max_logit: Number
+    energy: Number
+    margin: Number
+
+
+HEAD_NAMES = tuple(field.name for field in fields(HeadStatistics))
 
 
 def append_head(graph: ir.Graph, logits: ir.Value, label: ir.Value, classes: int) -> HeadStatistics:
@@ -36,20 +42,23 @@ def append_head(graph: ir.Graph, logits: ir.Value, label: ir.Value, classes: int
     top = others.largest(1, keepdims=1)
     weights = (others - top).op("Exp")
     whole = weights.total(1, keepdims=1)
-    odds_log = top + whole.op("Log") - scores.op("GatherElements", column, axis=1)
+    own = scores.op("GatherElements", column, axis=1)
+    odds_log = top + whole.op("Log") - own
     odds = odds_log.op("Exp")
     log_sum = _log_one_plus(odds)
     residual, max_softmax = odds / (odds + 1.0), (odds + 1.0).op("Reciprocal")
     unit = weights / whole
     unit_entropy = -_plogp(unit).total(1, keepdims=1)
     entropy = max_softmax * log_sum + residual * (log_sum - odds_log + unit_entropy)
-    return HeadStatistics(entropy / log(classes), max_softmax, residual)
+    return HeadStatistics(entropy / log(classes), max_softmax, residual, own, own + log_sum, own - top)
 
 
 def _log_one_plus(value: Number) -> Number:
     series = value * ((value * (value * (1 / 3) - 0.5)) + 1.0)
     is_small = value.op("Less", _SERIES)
-    return Number(value.emit("Where", is_small.value, series.value, (value + 1.0).op("Log").value), value.emit, value.dtype)
+    return Number(
+        value.emit("Where", is_small.value, series.value, (value + 1.0).op("Log").value), value.emit, value.dtype
+    )
 
 
 def _plogp(share: Number) -> Number:

@@ -12,9 +12,9 @@ import onnx_ir as ir
 
 from gradscore.graph.emitter import Emitter
 from gradscore.graph.gradient import values_of
-from gradscore.graph.head_statistics import HeadStatistics
+from gradscore.graph.head_statistics import HEAD_NAMES, HeadStatistics
 from gradscore.graph.statistics import append_statistics
-from gradscore.metadata import HEAD_FEATURES, SCALED_STATISTICS, Layer
+from gradscore.metadata import SCALED_STATISTICS, Layer
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ def append_features(
 ) -> FeatureTable:
     """Append features of layers and head alike."""
     emit = Emitter(graph, "features")
-    of_layers = tuple(dict.fromkeys(name for name in features if name not in HEAD_FEATURES))
-    columns = [head.entropy.value, head.max_softmax.value, head.residual.value]
+    of_layers = tuple(dict.fromkeys(name for name in features if name not in HEAD_NAMES))
+    columns = [getattr(head, name).value for name in HEAD_NAMES]
     if of_layers:
         unit = emit("Cast", append_statistics(graph, layers, of_layers), to=ir.DataType.DOUBLE)
         is_scaled = np.array([[name.rpartition(".")[2] in SCALED_STATISTICS for name in of_layers]])
         factor = emit("Where", emit.constant(is_scaled, np.bool_), head.residual.value, emit.constant(1, np.float64))
         columns.insert(0, emit("Mul", unit, factor))
-    return FeatureTable(emit, emit("Concat", *columns, axis=1), (*of_layers, *HEAD_FEATURES))
+    return FeatureTable(emit, emit("Concat", *columns, axis=1), (*of_layers, *HEAD_NAMES))
 
 
 def add_output(graph: ir.Graph, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[str | int]) -> str:

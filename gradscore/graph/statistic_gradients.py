@@ -310,7 +310,9 @@ def _first_maxima(seen: ir.Value, delta: ir.Value, pool: Window, emit: Emitter) 
     """
     count = prod(pool.kernel)
     outer = emit.integers(0, 0, 1, -1)
-    cells = emit("Reshape", pool.unfold(seen, emit), emit("Concat", _leading(delta, emit), emit.integers(count, -1), axis=0))
+    cells = emit(
+        "Reshape", pool.unfold(seen, emit), emit("Concat", _leading(delta, emit), emit.integers(count, -1), axis=0)
+    )
     rest, parts = emit("Reshape", delta, outer), []
     largest = emit("ReduceMax", cells, emit.integers(2), keepdims=1)
     is_largest = emit("Cast", emit("Equal", cells, largest), to=ir.DataType.FLOAT)
@@ -361,7 +363,9 @@ def _dense_sizes(reduction: Reduction, parameter: Parameter) -> tuple[int, int]:
 def _shape(value: ir.Value, named: ir.Value) -> tuple[int | None, ...]:
     shape = extents(value) or extents(named)
     if shape is None:
-        raise UnsupportedOpError(f"value {named.name!r} has unknown rank, so its statistics cannot be put into the graph")
+        raise UnsupportedOpError(
+            f"value {named.name!r} has unknown rank, so its statistics cannot be put into the graph"
+        )
     return shape
 
 

@@ -66,7 +66,8 @@ class MomentTable:
         at = self._emit.constant(index.reshape(tuple(shape)), np.int64)
 
         def find(kind: str) -> Number:
-            first, *others = (getattr(self._blocks[block][0], kind) for block in wanted)
+            blocks: list[Number] = [getattr(self._blocks[block][0], kind) for block in wanted]
+            first, *others = blocks
             whole = first.op("Concat", *others, axis=1) if others else first
             return whole if is_whole else whole.op("Gather", at, axis=1)
 

@@ -30,7 +30,9 @@ def unit_form(path: str | os.PathLike[str]) -> bytes:
     model = ir.load(Path(path))
     text = model.metadata_props.get(METADATA_KEY)
     if text is None:
-        raise ModelError(f"{path} is an ONNX model but not a scoring model: run `gradscore prepare {path} -o scoring.onnx`")
+        raise ModelError(
+            f"{path} is an ONNX model but not a scoring model: run `gradscore prepare {path} -o scoring.onnx`"
+        )
     metadata = ModelMetadata.from_json(text, where=str(path))
     if not fits_one_file(model):
         raise ModelError(f"{path} is larger than the back end graph can take, 2 GB: choose --backend native or numba")
@@ -44,4 +46,5 @@ def unit_form(path: str | os.PathLike[str]) -> bytes:
     graph.outputs.extend([values[metadata.logits], values[SIGNAL_LABEL], features])
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.TopologicalSortPass()(model)
-    return ir.to_proto(model).SerializeToString()
+    serialised: bytes = ir.to_proto(model).SerializeToString()
+    return serialised

@@ -18,6 +18,7 @@ from gradscore.metadata import ModelMetadata
 
 _IMAGE_NAMES = ("image", "images", "bytes", "content", "img", "png", "jpg")
 _FEATURE_NAMES = ("features", "x", "pixels", "embedding")
+_BROKEN = (OSError, ValueError, KeyError, NotImplementedError, MemoryError)  # Arrow's own derive from these
 _HELD = 3  # groups of rows: those that the decoding threads stand in
 
 
@@ -101,7 +102,7 @@ class TableRows(Listing):
                 self._held.move_to_end(group)
                 while len(self._held) > _HELD:
                     self._held.popitem(last=False)
-        except (OSError, ValueError) as error:
+        except _BROKEN as error:
             raise InputError(f"the table cannot be read here: {str(error).splitlines()[0]}") from error
         return column[index - (self._ends[group - 1] if group else 0)]
 
@@ -126,7 +127,7 @@ def open_parquet(path: Path) -> Listing:
         file = pq.ParquetFile(path, memory_map=True)
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         return TableRows(path, file.schema_arrow, sizes, file.read_row_group)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
 
 
@@ -141,9 +142,15 @@ def open_arrow(path: Path) -> Listing:
         except pa.ArrowInvalid:
             mapped.seek(0)
             table = pa.ipc.open_stream(mapped).read_all()
-        return TableRows(path, table.schema, [len(table)], lambda _, columns: table.select(columns))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        return TableRows(path, table.schema, [len(table)], lambda _, columns: _checked(table.select(columns)))
+    except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Arrow file: {str(error).splitlines()[0]}") from error
+
+
+def _checked(table: Any) -> Any:
+    """Arrow's format has no checksums: reading a cell at a damaged offset would end the process."""
+    table.validate(full=True)
+    return table
 
 
 def _column(path: Path, schema: Any) -> tuple[str, type[ImageCell] | type[FeatureCell]]:

@@ -59,5 +59,6 @@ def _selection(graph: onnx.GraphProto) -> onnx.TensorProto:
     """Return the constant that says which columns of the table the transform takes: every verdict begins with it."""
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] == INPUT:
-            return next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
+            found: onnx.TensorProto = next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
+            return found
     raise ModelError("the verdict does not say which features it takes: fit it anew with this gradscore")

@@ -6,7 +6,7 @@ others once.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,9 @@ from tools.paper.measures import Fitting
 FloatArray = NDArray[np.float64]
 
 FOLDS = 3
-TUNING_ROWS = 3_000  # for the penalty of raw features, whose few huge values slow the solvers down
-LASSO_PENALTY = 3e-4
+TUNING_ROWS = 3_000  # raw features have a few huge values, on which the solvers crawl: enough for the penalty's decade
+ITERATIONS = 300
+LASSO_PENALTY = 3e-4  # of transformed features; its search would take longer than all else together
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -84,17 +85,15 @@ class Fit:
             correct,
             feature_names=fitting.feature_names,
             model_fingerprint=fitting.cases.table.model_fingerprint,
-            method=self._method(len(features), seed),
+            method=METHODS["lasso"].estimator(len(features), LASSO_PENALTY, seed)
+            if self.method == "lasso"
+            else self.method,
             transform=self.transform,
             select=self.features,
-            folds=FOLDS if self.method == "ridge" else 0,
+            folds=0,  # ranks alike with the default penalty; the threshold is not used here
             seed=seed,
         )
         return [verdict.apply(rows)]
-
-    def _method(self, rows: int, seed: int) -> Any:
-        """Return the method; LASSO with a fixed penalty, whose search takes longer than all else together."""
-        return METHODS["lasso"].estimator(rows, LASSO_PENALTY, seed) if self.method == "lasso" else self.method
 
 
 def _penalty(method: str, z: FloatArray, correct: NDArray[np.bool_], seed: int) -> float:
@@ -112,6 +111,9 @@ def _penalty(method: str, z: FloatArray, correct: NDArray[np.bool_], seed: int) 
 
 
 def _fitted(method: str, z: FloatArray, correct: NDArray[np.bool_], penalty: float, seed: int) -> Estimator:
+    estimator = METHODS[method].estimator(len(z), penalty, seed)
+    if method != "nn":
+        estimator.set_params(max_iter=ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return METHODS[method].estimator(len(z), penalty, seed).fit(z, correct)
+        return estimator.fit(z, correct)

@@ -72,28 +72,30 @@ def _beyond(
 ) -> list[Row]:
     scores = tuple(name for name in OTHER_SCORES if name in features)
     whole = (*gradients, "entropy", "residual")
+    more = (*whole, *scores, *activations)
+    picture = next((name.partition(".")[0] for name in activations), "")
+    inner = tuple(name for name in more if not name.startswith(f"{picture}.activation."))
+    every = fitted_on[-2]  # all known unknowns
     rows = [Row(4, name, UNFITTED, Feature(name, OTHER_SCORES[name])) for name in scores]
     rows += [Row(4, "GLM", VALIDATION, Fit("glm", whole))]
-    every = fitted_on[-2]  # all known unknowns
     for fitted in fitted_on:
-        rows += _verdicts(fitted, whole, "", thorough=fitted == every)
-        if activations:
-            more = (*whole, *scores, *activations)
-            rows += _verdicts(fitted, more, ", other scores and activations too", thorough=fitted == every)
-    return rows
+        rows += _quick(fitted, whole, "")
+        rows += _quick(fitted, more, ", all scores") if more != whole else []
+    if more != whole:
+        rows += _quick(every, inner, ", all scores but the picture's own")
+    return rows + _slow(every, whole, "") + (_slow(every, more, ", all scores") if more != whole else [])
 
 
-def _verdicts(fitted: str, features: tuple[str, ...], kind: str, *, thorough: bool) -> list[Row]:
-    """Return the quick verdicts of one set of features fitted on one set of rows, and the slow ones where asked for."""
-    recipes: dict[str, Recipe] = {
-        "ridge": Fit("ridge", features),
-        f"ridge, wrong ones ×{WEIGHT}": Fit("ridge", features, weight=WEIGHT),
+def _quick(fitted: str, features: tuple[str, ...], kind: str) -> list[Row]:
+    recipes = {"ridge": Fit("ridge", features), f"ridge, wrong ones ×{WEIGHT}": Fit("ridge", features, weight=WEIGHT)}
+    return [Row(4, name + kind, fitted, recipe) for name, recipe in recipes.items()]
+
+
+def _slow(fitted: str, features: tuple[str, ...], kind: str) -> list[Row]:
+    recipes = {
+        f"ridge on normal scores, wrong ones ×{WEIGHT}": Fit("ridge", features, "quantile", WEIGHT),
+        "LASSO": Fit("lasso", features),
+        "boosting": Fit("boosting", features),
+        f"neural network, wrong ones ×{WEIGHT}": Fit("nn", features, weight=WEIGHT),
     }
-    if thorough:
-        recipes |= {
-            f"ridge on normal scores, wrong ones ×{WEIGHT}": Fit("ridge", features, "quantile", WEIGHT),
-            "LASSO": Fit("lasso", features),
-            "boosting": Fit("boosting", features),
-            "neural network": Fit("nn", features),
-        }
     return [Row(4, name + kind, fitted, recipe) for name, recipe in recipes.items()]

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +37,8 @@ class Result:
     seed : of the repetition
     network : which of several fits
     measures : metrics in percent by concept
-    held_out : gains over maximum softmax on rows held out of a fit with known unknowns; None for other rows
+    held_out : gains over maximum softmax on rows held out of a fit with all known unknowns; None for other rows
+    seconds : that all networks of the row took, when they were fitted
     """
 
     table: int
@@ -45,29 +48,46 @@ class Result:
     network: int
     measures: Measures
     held_out: Measures | None
+    seconds: float
 
 
-def run(concepts: Concepts, *, cnns: int, networks: int, how: Training, cache: Path, jobs: int) -> list[Result]:
-    """Return the results of all repetitions, several at a time in processes of their own."""
+@dataclass(frozen=True)
+class Outcome:
+    """Everything that one repetition came to."""
+
+    seed: int
+    accuracy: float
+    training_seconds: float
+    scoring_seconds: float
+    results: list[Result]
+
+
+def run(concepts: Concepts, *, cnns: int, networks: int, how: Training, cache: Path, jobs: int) -> list[Outcome]:
+    """Return the outcomes of all repetitions, several at a time in processes of their own."""
     one = partial(repeat, concepts, networks=networks, how=how, cache=cache)
     if jobs == 1:
-        return [result for seed in range(cnns) for result in one(seed)]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as workers:
-        return [result for results in workers.map(one, range(cnns)) for result in results]
+        return [one(seed) for seed in range(cnns)]
+    with ProcessPoolExecutor(min(jobs, cnns), mp_context=get_context("spawn")) as workers:
+        return list(workers.map(one, range(cnns)))
 
 
-def repeat(concepts: Concepts, seed: int, *, networks: int, how: Training, cache: Path) -> list[Result]:
-    """Train or load one CNN, score, fit and measure."""
+def repeat(concepts: Concepts, seed: int, *, networks: int, how: Training, cache: Path) -> Outcome:
+    """Train or load one CNN, score, fit and measure, all on one thread."""
     torch.set_num_threads(1)
     repetition = Repetition.draw(concepts, seed)
-    model, folder = training.trained(repetition, how, cache)
-    tables = scores.scored(repetition, model, folder)
+    cnn = training.trained(repetition, how, cache)
+    tables = scores.scored(repetition, cnn.model, cnn.folder)
     test = tested(tables)
     sets = fitting_sets(concepts.known_unknowns, tables)
-    rows = rows_of(test.table.feature_names, tuple(sets))
-    return [
-        one for row in rows for one in _results(row, tables, sets.get(row.fitted_on, {}), test, networks, seed, folder)
-    ]
+    bench = Bench(tables, test, sets, every_known_unknown(concepts), networks, seed, cnn.folder)
+    found = [result for row in rows_of(test.table.feature_names, tuple(sets)) for result in bench.results(row)]
+    accuracy = float(test.correct[test.group == 0].mean())
+    return Outcome(seed, accuracy, cnn.seconds, tables.seconds, found)
+
+
+def every_known_unknown(concepts: Concepts) -> str:
+    """Return the name of the set with all known unknowns."""
+    return f"+ {concepts.known_unknowns[-1]}"
 
 
 def fitting_sets(known_unknowns: Sequence[str], tables: Tables) -> dict[str, Mapping[str, ScoreTable]]:
@@ -78,29 +98,44 @@ def fitting_sets(known_unknowns: Sequence[str], tables: Tables) -> dict[str, Map
     return {**sets, SYNTHETIC: tables.synthetic}
 
 
-def _results(
-    row: Row,
-    tables: Tables,
-    known_unknowns: Mapping[str, ScoreTable],
-    test: Cases,
-    networks: int,
-    seed: int,
-    folder: Path,
-) -> list[Result]:
-    path = folder / f"row-{_key(row, networks, tables)}.json"
-    if not path.exists():
-        given = fitting(tables, known_unknowns, test)
-        found = {
-            "measures": [measured(one, test) for one in row.recipe.confidences(given, test.features, networks, seed)],
-            "held_out": _held_out(row, given, seed) if known_unknowns else None,
-        }
-        with replacing(path, overwrite=True) as part:
-            part.write_text(json.dumps(found), encoding="utf-8")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return [
-        Result(row.table, row.name, row.fitted_on, seed, network, measures, found["held_out"])
-        for network, measures in enumerate(found["measures"])
-    ]
+@dataclass(frozen=True)
+class Bench:
+    """Everything of one repetition that rows are measured with; `every` names the set with all known unknowns."""
+
+    tables: Tables
+    test: Cases
+    sets: Mapping[str, Mapping[str, ScoreTable]]
+    every: str
+    networks: int
+    seed: int
+    folder: Path
+
+    def results(self, row: Row) -> list[Result]:
+        """Return a row's results, from the cache where they are there."""
+        path = self.folder / f"row-{self._key(row)}.json"
+        if not path.exists():
+            found = self._measured(row)
+            with replacing(path, overwrite=True) as part:
+                part.write_text(json.dumps(found), encoding="utf-8")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Result(
+                row.table, row.name, row.fitted_on, self.seed, network, measures, found["held_out"], found["seconds"]
+            )
+            for network, measures in enumerate(found["measures"])
+        ]
+
+    def _measured(self, row: Row) -> dict[str, Any]:
+        start = time.perf_counter()
+        given = fitting(self.tables, self.sets.get(row.fitted_on, {}), self.test)
+        confidences = row.recipe.confidences(given, self.test.features, self.networks, self.seed)
+        measures = [measured(one, self.test) for one in confidences]
+        held_out = _held_out(row, given, self.seed) if row.fitted_on == self.every else None
+        return {"measures": measures, "held_out": held_out, "seconds": time.perf_counter() - start}
+
+    def _key(self, row: Row) -> str:
+        parts = (VERSION, row.recipe, row.fitted_on, self.networks, self.tables.digest)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def _held_out(row: Row, given: Fitting, seed: int) -> Measures:
@@ -109,8 +144,3 @@ def _held_out(row: Row, given: Fitting, seed: int) -> Measures:
     ours = measured(row.recipe.confidences(fitted, rest.features, 1, seed)[0], rest)
     softmax = measured(MAX_SOFTMAX.confidences(fitted, rest.features, 1, seed)[0], rest)
     return {name: {key: ours[name][key] - softmax[name][key] for key in METRICS} for name in ours}
-
-
-def _key(row: Row, networks: int, tables: Tables) -> str:
-    parts = (VERSION, row.recipe, row.fitted_on, networks, tables.digest)
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

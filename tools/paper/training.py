@@ -8,12 +8,14 @@ the weights kept are the last ones.
 
 import hashlib
 import inspect
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from gradscore.writing import replacing
@@ -36,18 +38,35 @@ class Training:
     most_epochs: int = 100
 
 
-def trained(repetition: Repetition, training: Training, cache: Path) -> tuple[nn.Module, Path]:
-    """Return the repetition's CNN in eval mode, and a folder of its own in the cache for what is computed with it."""
-    model = paper_cnn.PaperCNN()
+@dataclass(frozen=True)
+class Trained:
+    """A CNN in eval mode.
+
+    Attributes
+    ----------
+    folder : in the cache, for what is computed with it
+    seconds : that its training took, when it was trained
+    """
+
+    model: nn.Module
+    folder: Path
+    seconds: float
+
+
+def trained(repetition: Repetition, training: Training, cache: Path) -> Trained:
+    """Return the repetition's CNN, from the cache where it is there."""
     folder = cache / f"cnn-{_key(repetition, training)}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.with_suffix(".safetensors")
     if not path.exists():
+        start = time.perf_counter()
         state = _train(repetition, training)
         with replacing(path, overwrite=True) as part:
-            save_file(state, part)
-    model.load_state_dict(load_file(path))
-    return model.eval(), folder
+            save_file(state, part, {"seconds": str(time.perf_counter() - start)})
+    model = paper_cnn.PaperCNN()
+    with safe_open(path, "pt") as file:
+        model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - not a mapping
+        return Trained(model.eval(), folder, float(file.metadata()["seconds"]))
 
 
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:

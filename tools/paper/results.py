@@ -1,0 +1,99 @@
+"""From the results of all repetitions to averages, the verdict that is chosen, and what it gains."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, pstdev
+
+from tools.paper.measures import ALL, CORRECT, METRICS
+from tools.paper.rows import UNFITTED
+from tools.paper.study import Result
+
+ALLOWED_LOSS = 0.3  # points of AUROC on correct/incorrect that a verdict may lose to be chosen
+Key = tuple[int, str, str]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean and the deviation around it, in percent or points."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Mean":
+        """Average."""
+        return cls(fmean(values), pstdev(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} ± {self.std:.2f}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results, and what they come to; rows are named by table, name and what they are fitted on."""
+
+    results: Sequence[Result]
+    known_unknowns: str
+
+    @cached_property
+    def rows(self) -> Mapping[Key, list[Result]]:
+        """The results of each row, over repetitions and networks."""
+        rows: dict[Key, list[Result]] = {}
+        for result in self.results:
+            rows.setdefault((result.table, result.row, result.fitted_on), []).append(result)
+        return rows
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """What is measured: correct/incorrect, each unknown concept, all."""
+        return tuple(self.results[0].measures)
+
+    def mean(self, key: Key, concept: str, metric: str) -> Mean:
+        """Average a metric over repetitions and networks."""
+        return Mean.of([result.measures[concept][metric] for result in self.rows[key]])
+
+    def gain(self, key: Key, concept: str, metric: str) -> Mean:
+        """Average a metric's gain over maximum softmax on the same test set."""
+        softmax = {one.seed: one.measures[concept][metric] for one in self.rows[1, "max softmax", UNFITTED]}
+        return Mean.of([one.measures[concept][metric] - softmax[one.seed] for one in self.rows[key]])
+
+    def held_out_gain(self, key: Key, concept: str, metric: str) -> float:
+        """Average a metric's gain over maximum softmax on the rows held out of the fit."""
+        first = [one for one in self.rows[key] if one.network == 0]
+        return fmean(one.held_out[concept][metric] for one in first if one.held_out is not None)
+
+    @property
+    def candidates(self) -> list[Key]:
+        """The verdicts that are fitted with all known unknowns, of any table."""
+        return [key for key in self.rows if key[2] == self.known_unknowns]
+
+    @cached_property
+    def chosen(self) -> Key:
+        """The candidate of most AUROC on all held-out rows, among those that lose little on correct/incorrect there."""
+        frugal = [key for key in self.candidates if self.held_out_gain(key, CORRECT, "auroc") >= -ALLOWED_LOSS]
+        return max(frugal or self.candidates, key=lambda key: self.held_out_gain(key, ALL, "auroc"))
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """What the chosen verdict gains over maximum softmax, in points."""
+        return {
+            "cnns": len({result.seed for result in self.results}),
+            "networks": 1 + max(result.network for result in self.results),
+            "all_auroc_gain": self.gain(self.chosen, ALL, "auroc").mean,
+            "all_aupr_out_gain": self.gain(self.chosen, ALL, "aupr_out").mean,
+            "correct_auroc_change": self.gain(self.chosen, CORRECT, "auroc").mean,
+        }
+
+    def as_dict(self) -> list[dict[str, object]]:
+        """Return every row's averages, ready for JSON."""
+        return [
+            {
+                "table": key[0], "row": key[1], "fitted_on": key[2], "fits": len(found),
+                "measures": {
+                    concept: {metric: vars(self.mean(key, concept, metric)) for metric in METRICS}
+                    for concept in self.concepts
+                },
+            }
+            for key, found in self.rows.items()
+        ]  # fmt: skip

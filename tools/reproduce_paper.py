@@ -1,0 +1,48 @@
+"""Retrace the study of Oberdiek, Rottmann and Gottschalk (2018) and write its tables and figures beside ours.
+
+Usage: python tools/reproduce_paper.py --data-dir DIR -o tools/results/paper/. DIR holds the data sets' own files, see
+tools/paper/concepts.py; without it scikit-learn's digits stand in. Every step is cached: a killed run goes on where it was.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the study."""
+    options = _options(arguments)
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))  # a script's own folder is there, and not the one above with models/ and tools/
+    from tools.paper.report import reproduce
+
+    reproduce(
+        options.data_dir,
+        options.output,
+        cnns=options.cnns,
+        networks=options.networks,
+        miniature=options.miniature,
+        cache=options.cache or user_cache_path("gradscore") / "paper",
+        jobs=options.jobs,
+    )
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path, help="folder with the data sets; scikit-learn's digits without")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for tables and figures")
+    parser.add_argument("--cnns", type=int, default=10, help="repetitions, each with a split and a CNN of its own")
+    parser.add_argument("--networks", type=int, default=5, help="neural meta-classifiers a CNN")
+    parser.add_argument("--miniature", action="store_true", help="few pictures and epochs: does everything still work?")
+    parser.add_argument("--cache", type=Path, help="folder for weights, scores and results of single fits")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="repetitions at a time")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
