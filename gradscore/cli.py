@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gradscore import cli_fuse, cli_scoring, cli_verdicts
+from gradscore import cli_fit, cli_fuse, cli_report, cli_scoring, cli_unknowns, cli_verdicts
 from gradscore.cli_bench import bench_app
 from gradscore.cli_options import AsJson, ClassNames, Output, Overwrite, parts, print_json
 from gradscore.errors import GradscoreError, InputError
@@ -197,9 +197,8 @@ def inspect(model: Annotated[Path, typer.Argument(help="A scoring model.")], as_
     print_json(report) if as_json else console.show_inspection(report)
 
 
-cli_scoring.register(app)
-cli_verdicts.register(app)
-cli_fuse.register(app)
+for commands in (cli_scoring, cli_fit, cli_verdicts, cli_unknowns, cli_report, cli_fuse):
+    commands.register(app)
 
 
 @builder_app.command("install")

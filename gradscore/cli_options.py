@@ -1,10 +1,17 @@
 """Options that several commands share, and how their text is read."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gradscore.errors import InputError
+
+if TYPE_CHECKING:
+    from gradscore.cases import Cases
+    from gradscore.features import ScoreTable
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
@@ -34,6 +41,10 @@ ExtraFeatures = Annotated[
     ),
 ]
 
+Transposed = Annotated[
+    bool, typer.Option("--idx-transposed", help="Images in idx files are stored transposed, as EMNIST's are.")
+]
+
 
 def print_json(value: Any) -> None:
     """Print a value on stdout; it must not hold NaN or infinity, which JSON does not know."""
@@ -48,3 +59,20 @@ def parts(text: str | None) -> list[str] | None:
 def all_parts(texts: list[str] | None) -> list[str]:
     """Split comma-separated lists, one after another."""
     return [part for text in texts or [] for part in parts(text) or []]
+
+
+def labelled_cases(
+    known: "ScoreTable",
+    unknown: list[str] | None,
+    labels: Path | None,
+    unknown_labels: str,
+    seed: int,
+    made: "Mapping[str, ScoreTable] | None" = None,
+) -> "Cases":
+    """Join a table with true labels and tables of unknown inputs: those that are there (`made`), and PATH or PATH:N."""
+    from gradscore.cases import collect, read_unknown  # noqa: PLC0415 - `--help` answers at once
+
+    if unknown_labels not in ("error", "incorrect"):
+        raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")
+    tables = {**(made or {}), **read_unknown(unknown or [], seed=seed)}
+    return collect(known, tables, label_file=labels, unknown_labels=unknown_labels)  # type: ignore[arg-type]  # checked above

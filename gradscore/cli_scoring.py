@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradscore.cli_options import AsJson, ExtraFeatures, Overwrite, all_parts, parts, print_json
+from gradscore.cli_options import AsJson, ExtraFeatures, Overwrite, Transposed, all_parts, parts, print_json
 from gradscore.errors import GradscoreError, InputError
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 3
 AUTO = "auto"
 STDOUT = Path("-")
-
-Transposed = Annotated[
-    bool, typer.Option("--idx-transposed", help="Images in idx files are stored transposed, as EMNIST's are.")
-]
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradscore.cli_options import ExtraFeatures, Output, Overwrite, all_parts, parts
+from gradscore.cli_options import ExtraFeatures, Output, Overwrite, Transposed, all_parts, parts
 from gradscore.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 KnownInputs = Annotated[
-    list[Path] | None, typer.Option("--known", help="Inputs of known classes, to make unknown ones from. Repeatable.")
+    list[str] | None, typer.Option("--known", help="Inputs of known classes, to make unknown ones from. Repeatable.")
 ]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(unknowns)
 
 
 def unknowns(
@@ -29,6 +34,7 @@ def unknowns(
     ] = "uniform",
     count: Annotated[int, typer.Option(min=1, help="How many to make.")] = 200,
     known: KnownInputs = None,
+    idx_transposed: Transposed = False,
     features: ExtraFeatures = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same inputs.")] = 0,
     overwrite: Overwrite = False,
@@ -45,12 +51,19 @@ def unknowns(
         raise InputError(f"{output} must end in .parquet, for a score table, or .npz, for the inputs themselves")
     refuse_existing(output, overwrite=overwrite)
     scorer = Scorer.load(model, features=all_parts(features))
-    writers[output.suffix](scorer, output, kind, count, _known_inputs(scorer, known, seed), seed, overwrite)
+    inputs = _known_inputs(scorer, known, idx_transposed, seed)
+    writers[output.suffix](scorer, output, kind, count, inputs, seed, overwrite)
     typer.echo(f"made {count:,} inputs of no known class ({kind}): {output}", err=True)
 
 
 def noise_tables(
-    model: Path | None, count: int, kinds: str, known: list[Path] | None, seed: int, features: Sequence[str]
+    model: Path | None,
+    count: int,
+    kinds: str,
+    known: list[str] | None,
+    idx_transposed: bool,
+    seed: int,
+    features: Sequence[str],
 ) -> "dict[str, ScoreTable]":
     """Make and score noise of each kind, with these extra features, for `fit --with-noise`."""
     from gradscore.scoring import Scorer
@@ -59,7 +72,7 @@ def noise_tables(
     if model is None:
         raise InputError("--with-noise makes inputs and scores them: name the scoring model with --model")
     scorer = Scorer.load(model, features=features)
-    inputs = _known_inputs(scorer, known, seed)
+    inputs = _known_inputs(scorer, known, idx_transposed, seed)
     names = parts(kinds) or []
     return {f"made by {name}": score_unknowns(scorer, name, count, known=inputs, seed=seed) for name in names}
 
@@ -90,13 +103,13 @@ def _write_inputs(
         np.savez_compressed(file, images=inputs)
 
 
-def _known_inputs(scorer: "Scorer", paths: list[Path] | None, seed: int) -> Any:
+def _known_inputs(scorer: "Scorer", paths: list[str] | None, idx_transposed: bool, seed: int) -> Any:
     from gradscore.sources import open_source
     from gradscore.unknowns import read_known
 
     if not paths:
         return None
-    known = read_known(open_source(paths), scorer.metadata, seed=seed)
+    known = read_known(open_source(paths, idx_transposed=idx_transposed), scorer.metadata, seed=seed)
     if known.unreadable:
         typer.echo(f"{known.unreadable:,} known inputs cannot be read and are left out", err=True)
     return known.inputs

@@ -92,9 +92,9 @@ def prepare(
     refuse_existing(target, overwrite=overwrite)
     classifier = read_classifier(source)
     names = class_names if class_names is not None else _names_in(classifier.proto)
-    options = ImageOptions.from_properties({entry.key: entry.value for entry in classifier.proto.metadata_props}).changed(
-        scale=scale, mean=mean, std=std, color=color, resize=resize, crop=crop, interpolation=interpolation
-    )
+    options = ImageOptions.from_properties(
+        {entry.key: entry.value for entry in classifier.proto.metadata_props}
+    ).changed(scale=scale, mean=mean, std=std, color=color, resize=resize, crop=crop, interpolation=interpolation)
     declared = [output.name for output in classifier.proto.graph.output]
     fingerprint = sha256_of_files(*classifier.files)
     model = normalize(classifier.proto, classifier.weights)

@@ -6,7 +6,7 @@ continue from there.
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,7 +24,8 @@ from gradscore.locking import locked
 from gradscore.manifest import MANIFEST, MANIFEST_KEY, Manifest, Shard, refuse_changed
 from gradscore.writing import replacing
 
-SHARD_ROWS = 2048  # what is held before it is written; also a row group of the joined file
+SHARD_ROWS = 2048  # what is held before it is written
+_GROUP_BYTES = 4 << 20  # of a row group in the joined file
 _LONGEST = 30.0  # seconds after which a shard is finished however few rows it has: the most that a crash can cost
 _JOINED = "joined"
 
@@ -171,7 +172,7 @@ class ShardedOutput:
         folder, target = self._place.folder, self._place.target
         joined = folder / f"{_JOINED}{target.suffix}"
         schema = self._schema.with_metadata({**self._schema.metadata, MANIFEST_KEY: self.manifest.to_json()})
-        tables = (_read(folder / shard.file) for shard in self.manifest.shards)
+        tables = _grouped(_read(folder / shard.file) for shard in self.manifest.shards)
         FORMATS[target.suffix.lower()].write(joined, schema, tables)
         joined.replace(target)
         (folder / MANIFEST).unlink()  # first: shards that no manifest lists are never continued from
@@ -207,6 +208,18 @@ class ShardedOutput:
 def _read(shard: Path) -> pa.Table:
     with pq.ParquetFile(shard) as file:  # `read_table` would load Arrow's query engine, at 40 MB
         return file.read(use_threads=False)
+
+
+def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Put tables together: a row group each would make a long footer, for the writer to hold and every reader to read."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(one.nbytes for one in held) >= _GROUP_BYTES:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
 
 
 def _clear(folder: Path, *, keep: set[str]) -> None:

@@ -1,12 +1,15 @@
 """Archives, idx pairs, tables, lists, globs and URLs: the same images give the same inputs, wherever they lie."""
 
 import bz2
+import functools
 import gzip
+import http.server
 import io
 import lzma
 import os
 import struct
 import tarfile
+import threading
 import uuid
 import zipfile
 
@@ -289,6 +292,38 @@ def test_urls(pixels, pngs, tmp_path):
     ):  # fmt: skip
         with pytest.raises(InputError, match=message):
             read(open_source([url]))
+
+
+@pytest.fixture
+def served(tmp_path):
+    """Return the URL under which a local server shows a folder."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_server(served, folder, pixels, pngs):
+    """A real protocol with a real server; s3:// and gs:// differ in fsspec alone."""
+    pytest.importorskip("aiohttp", reason="aiohttp, which fsspec needs for http://, is not installed")
+    zipped(folder / "x.zip", NAMES, pngs)
+    np.testing.assert_allclose(read(open_source([f"{served}/x.zip"])), expected(pixels), rtol=1e-6)
+    source = open_source([f"{served}/b/", f"{served}/a/1.png"])
+    assert ids(source) == ["b/2.png", f"{served}/a/1.png"]
+    np.testing.assert_allclose(read(source), expected(pixels)[:2], rtol=1e-6)
+    (folder / "b/2.png").unlink()
+    with pytest.raises(InputError, match=r"cannot fetch http://.*b/2\.png"):
+        source.entries[0].read(IMAGES)
+    with pytest.raises(InputError, match="cannot fetch"):
+        open_source([f"{served}/gone.zip"])
 
 
 def test_many_files_take_little_memory(tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from gradscore import InputError, ModelError, Scorer, export_classifier, prepare
+from gradscore import InputError, ModelError, Scorer, ScoreTable, export_classifier, prepare
+from gradscore.cli import app
 from gradscore.huggingface import _preprocessing
 from gradscore.images import decode, pixels
 from gradscore.inspection import inspect_model
@@ -179,5 +180,17 @@ def test_an_exported_classifier_carries_its_preprocessing(tmp_path):
         scores = scorer.score([png(image)])
         wanted = torch.from_numpy(of_torchvision(image, (24,), (12, 16), "bicubic") / 255 - 0.5)[None].float() / 0.5
         np.testing.assert_allclose(scores.max_softmax, module(wanted).softmax(1).max().item(), rtol=0.05)
+    (tmp_path / "one.png").write_bytes(png(image))
+    table = tmp_path / "t.parquet"
+    flags = ["--resize", "24x30", "--crop", "center", "--interpolation", "nearest", "--overwrite"]
+    app(["prepare", str(tmp_path / "c.onnx"), "-o", str(tmp_path / "k.onnx"), *flags], standalone_mode=False)
+    app(["score", str(tmp_path / "k.onnx"), str(tmp_path / "one.png"), "-o", str(table), "--precision", "float32"],
+        standalone_mode=False)  # fmt: skip
+    with Scorer.load(tmp_path / "k.onnx") as scorer:
+        wanted = Preprocessing("image", 3, 12, 16, 1 / 255, (0.5,), (0.25,), "strict", (24, 30), "center", "nearest")
+        assert scorer.metadata.preprocessing == wanted
+        np.testing.assert_array_equal(
+            ScoreTable.read(table).features(), scorer.score([png(image)]).features.astype(np.float32)
+        )
     text = json.dumps(inspect_model(tmp_path / "s.onnx"), ensure_ascii=False)
     assert "3×12×16 images, resize 24, crop center, bicubic" in text

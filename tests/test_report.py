@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,6 +20,7 @@ from gradscore.cases import collect
 from gradscore.errors import GradscoreError, InputError, OutputExistsError
 from gradscore.evaluation import evaluate
 from gradscore.features import ScoreTable, schema, to_batch
+from gradscore.inputs.entries import Listing
 from gradscore.metadata import LAYER_STATISTICS
 from gradscore.report import pictures, scales, style
 from gradscore.report.feature_figures import HEAD
@@ -233,6 +236,53 @@ def test_pictures_of_files_and_arrays(tmp_path, pixels):
     assert (stretched.min(), stretched.max()) == (0, 255)
     constant = shown(pictures.picture(ArrayRow("a#0", np.ones((1, 3, 4)), 0)))
     assert (constant == 0).all()
+
+
+def test_pictures_of_archives_and_tables(tmp_path, pixels):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(3):
+        Image.fromarray(pixels[index]).save(folder / f"{index}.png")
+    places = [Path(shutil.make_archive(str(tmp_path / kind), kind, folder)) for kind in ("zip", "tar", "gztar")]
+    rows = [{"bytes": (folder / f"{index}.png").read_bytes(), "path": f"{index}.png"} for index in range(3)]
+    pq.write_table(pa.table({"image": rows}), tmp_path / "images.parquet")
+    for place in (*places, tmp_path / "images.parquet"):
+        found = {entry.id[-5:]: shown(pictures.picture(entry)) for entry in open_source([place])}
+        for index, wanted in enumerate(pixels[:3]):
+            name = f"uet#{index}" if place.suffix == ".parquet" else f"{index}.png"
+            np.testing.assert_array_equal(found[name], wanted)
+
+
+def test_a_turned_photograph_stands_upright_in_its_own_aspect(tmp_path):
+    pixels = np.full((60, 20, 3), 200, dtype=np.uint8)
+    pixels[:30] = 30
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(shown(pictures.picture(ImageFile("t", tmp_path / "turned.png"))), pixels)
+
+
+def test_only_inputs_of_the_galleries_are_looked_up(content):
+    class Counted(Listing):
+        made = 0
+
+        def __len__(self):
+            return 10_000
+
+        def ids(self):
+            return (f"{index}.png" for index in range(10_000))
+
+        def entry(self, index):
+            self.made += 1
+            return ArrayRow(f"{index}.png", np.zeros((1, 4, 4)), 0)
+
+    source = Source(Counted())
+    found = pictures.find({"noise": source}, content.shown())
+    noise = {key for key in content.shown() if key[0] == "noise"}
+    assert noise
+    assert set(found) == noise
+    assert all(entry.id == name for (_, name), entry in found.items())
+    assert source.entries.made == len(noise)
 
 
 def test_inputs_without_a_picture(tmp_path):

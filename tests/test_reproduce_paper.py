@@ -1,6 +1,7 @@
 """The study runs end to end in miniature, tests on nothing that it fits on, and says in the README what it found."""
 
 import csv
+import gzip
 import json
 import re
 import subprocess
@@ -169,6 +170,29 @@ def test_fitting_on_what_is_tested_is_an_error(monkeypatch):
     tables = type("Tables", (), {"validation": None})
     with pytest.raises(ValueError, match="9 pictures are both fitted and tested on, such as a"):
         fitting(tables, {}, rows)
+
+
+def _idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(extent.to_bytes(4, "big") for extent in array.shape)
+    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+
+def test_emnist_is_turned_upright_and_has_the_papers_sizes(tmp_path):
+    upright = np.random.default_rng(0).integers(0, 256, (6, 28, 28))
+    for kind, rows in (("digits-train", slice(0, 3)), ("digits-test", slice(3, 5)), ("letters-train", slice(5, 6))):
+        _idx(tmp_path / f"emnist-{kind}-images-idx3-ubyte.gz", upright[rows].swapaxes(1, 2))
+        _idx(tmp_path / f"emnist-{kind}-labels-idx1-ubyte.gz", np.arange(6)[rows])
+    found = read(tmp_path)
+    assert sorted(found.labels.tolist()) == [0, 1, 2, 3, 4]
+    assert all((found.images[found.labels == digit, 0] == upright[digit]).all() for digit in range(5))
+    assert (found.unknown["EMNIST letters"][0, 0] == upright[5]).all()
+    assert (found.sizes.training, found.sizes.validation, found.sizes.test, found.sizes.unknown) == (
+        60000,
+        20000,
+        200000,
+        20000,
+    )
+    assert found.known_unknowns == ("uniform noise",)
 
 
 def test_polarity_of_the_real_pictures():

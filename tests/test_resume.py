@@ -125,6 +125,17 @@ def test_a_run_killed_fifty_times_leaves_the_same_rows(model, images, whole, tmp
         killed_often(model, images, whole, tmp_path / f"{part}.parquet", 5, seed=part)
 
 
+def test_small_shards_are_joined_into_large_row_groups(model, some, tmp_path, monkeypatch):
+    monkeypatch.setattr("gradscore.shards._GROUP_BYTES", 40_000)
+    with Scorer.load(model) as scorer:
+        score_to_parquet(scorer, open_source([some]), tmp_path / "t.parquet", batch_size=10, shard_rows=10)
+    file = pq.ParquetFile(tmp_path / "t.parquet")
+    groups = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
+    assert sum(groups) == 500
+    assert 1 < len(groups) < 20
+    assert len(set(groups[:-1])) == 1
+
+
 def test_rows_are_the_same_in_shards_and_in_one_file(model, some, tmp_path):
     for name in ("t.parquet", "shards"):
         assert command("score", model, some, "-o", tmp_path / name, *OPTIONS)[0] == 3

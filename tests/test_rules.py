@@ -70,13 +70,18 @@ WINDOWS = {
     "AveragePool dilated": Fragment("o = AveragePool<kernel_shape=[2,2],dilations=[2,1]>(h)", (2, 5, 5), opset=19),
     "LpPool": Fragment("o = LpPool<kernel_shape=[2,3],strides=[2,1],pads=[1,0,0,1]>(h)", (2, 5, 5)),
     "LpPool 1": Fragment("o = LpPool<kernel_shape=[2,2],p=1>(h)", (2, 4, 4)),
-    "LpPool 3 SAME_UPPER": Fragment('o = LpPool<kernel_shape=[3,2],strides=[2,2],p=3,auto_pad="SAME_UPPER">(h)', (2, 5, 5)),
+    "LpPool 3 SAME_UPPER": Fragment(
+        'o = LpPool<kernel_shape=[3,2],strides=[2,2],p=3,auto_pad="SAME_UPPER">(h)', (2, 5, 5)
+    ),
     "LpPool ceil_mode": Fragment(
-        "o = LpPool<kernel_shape=[2,2],strides=[2,2],ceil_mode=1>(h)", (2, 5, 4),
+        "o = LpPool<kernel_shape=[2,2],strides=[2,2],ceil_mode=1>(h)",
+        (2, 5, 4),
         instead=lambda h: F.lp_pool2d(F.pad(h, (0, 0, 0, 1)), 2, 2),
     ),
     "LpPool of zeros": Fragment("r = Relu(h)\n o = LpPool<kernel_shape=[2,1]>(r)", (2, 4, 4)),
-    "GlobalLpPool": Fragment("o = GlobalLpPool<p=3>(h)", MAP, instead=lambda h: h.abs().pow(3).sum((2, 3), True).pow(1 / 3)),
+    "GlobalLpPool": Fragment(
+        "o = GlobalLpPool<p=3>(h)", MAP, instead=lambda h: h.abs().pow(3).sum((2, 3), True).pow(1 / 3)
+    ),
     "GlobalAveragePool": Fragment("o = GlobalAveragePool(h)", MAP),
     "GlobalMaxPool": Fragment("o = GlobalMaxPool(h)", MAP),
 }

@@ -64,16 +64,8 @@ def fitted(method="lasso", rows=TRAIN, correct=RIGHT, names=NAMES, **settings):
 
 
 def directly(method="lasso", transform="signed-log", calibration="none", select=None, folds=5, ensemble=1, seed=0):
-    settings = {
-        "transform": transform,
-        "calibration": calibration,
-        "select": select,
-        "folds": folds,
-        "ensemble": ensemble,
-        "seed": seed,
-        "rule": Balanced(),
-    }
-    return fitting.fit(TRAIN, RIGHT, feature_names=NAMES, method=method, **settings)
+    settings = fitting.Settings(method, transform, calibration, select, folds, ensemble, seed)
+    return fitting.fit(TRAIN, RIGHT, NAMES, settings)
 
 
 def table(rows=TEST, errors=None, names=NAMES, fingerprint=FINGERPRINT):

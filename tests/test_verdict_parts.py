@@ -168,10 +168,9 @@ def test_features_of_few_values_become_quantiles_too():
 @pytest.mark.parametrize("method", ["ridge", "nn", "threshold"])
 def test_the_saved_verdict_equals_what_was_fitted(tmp_path, method, transform, calibration):
     from gradscore.verdict import fitting
-    from gradscore.verdict.thresholds import Balanced
 
     settings = {"method": method, "transform": transform, "calibration": calibration, "folds": 2, "ensemble": 1}
-    fit = fitting.fit(ROWS, RIGHT, feature_names=NAMES, select=None, seed=0, rule=Balanced(), **settings)
+    fit = fitting.fit(ROWS, RIGHT, NAMES, fitting.Settings(**settings))
     fitted(**settings).save(tmp_path / "v.onnx")
     again = Verdict.load(tmp_path / "v.onnx")
     extremes = np.random.default_rng(0).choice([0.0, -0.0, 1e-300, -1e-30, 1e30, -1e300, 1.0], size=(300, 5))

@@ -12,7 +12,8 @@ from gradscore.bench import peers
 from gradscore.bench.timing import Task
 from gradscore.bench.workloads import Workload
 from gradscore.metadata import SIGNAL_LABEL
-from gradscore.scoring import GRAPH, Scorer
+from gradscore.microbatch import GRAPH
+from gradscore.scoring import Scorer
 from gradscore.session import open_session
 
 EIGHT = "8 statistics of every layer"

@@ -4,8 +4,9 @@ Many gradients of like size are laid side by side in one tensor, so that a netwo
 for each statistic, not a dozen for each layer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 import onnx_ir as ir
@@ -21,25 +22,41 @@ _JOINED = 4096  # longer gradients are not copied together: each keeps the cores
 _EXACT = 1024  # means of so many numbers are summed in double precision
 _ALIKE = 2  # a gradient may be padded to so many times its length
 _ALWAYS_ALIKE = 64
+KINDS = ("l1", "low", "high", "mean", "scale", "m2", "m3", "m4")
+
+
+_READ_FOR: Mapping[str, tuple[str, ...]] = {
+    "l1": ("l1",),
+    "l2": ("mean", "scale", "m2"),
+    "min": ("mean", "low", "high"),
+    "max": ("mean", "low", "high"),
+    "mean": ("mean",),
+    "std": ("mean", "scale", "m2"),
+    "skewness": ("mean", "scale", "m2", "m3"),
+    "kurtosis": ("mean", "scale", "m2", "m3", "m4"),
+}  # what a statistic is made of, be it of one gradient, of an outer product, or of several merged
+
+
+class Moments:
+    """Moments of V gradients, each kind [B, V] and emitted when it is first read.
+
+    `l1`, `low`, `high`, `mean`, `scale` (the largest |g|); `m2`, `m3`, `m4` are central moments over powers of `scale`.
+    """
+
+    def __init__(self, **kinds: Callable[[], Number]) -> None:
+        self._kinds = {kind: cache(emitted) for kind, emitted in kinds.items()}
+
+    def __getattr__(self, kind: str) -> Number:
+        return self._kinds[kind]()
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Of V gradients, each [B, V]; `m2`, `m3`, `m4` are central moments over powers of `scale`, the largest |g|."""
+class _Block:
+    """Moments that are computed one after another: [B, kinds · V], so that no gradient stays in memory for long."""
 
-    l1: Number
-    low: Number
-    high: Number
-    mean: Number
-    scale: Number
-    m2: Number
-    m3: Number
-    m4: Number
-
-    @classmethod
-    def of_each(cls, find: Callable[[str], Number]) -> "Moments":
-        """Gather every kind by its name."""
-        return cls(*(find(field.name) for field in fields(cls)))
+    whole: Number
+    kinds: tuple[str, ...]
+    columns: int
 
 
 class MomentTable:
@@ -47,31 +64,38 @@ class MomentTable:
 
     def __init__(self, emit: Emitter) -> None:
         self._emit = emit
-        self._blocks: list[tuple[Moments, int]] = []
+        self._blocks: list[_Block] = []
         self._place: dict[Key, tuple[int, int]] = {}
 
-    def add(self, keys: Sequence[Key], moments: Moments) -> None:
-        """Enter the moments of some gradients, one column each."""
+    def add(self, keys: Sequence[Key], moments: Moments, wanted: Iterable[str]) -> None:
+        """Enter the moments of some gradients, one column each, as far as the wanted statistics read them."""
         self._place.update({key: (len(self._blocks), column) for column, key in enumerate(keys)})
-        self._blocks.append((moments, len(keys)))
+        kinds = tuple(dict.fromkeys(kind for statistic in sorted(wanted) for kind in _READ_FOR[statistic]))
+        first, *others = (getattr(moments, kind) for kind in kinds)
+        self._blocks.append(_Block(first.op("Concat", *others, axis=1) if others else first, kinds, len(keys)))
 
-    def take(self, keys: NDArray[np.object_] | Sequence[Key], shape: Sequence[int]) -> Moments:
+    def take(self, keys: Sequence[Key], shape: Sequence[int]) -> Moments:
         """Return the moments of some gradients, each kind [B, *shape]; blocks that hold none of them stay unread."""
         places = [self._place[key] for key in keys]
         wanted = sorted({block for block, _ in places})
-        starts = dict(zip(wanted, np.cumsum([0, *(self._blocks[block][1] for block in wanted)]), strict=False))
-        index = np.array([starts[block] + column for block, column in places])
-        width = sum(self._blocks[block][1] for block in wanted)
-        is_whole = len(shape) == 1 and np.array_equal(index, np.arange(width))
-        at = self._emit.constant(index.reshape(tuple(shape)), np.int64)
+        blocks = [self._blocks[block] for block in wanted]
+        widths = [len(block.kinds) * block.columns for block in blocks]
+        starts = dict(zip(wanted, np.cumsum([0, *widths[:-1]]), strict=True))
+
+        @cache
+        def joined() -> Number:
+            first, *others = (block.whole for block in blocks)
+            return first.op("Concat", *others, axis=1) if others else first
 
         def find(kind: str) -> Number:
-            blocks: list[Number] = [getattr(self._blocks[block][0], kind) for block in wanted]
-            first, *others = blocks
-            whole = first.op("Concat", *others, axis=1) if others else first
-            return whole if is_whole else whole.op("Gather", at, axis=1)
+            index = [
+                starts[block] + self._blocks[block].kinds.index(kind) * self._blocks[block].columns + column
+                for block, column in places
+            ]
+            at = self._emit.constant(np.array(index).reshape(tuple(shape)), np.int64)
+            return joined().op("Gather", at, axis=1)
 
-        return Moments.of_each(find)
+        return Moments(**{kind: partial(find, kind) for kind in KINDS})
 
 
 def add_explicit(gradients: Mapping[Key, tuple[Explicit, frozenset[str]]], table: MomentTable, emit: Emitter) -> None:
@@ -80,7 +104,8 @@ def add_explicit(gradients: Mapping[Key, tuple[Explicit, frozenset[str]]], table
         together = [gradients[key][0] for key in bundle]
         values, mask = _side_by_side(together, emit)
         counts = np.array([gradient.count for gradient in together])
-        table.add(bundle, _moments(Number(values, emit), _Average(mask, counts, emit), counts))
+        moments = _moments(Number(values, emit), _Average(mask, counts, emit), counts)
+        table.add(bundle, moments, gradients[bundle[0]][1])
 
 
 def _bundles(sizes: Mapping[Key, tuple[int, frozenset[str]]]) -> list[list[Key]]:
@@ -140,56 +165,54 @@ class _Average:
 
 
 def _moments(values: Number, average: _Average, counts: NDArray[np.int64]) -> Moments:
-    low, high = values.smallest(2, keepdims=1), values.largest(2, keepdims=1)
-    scale = high.op("Max", -low, SMALLEST_SCALE)
-    mean = average.exact(average.masked(values))
-    centred = average.masked((values - mean) / scale)
-    square = centred * centred
-    last = values.emit.integers(2)
-    flat_mean = mean.op("Squeeze", last)
-    poison = flat_mean * 0  # a gradient with NaN or infinity in it has no moments at all, as in the kernels
-    sizes = Number(values.emit.constant(counts, np.float32), values.emit)
+    low, high = (cache(partial(find, 2, keepdims=1)) for find in (values.smallest, values.largest))
+    mean = cache(lambda: average.exact(average.masked(values)))
+    scale = cache(lambda: high().op("Max", -low(), SMALLEST_SCALE))
+    centred = cache(lambda: average.masked((values - mean()) / scale()))
+    square = cache(lambda: centred() * centred())
+    flat = cache(lambda: mean().op("Squeeze", last))
+    poison = cache(lambda: flat() * 0)  # a gradient with NaN or infinity in it has no moments at all, as in the kernels
+    last, sizes = values.emit.integers(2), Number(values.emit.constant(counts, np.float32), values.emit)
     return Moments(
-        l1=average(average.masked(values.op("Abs"))) * sizes + poison,
-        low=low.op("Squeeze", last) + poison,
-        high=high.op("Squeeze", last) + poison,
-        mean=flat_mean + poison,
-        scale=scale.op("Squeeze", last),
-        m2=average(square),
-        m3=average(square * centred),
-        m4=average(square * square),
+        l1=lambda: average(average.masked(values.op("Abs"))) * sizes + poison(),
+        low=lambda: low().op("Squeeze", last) + poison(),
+        high=lambda: high().op("Squeeze", last) + poison(),
+        mean=lambda: flat() + poison(),
+        scale=lambda: scale().op("Squeeze", last),
+        m2=lambda: average(square()),
+        m3=lambda: average(square() * centred()),
+        m4=lambda: average(square() * square()),
     )
 
 
-def add_products(pairs: Mapping[Key, tuple[Key, Key]], table: MomentTable) -> None:
+def add_products(pairs: Mapping[Key, tuple[Key, Key]], table: MomentTable, wanted: frozenset[str]) -> None:
     """Enter the moments of outer products from those of their factors.
 
     The closed form of DESIGN.md, §2, in units of the factors' scales: with means b, c and central moments u, w.
     """
-    first, second = (table.take([pair[side] for pair in pairs.values()], [len(pairs)]) for side in (0, 1))
-    b, c = first.mean / first.scale, second.mean / second.scale
-    u2, u3, u4, w2, w3, w4 = first.m2, first.m3, first.m4, second.m2, second.m3, second.m4
-    bb, cc, bu2 = b * b, c * c, b * u2
-    corners = [one * other for one in (first.low, first.high) for other in (second.low, second.high)]
+    x, y = (table.take([pair[side] for pair in pairs.values()], [len(pairs)]) for side in (0, 1))
+    b, c = cache(lambda: x.mean / x.scale), cache(lambda: y.mean / y.scale)
+    bb, cc, bu2 = cache(lambda: b() * b()), cache(lambda: c() * c()), cache(lambda: b() * x.m2)
+    corners = cache(lambda: [one * other for one in (x.low, x.high) for other in (y.low, y.high)])
     moments = Moments(
-        l1=first.l1 * second.l1,
-        low=corners[0].op("Min", *corners[1:]),
-        high=corners[0].op("Max", *corners[1:]),
-        mean=first.mean * second.mean,
-        scale=(first.scale * second.scale).op("Max", SMALLEST_SCALE),
-        m2=w2 * (bb + u2) + cc * u2,
-        m3=w3 * (b * bb + 3 * bu2 + u3) + 3 * (c * w2 * (2 * bu2 + u3)) + c * cc * u3,
-        m4=(
-            w4 * (bb * bb + 6 * (b * bu2) + 4 * (b * u3) + u4)
-            + 4 * (c * w3 * (3 * (b * (bu2 + u3)) + u4))
-            + 6 * (cc * w2 * (b * (bu2 + 2 * u3) + u4))
-            + cc * cc * u4
+        l1=lambda: x.l1 * y.l1,
+        low=lambda: corners()[0].op("Min", *corners()[1:]),
+        high=lambda: corners()[0].op("Max", *corners()[1:]),
+        mean=lambda: x.mean * y.mean,
+        scale=lambda: (x.scale * y.scale).op("Max", SMALLEST_SCALE),
+        m2=lambda: y.m2 * (bb() + x.m2) + cc() * x.m2,
+        m3=lambda: y.m3 * (b() * bb() + 3 * bu2() + x.m3) + 3 * (c() * y.m2 * (2 * bu2() + x.m3)) + c() * cc() * x.m3,
+        m4=lambda: (
+            y.m4 * (bb() * bb() + 6 * (b() * bu2()) + 4 * (b() * x.m3) + x.m4)
+            + 4 * (c() * y.m3 * (3 * (b() * (bu2() + x.m3)) + x.m4))
+            + 6 * (cc() * y.m2 * (b() * (bu2() + 2 * x.m3) + x.m4))
+            + cc() * cc() * x.m4
         ),
     )
-    table.add(list(pairs), moments)
+    table.add(list(pairs), moments, wanted)
 
 
-def add_sparse(key: Key, gradient: Sparse, table: MomentTable, emit: Emitter) -> None:
+def add_sparse(key: Key, gradient: Sparse, table: MomentTable, wanted: frozenset[str], emit: Emitter) -> None:
     """Enter the moments of a table of which only some rows are not zero.
 
     Σ over the table of (g − mean)^k = Σ over kept rows + (number of zeros) · (−mean)^k.
@@ -217,16 +240,14 @@ def add_sparse(key: Key, gradient: Sparse, table: MomentTable, emit: Emitter) ->
     square, centre = centred * centred, mean / scale
     zeros = (touched * -share) + 1.0
     centre_square = centre * centre * zeros
-    table.add(
-        [key],
-        Moments(
-            l1=over(standing.op("Abs")) * float(gradient.count) + poison,
-            low=low,
-            high=high,
-            mean=mean + poison,
-            scale=scale,
-            m2=over(square) + centre_square,
-            m3=over(square * centred) - centre * centre_square,
-            m4=over(square * square) + centre * centre * centre_square,
-        ),
+    moments = Moments(
+        l1=lambda: over(standing.op("Abs")) * float(gradient.count) + poison,
+        low=lambda: low,
+        high=lambda: high,
+        mean=lambda: mean + poison,
+        scale=lambda: scale,
+        m2=lambda: over(square) + centre_square,
+        m3=lambda: over(square * centred) - centre * centre_square,
+        m4=lambda: over(square * square) + centre * centre * centre_square,
     )
+    table.add([key], moments, wanted)

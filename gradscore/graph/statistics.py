@@ -5,7 +5,8 @@ in standard operators with kernels on CPU and GPU; what serves no feature asked 
 unused nodes. Single precision holds, since everything is measured from means and in units of the largest |g|.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from math import sqrt
 
 import numpy as np
@@ -48,10 +49,10 @@ def append_statistics(graph: ir.Graph, layers: Sequence[Layer], features: Sequen
     for names, statistics in _alike(asked):
         keys = [[key for key in members[name] if key in gradients] for name in names]
         counts = [[gradients[key][0].count for key in own] for own in keys]
-        found = _statistics(_merged(keys, counts, table, emit), np.array([sum(own) for own in counts]))
+        found = _statistics(_merged(keys, counts, table, emit), np.array([sum(own) for own in counts]), emit)
         for statistic in statistics:
             column |= {f"{name}.{statistic}": len(column) + place for place, name in enumerate(names)}
-            blocks.append(found[statistic])
+            blocks.append(found[statistic]())
     whole = blocks[0].op("Concat", *blocks[1:], axis=1) if len(blocks) > 1 else blocks[0]
     order = [column[feature] for feature in features]
     return whole.op("Gather", emit.integers(*order), axis=1).value if order != list(range(len(column))) else whole.value
@@ -107,11 +108,11 @@ def _table(gradients: Mapping[Key, tuple[Gradient, frozenset[str]]], emit: Emitt
         elif isinstance(gradient, Explicit):
             explicit[position, part] = gradient, wanted
     add_explicit(explicit, table, emit)
-    for pairs in factors.values():
-        add_products(pairs, table)
-    for key, (gradient, _) in gradients.items():
+    for wanted, pairs in factors.items():
+        add_products(pairs, table, wanted)
+    for key, (gradient, wanted) in gradients.items():
         if isinstance(gradient, Sparse):
-            add_sparse(key, gradient, table, emit)
+            add_sparse(key, gradient, table, wanted, emit)
     return table
 
 
@@ -138,42 +139,42 @@ def _merged(
     sizes = np.array([[*own, *[0] * (most - len(own))] for own in counts], dtype=np.float64)
     counted = Number(emit.constant(sizes > 0, np.float32), emit)
     share = Number(emit.constant(sizes / sizes.sum(1, keepdims=True), np.float32), emit)
-    scale = parts.scale.largest(2, keepdims=1)
-    mean = (parts.mean * share).total(2, keepdims=1)
-    d, ratio = (parts.mean - mean) / scale, parts.scale / scale
-    dd, square = d * d, ratio * ratio
-    m2, m3, m4 = parts.m2 * square, parts.m3 * (square * ratio), parts.m4 * (square * square)
     last = emit.integers(2)
+    mean = cache(lambda: (parts.mean * share).total(2, keepdims=1))
+    flat = cache(lambda: mean().op("Squeeze", last))
+    scale = cache(lambda: parts.scale.largest(2, keepdims=1))
+    d, ratio = cache(lambda: (parts.mean - mean()) / scale()), cache(lambda: parts.scale / scale())
+    dd, square = cache(lambda: d() * d()), cache(lambda: ratio() * ratio())
+    m2, m3 = cache(lambda: parts.m2 * square()), cache(lambda: parts.m3 * (square() * ratio()))
     return Moments(
-        l1=(parts.l1 * counted).total(2),
-        low=parts.low.smallest(2) + (mean.op("Squeeze", last) * 0),
-        high=parts.high.largest(2) + (mean.op("Squeeze", last) * 0),
-        mean=mean.op("Squeeze", last),
-        scale=scale.op("Squeeze", last),
-        m2=((m2 + dd) * share).total(2),
-        m3=((m3 + d * (3 * m2 + dd)) * share).total(2),
-        m4=((m4 + d * (4 * m3 + d * (6 * m2 + dd))) * share).total(2),
+        l1=lambda: (parts.l1 * counted).total(2),
+        low=lambda: parts.low.smallest(2) + flat() * 0,
+        high=lambda: parts.high.largest(2) + flat() * 0,
+        mean=flat,
+        scale=lambda: scale().op("Squeeze", last),
+        m2=lambda: ((m2() + dd()) * share).total(2),
+        m3=lambda: ((m3() + d() * (3 * m2() + dd())) * share).total(2),
+        m4=lambda: ((parts.m4 * (square() * square()) + d() * (4 * m3() + d() * (6 * m2() + dd()))) * share).total(2),
     )
 
 
-def _statistics(moments: Moments, counts: np.ndarray) -> dict[str, Number]:
-    """Turn moments into the statistics, [B, layers] each; skewness and kurtosis of a constant are 0."""
-    emit, m2 = moments.mean.emit, moments.m2
-    deviation, relative_mean = m2.op("Sqrt"), moments.mean / moments.scale
+def _statistics(moments: Moments, counts: np.ndarray, emit: Emitter) -> dict[str, Callable[[], Number]]:
+    """How moments become the statistics, [B, layers] each; skewness and kurtosis of a constant are 0."""
     roots = Number(emit.constant([sqrt(count) for count in counts], np.float32), emit)
-    constant = deviation.op("LessOrEqual", relative_mean.op("Abs") * ROUNDING)
-    nothing = emit.constant(0, np.float32)
+    deviation = cache(lambda: moments.m2.op("Sqrt"))
+    relative_mean = cache(lambda: moments.mean / moments.scale)
+    constant = cache(lambda: deviation().op("LessOrEqual", relative_mean().op("Abs") * ROUNDING))
 
     def unless_constant(value: Number) -> Number:
-        return Number(emit("Where", constant.value, nothing, value.value), emit)
+        return Number(emit("Where", constant().value, emit.constant(0, np.float32), value.value), emit)
 
     return {
-        "l1": moments.l1,
-        "l2": moments.scale * roots * (m2 + relative_mean * relative_mean).op("Sqrt"),
-        "min": moments.low,
-        "max": moments.high,
-        "mean": moments.mean,
-        "std": moments.scale * deviation,
-        "skewness": unless_constant(moments.m3 / (m2 * deviation)),
-        "kurtosis": unless_constant(moments.m4 / (m2 * m2) - 3.0),
+        "l1": lambda: moments.l1,
+        "l2": lambda: moments.scale * roots * (moments.m2 + relative_mean() * relative_mean()).op("Sqrt"),
+        "min": lambda: moments.low,
+        "max": lambda: moments.high,
+        "mean": lambda: moments.mean,
+        "std": lambda: moments.scale * deviation(),
+        "skewness": lambda: unless_constant(moments.m3 / (moments.m2 * deviation())),
+        "kurtosis": lambda: unless_constant(moments.m4 / (moments.m2 * moments.m2) - 3.0),
     }

@@ -18,7 +18,8 @@ from gradscore.images import fitted, pixels
 from gradscore.metadata import ModelMetadata
 
 LARGEST_FILE = 2**30
-_TO_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe would block for ever
+# Without O_NONBLOCK, which Windows lacks, opening a pipe would wait for ever.
+_TO_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Entry(Protocol):

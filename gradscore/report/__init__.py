@@ -49,9 +49,8 @@ def write_page(
     with drawing():
         drawn = {name: draw(content) for name, draw in figures.FIGURES.items()}
         folded = {name: feature_figures.layer(content, name) for name in layers[:MOST_LAYERS]}
-    html = page.render(
-        content, drawn, folded, pictures.index(sources), title=title, left_layers=len(layers[MOST_LAYERS:])
-    )  # fmt: skip
+    entries = pictures.find(sources, content.shown())
+    html = page.render(content, drawn, folded, entries, title=title, left_layers=len(layers[MOST_LAYERS:]))
     with replacing(out, overwrite=overwrite) as part:
         part.write_text(html, encoding="utf-8")
 

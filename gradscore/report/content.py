@@ -151,6 +151,11 @@ class Content:
             "p_correct": float(self.p[row]),
         }
 
+    def shown(self) -> set[tuple[str, str]]:
+        """Return group and id of each input in the galleries."""
+        rows = np.union1d(self.doubtful, self.mistakes).tolist()
+        return {(self.cases.group_names[self.cases.group[row]], self.cases.ids[row]) for row in rows}
+
     def class_name(self, label: int) -> str | None:
         """Return a class's name, None for −1."""
         names = self.cases.table.class_names

@@ -2,33 +2,41 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from gradscore.errors import InputError
-from gradscore.metadata import InputTensor, ModelMetadata, Preprocessing
-from gradscore.sources import ArrayRow, Entry, ImageFile, Source
+from gradscore.images import FORMATS, pixels
+from gradscore.metadata import Preprocessing
+from gradscore.sources import ArrayRow, Entry, ImageEntry, Source
 
 SIDE = 128  # pixels at most
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
-def index(sources: Mapping[str, Source]) -> dict[tuple[str, str], Entry]:
-    """Return each entry by the group and the id of its row in a score table."""
-    return {(group, entry.id): entry for group, source in sources.items() for entry in source}
+def find(sources: Mapping[str, Source], wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Entry]:
+    """Return the entries whose group and id are wanted; of the others of a large source none is made."""
+    ids = {group: {name for one, name in wanted if one == group} for group in sources}
+    return {
+        (group, name): source.entries[index]
+        for group, source in sources.items()
+        for index, name in enumerate(source.ids())
+        if name in ids[group]
+    }
 
 
 def picture(entry: Entry) -> str | None:
     """Return a data URI of a PNG, at most 128 pixels a side; None where the input is no picture or cannot be read."""
     try:
-        pixels = _pixels(entry)
+        found = _pixels(entry)
     except InputError:
         return None  # such rows have an error in the table and are not shown; a file may also have gone since
-    if pixels is None:
+    if found is None:
         return None
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(found)
     image.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
@@ -37,22 +45,25 @@ def picture(entry: Entry) -> str | None:
 
 def _pixels(entry: Entry) -> NDArray[np.uint8] | None:
     """Return [H, W] or [H, W, 3], or None."""
-    if isinstance(entry, ImageFile):
-        height, width = _size(entry)
-        shown = Preprocessing("image", 3, height, width, scale=1.0, mean=(0.0,), std=(1.0,), color="convert")
-        inputs = (InputTensor("x", (None, 3, height, width)),)
-        metadata = ModelMetadata(source_sha256="", inputs=inputs, logits="", classes=0, layers=(), preprocessing=shown)
-        return np.moveaxis(entry.read(metadata), 0, -1).round().astype(np.uint8)
+    if isinstance(entry, ImageEntry):
+        content = entry.content()
+        height, width = _size(content)
+        shown = Preprocessing("image", 3, height, width, color="convert")
+        return np.moveaxis(pixels(content, shown), 0, -1)
     return _from_array(entry.rows[entry.index]) if isinstance(entry, ArrayRow) else None
 
 
-def _size(entry: ImageFile) -> tuple[int, int]:
+def _size(content: bytes) -> tuple[int, int]:
+    """Return height and width of the picture, which stands upright and is no larger than `SIDE`."""
     try:
-        with Image.open(entry.path) as image:
-            scale = min(1.0, SIDE / max(image.size))
-            return max(1, round(image.height * scale)), max(1, round(image.width * scale))
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED:
+                width, height = height, width
     except Exception as error:  # damaged headers make decoders raise nearly anything
-        raise InputError(f"{entry.id} is no readable image") from error
+        raise InputError("this is no readable image") from error
+    scale = min(1.0, SIDE / max(width, height))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _from_array(row: NDArray[np.generic]) -> NDArray[np.uint8] | None:

@@ -15,7 +15,7 @@ from gradscore.ranking import Ranking
 from gradscore.verdict.calibration import CALIBRATIONS, Calibration
 from gradscore.verdict.heads import Estimator, exporter_of
 from gradscore.verdict.methods import METHODS, Given, Method
-from gradscore.verdict.thresholds import Rule, balanced_gain, describe
+from gradscore.verdict.thresholds import BALANCED, Rule, balanced_gain, describe
 from gradscore.verdict.transforms import TRANSFORMS, Transform
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,6 +25,20 @@ BoolArray = npt.NDArray[np.bool_]
 FEWEST_PER_CLASS = 5
 FEWEST_PER_CLASS_AND_FOLD = 2
 MOST_TUNING_ROWS = 10_000  # a minute for the slowest penalties of 200 features
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a fit is asked for, by name; the parameters of `Verdict.fit`."""
+
+    method: str | Estimator = "lasso"
+    transform: str = "signed-log"
+    calibration: str = "none"
+    select: Sequence[str] | None = None
+    folds: int = 5
+    ensemble: int = 1
+    seed: int = 0
+    rule: Rule = BALANCED
 
 
 @dataclass(frozen=True)
@@ -54,79 +68,89 @@ class Fitted:
         return self.calibration(_mean_probability(self.members, self.transform(features)))
 
 
-def fit(
-    features: FloatArray,
-    correct: BoolArray,
-    *,
-    feature_names: Sequence[str],
-    method: str | Estimator,
-    transform: str,
-    calibration: str,
-    select: Sequence[str] | None,
-    folds: int,
-    ensemble: int,
-    seed: int,
-    rule: Rule,
-) -> Fitted:
-    """Fit a meta-classifier; parameters and errors are those of `Verdict.fit`."""
+def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], settings: Settings) -> Fitted:
+    """Fit a meta-classifier to rows [N, F] and outcomes [N]; errors are those of `Verdict.fit`."""
     finite = np.isfinite(features).all(axis=1)
     rows, right = features[finite], correct[finite]
-    _require_both_classes(right, int((~finite).sum()))
-    if ensemble < 1 or folds < 0 or folds == 1:
-        raise InputError(f"ensemble must be 1 or more, folds 0 or from 2 up; got {ensemble} and {folds}")
-    if rule.needs_unseen_rows:
-        raise InputError(
-            f"a threshold by {describe(rule)['rule']} needs rows that the verdict was not fitted on: fit first, then "
-            "call Verdict.decide_by with such rows (--calibration)"
-        )
-    seeds = tuple(range(seed, seed + ensemble))
-    recipe = Recipe(
-        _method_of(method),
-        _named(TRANSFORMS, transform, "transform"),
-        _named(CALIBRATIONS, calibration, "calibration"),
-        _columns_of(feature_names, select),
-        _possible_folds(right, folds),
-        seeds,
-    )
-    recipe.method.require(len(right), len(recipe.columns))
+    excluded = int((~finite).sum())
+    _require_both_classes(right, excluded)
+    recipe = _recipe(settings, right, feature_names)
     held_out, penalty, notes = _cross_validated(rows, right, recipe)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        features_to_z, members = _fitted(rows, right, recipe, penalty)
+        transform, members = _fitted(rows, right, recipe, penalty)
     notes += sorted({str(warning.message).splitlines()[0] for warning in caught})
-    if folds and not recipe.folds:
-        notes.append(f"too few rows of one class for {folds} folds: default penalty, threshold from training rows")
-    if held_out is None and calibration != "none":
-        raise InputError(
-            f"{calibration} calibration needs rows held out by cross-validation, but there is none: ask for folds, and "
-            f"give at least {FEWEST_PER_CLASS_AND_FOLD} correct and incorrect rows for each"
+    if settings.folds and not recipe.folds:
+        notes.append(
+            f"too few rows of one class for {settings.folds} folds: default penalty, threshold from training rows"
         )
-    ranked, p = (right, _mean_probability(members, features_to_z(rows))) if held_out is None else held_out
-    calibrated = recipe.calibration.fit(p, ranked)
-    ranking = Ranking.of(calibrated(p), ranked)
-    used = [feature_names[column] for column in features_to_z.columns]
+    ranked, p = (right, _mean_probability(members, transform(rows))) if held_out is None else held_out
+    calibration = recipe.calibration.fit(p, ranked)
+    ranking = Ranking.of(calibration(p), ranked)
     summary = {
         "rows": len(right),
         "correct": int(right.sum()),
         "incorrect": int((~right).sum()),
-        "excluded_not_finite": int((~finite).sum()),
-        "seed": seed,
-        "ensemble": ensemble,
-        "folds": recipe.folds,
-        "penalty": penalty,
-        "transform": transform,
-        "calibration": calibration,
-        "estimator": type(members[0]).__name__,
-        "hyper_parameters": _plain(members[0].get_params()),
-        "threshold_rule": describe(rule),
+        "excluded_not_finite": excluded,
+        **_described(settings, recipe, penalty),
+        **_learned(members, [feature_names[column] for column in transform.columns]),
         "threshold_rows": "training" if held_out is None else "held out by cross-validation",
         "threshold_balanced_accuracy": balanced_gain(ranking),
-        "used_features": used,
-        "coefficients": _coefficients(members, used),
         "notes": notes,
+    }
+    return Fitted(transform, members, calibration, settings.rule.threshold(ranking), summary)
+
+
+def _recipe(settings: Settings, correct: BoolArray, feature_names: Sequence[str]) -> Recipe:
+    """Look up what the settings name, and refuse what cannot be."""
+    if settings.ensemble < 1 or settings.folds < 0 or settings.folds == 1:
+        raise InputError(
+            f"ensemble must be 1 or more, folds 0 or from 2 up; got {settings.ensemble} and {settings.folds}"
+        )
+    if settings.rule.needs_unseen_rows:
+        raise InputError(
+            f"a threshold by {describe(settings.rule)['rule']} needs rows that the verdict was not fitted on: fit first, "
+            "then call Verdict.decide_by with such rows (--calibration)"
+        )
+    recipe = Recipe(
+        _method_of(settings.method),
+        _named(TRANSFORMS, settings.transform, "transform"),
+        _named(CALIBRATIONS, settings.calibration, "calibration"),
+        _columns_of(feature_names, settings.select),
+        _possible_folds(correct, settings.folds),
+        tuple(range(settings.seed, settings.seed + settings.ensemble)),
+    )
+    recipe.method.require(len(correct), len(recipe.columns))
+    if settings.calibration != "none" and not recipe.folds:
+        raise InputError(
+            f"{settings.calibration} calibration needs rows held out by cross-validation, but there is none: ask for "
+            f"folds, and give at least {FEWEST_PER_CLASS_AND_FOLD} correct and incorrect rows for each"
+        )
+    return recipe
+
+
+def _described(settings: Settings, recipe: Recipe, penalty: float) -> dict[str, Any]:
+    """Return what a verdict's summary says of how it was fitted."""
+    return {
+        "seed": settings.seed,
+        "ensemble": settings.ensemble,
+        "folds": recipe.folds,
+        "penalty": penalty,
+        "transform": settings.transform,
+        "calibration": settings.calibration,
+        "threshold_rule": describe(settings.rule),
         "versions": {name: importlib.metadata.version(name) for name in ("gradscore", "numpy", "onnx", "scikit-learn")},
     }
-    return Fitted(features_to_z, members, calibrated, rule.threshold(ranking), summary)
+
+
+def _learned(members: Sequence[Estimator], used: list[str]) -> dict[str, Any]:
+    """Return what a verdict's summary says of what came of it."""
+    return {
+        "estimator": type(members[0]).__name__,
+        "hyper_parameters": _plain(members[0].get_params()),
+        "used_features": used,
+        "coefficients": _coefficients(members, used),
+    }
 
 
 def _named(table: Mapping[str, Any], name: str, kind: str) -> Any:

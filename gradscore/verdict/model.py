@@ -18,11 +18,10 @@ from gradscore.session import open_session
 from gradscore.verdict import fitting, saving
 from gradscore.verdict.emitter import INPUT, OUTPUT, Emitter
 from gradscore.verdict.heads import Estimator, emit_mean
-from gradscore.verdict.thresholds import Balanced, Rule, describe
+from gradscore.verdict.thresholds import BALANCED, Rule, describe
 
 FloatArray = npt.NDArray[np.float64]
 
-BALANCED = Balanced()
 ROWS_PER_RUN = 1024  # bounds memory: tree ensembles take some 6 kB a row, quantiles of 200 features some 50 kB
 
 
@@ -93,19 +92,8 @@ class Verdict:
         names = tuple(feature_names)
         rows = _checked_features(features, len(names))
         right = _checked_correct(correct, len(rows))
-        fitted = fitting.fit(
-            rows,
-            right,
-            feature_names=names,
-            method=method,
-            transform=transform,
-            calibration=calibration,
-            select=select,
-            folds=folds,
-            ensemble=ensemble,
-            seed=seed,
-            rule=rule,
-        )
+        settings = fitting.Settings(method, transform, calibration, select, folds, ensemble, seed, rule)
+        fitted = fitting.fit(rows, right, names, settings)
         metadata = {
             "feature_names": list(names),
             "model_fingerprint": model_fingerprint,

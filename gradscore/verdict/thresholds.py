@@ -44,6 +44,9 @@ class Balanced(Rule):
         return int(_balanced_accuracy(ranking).argmax())
 
 
+BALANCED = Balanced()
+
+
 @dataclass(frozen=True)
 class _Target(Rule):
     value: float

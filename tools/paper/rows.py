@@ -95,6 +95,7 @@ def _slow(fitted: str, features: tuple[str, ...], kind: str) -> list[Row]:
     recipes = {
         f"ridge on normal scores, wrong ones ×{WEIGHT}": Fit("ridge", features, "quantile", WEIGHT),
         "LASSO": Fit("lasso", features),
+        f"LASSO, wrong ones ×{WEIGHT}": Fit("lasso", features, weight=WEIGHT),
         "boosting": Fit("boosting", features),
         f"neural network, wrong ones ×{WEIGHT}": Fit("nn", features, weight=WEIGHT),
     }
