@@ -25,7 +25,7 @@ from gradscore.manifest import MANIFEST, MANIFEST_KEY, Manifest, Shard, refuse_c
 from gradscore.writing import replacing
 
 SHARD_ROWS = 2048  # what is held before it is written
-_GROUP_BYTES = 4 << 20  # of a row group in the joined file
+_GROUP_BYTES = 1 << 20  # of a row group in the joined file
 _LONGEST = 30.0  # seconds after which a shard is finished however few rows it has: the most that a crash can cost
 _JOINED = "joined"
 
@@ -218,6 +218,7 @@ def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         if sum(one.nbytes for one in held) >= _GROUP_BYTES:
             yield pa.concat_tables(held)
             held = []
+            pa.default_memory_pool().release_unused()
     if held:
         yield pa.concat_tables(held)
 
