@@ -17,6 +17,9 @@ from gradscore.errors import (
 from gradscore.version import __version__
 
 if TYPE_CHECKING:
+    from gradscore.batch import score_to_parquet
+    from gradscore.cases import Cases, collect
+    from gradscore.comparison import compare
     from gradscore.evaluation import Evaluation, evaluate
     from gradscore.export import export_classifier
     from gradscore.features import ScoreTable
@@ -24,11 +27,13 @@ if TYPE_CHECKING:
     from gradscore.preparation import prepare
     from gradscore.scoring import ScoredBatch, Scorer, Scores
     from gradscore.sources import Source, open_source
-    from gradscore.verdict import Verdict
+    from gradscore.unknowns import score_unknowns, synthesise
+    from gradscore.verdict import Verdict, explain
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library says nothing until it is asked to
 
 _LAZY = {
+    "Cases": "gradscore.cases",
     "Evaluation": "gradscore.evaluation",
     "ScoreTable": "gradscore.features",
     "ScoredBatch": "gradscore.scoring",
@@ -36,15 +41,22 @@ _LAZY = {
     "Scores": "gradscore.scoring",
     "Source": "gradscore.sources",
     "Verdict": "gradscore.verdict",
+    "collect": "gradscore.cases",
+    "compare": "gradscore.comparison",
     "evaluate": "gradscore.evaluation",
+    "explain": "gradscore.verdict",
     "export_classifier": "gradscore.export",
     "fuse": "gradscore.fusing",
     "open_source": "gradscore.sources",
     "prepare": "gradscore.preparation",
+    "score_to_parquet": "gradscore.batch",
+    "score_unknowns": "gradscore.unknowns",
+    "synthesise": "gradscore.unknowns",
 }
 
 __all__ = [
     "BuilderError",
+    "Cases",
     "Evaluation",
     "GradscoreError",
     "InputError",
@@ -60,11 +72,17 @@ __all__ = [
     "UnsupportedOpError",
     "Verdict",
     "__version__",
+    "collect",
+    "compare",
     "evaluate",
+    "explain",
     "export_classifier",
     "fuse",
     "open_source",
     "prepare",
+    "score_to_parquet",
+    "score_unknowns",
+    "synthesise",
 ]
 
 

@@ -77,7 +77,7 @@ def evaluate(
     seed: DrawSeed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare maximum softmax, entropy and verdicts.
+    """Compare maximum softmax, entropy, extra features that the table has, and verdicts.
 
     Example: gradscore evaluate test.parquet --unknown noise.parquet --verdict verdict.onnx
     """

@@ -138,6 +138,24 @@ def test_every_command_explains_itself(run):
         assert f"Example: gradscore {name} " in run(name, "--help")[1]
 
 
+def test_help_names_every_choice(run):
+    from gradscore.comparison import TARGETS
+    from gradscore.evaluation import CONVENTIONS
+    from gradscore.extra_features import EXTRA_FEATURES
+    from gradscore.unknown_kinds import KINDS
+    from gradscore.verdict import CALIBRATIONS, METHODS, TRANSFORMS
+
+    tables = {
+        "score": [EXTRA_FEATURES],
+        "fit": [METHODS, TRANSFORMS, CALIBRATIONS],
+        "evaluate": [TARGETS, CONVENTIONS],
+        "unknowns": [KINDS, EXTRA_FEATURES],
+    }
+    for command, choices in tables.items():
+        words = set(re.findall(r"[\w-]+", run(command, "--help")[1]))
+        assert {name for table in choices for name in table} <= words, command
+
+
 def test_version(run):
     from gradscore import __version__
 

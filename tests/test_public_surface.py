@@ -13,9 +13,10 @@ HEAVY = ("torch", "sklearn", "matplotlib", "scipy", "onnx", "onnxruntime", "numb
 
 def test_public_names():
     assert sorted(gradscore.__all__) == [
-        "BuilderError", "Evaluation", "GradscoreError", "InputError", "MismatchError", "ModelError",
+        "BuilderError", "Cases", "Evaluation", "GradscoreError", "InputError", "MismatchError", "ModelError",
         "OutputExistsError", "RuntimeUnavailableError", "ScoreTable", "ScoredBatch", "Scorer", "Scores", "Source",
-        "UnsupportedOpError", "Verdict", "__version__", "evaluate", "export_classifier", "fuse", "open_source", "prepare",
+        "UnsupportedOpError", "Verdict", "__version__", "collect", "compare", "evaluate", "explain", "export_classifier",
+        "fuse", "open_source", "prepare", "score_to_parquet", "score_unknowns", "synthesise",
     ]  # fmt: skip
 
 

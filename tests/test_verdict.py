@@ -17,6 +17,7 @@ from gradscore.evaluation import evaluate
 from gradscore.features import ScoreTable, schema, to_batch
 from gradscore.ranking import Ranking
 from gradscore.verdict import METHODS, Verdict, emitter, fitting
+from gradscore.verdict.settings import Settings
 from gradscore.verdict.thresholds import Balanced, ConformalRisk, TargetPrecision, balanced_gain
 from gradscore.verdict.transforms import SignedLog
 
@@ -64,7 +65,7 @@ def fitted(method="lasso", rows=TRAIN, correct=RIGHT, names=NAMES, **settings):
 
 
 def directly(method="lasso", transform="signed-log", calibration="none", select=None, folds=5, ensemble=1, seed=0):
-    settings = fitting.Settings(method, transform, calibration, select, folds, ensemble, seed)
+    settings = Settings(method, transform, calibration, select, folds, ensemble, seed)
     return fitting.fit(TRAIN, RIGHT, NAMES, settings)
 
 

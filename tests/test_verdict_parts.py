@@ -6,6 +6,7 @@ import torch
 from onnx import helper
 from scipy.optimize import minimize
 from sklearn.isotonic import IsotonicRegression
+from sklearn.metrics import log_loss
 
 from gradscore.errors import InputError
 from gradscore.evaluation import evaluate
@@ -168,9 +169,10 @@ def test_features_of_few_values_become_quantiles_too():
 @pytest.mark.parametrize("method", ["ridge", "nn", "threshold"])
 def test_the_saved_verdict_equals_what_was_fitted(tmp_path, method, transform, calibration):
     from gradscore.verdict import fitting
+    from gradscore.verdict.settings import Settings
 
     settings = {"method": method, "transform": transform, "calibration": calibration, "folds": 2, "ensemble": 1}
-    fit = fitting.fit(ROWS, RIGHT, NAMES, fitting.Settings(**settings))
+    fit = fitting.fit(ROWS, RIGHT, NAMES, Settings(**settings))
     fitted(**settings).save(tmp_path / "v.onnx")
     again = Verdict.load(tmp_path / "v.onnx")
     extremes = np.random.default_rng(0).choice([0.0, -0.0, 1e-300, -1e-30, 1e30, -1e300, 1.0], size=(300, 5))
@@ -219,6 +221,19 @@ def test_calibration_mends_overconfidence(calibration):
     assert evaluate(p, right).ece > 0.1
     assert evaluate(found(p), right).ece < 0.04
     assert evaluate(found(p), right).auroc == pytest.approx(evaluate(p, right).auroc, abs=0.01)
+
+
+def test_platt_mends_an_overfitted_network():
+    fresh, outcome = cases(4000, 7)
+    losses = {"none": [], "platt": []}
+    for calibration, found in losses.items():
+        for seed in range(3):
+            rows, right = cases(150, 100 + seed)
+            verdict = Verdict.fit(
+                rows, right, feature_names=NAMES, model_fingerprint="ab" * 32, method="nn", calibration=calibration
+            )
+            found.append(log_loss(outcome, verdict.apply(fresh)))
+    assert np.mean(losses["platt"]) < np.mean(losses["none"]) - 0.01
 
 
 def test_calibration_learns_from_held_out_rows_only():

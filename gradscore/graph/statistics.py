@@ -20,6 +20,7 @@ from gradscore.graph.statistic_gradients import RULES, Explicit, Gradient, Produ
 from gradscore.graph.statistic_moments import Key, Moments, MomentTable, add_explicit, add_products, add_sparse
 from gradscore.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
 
+_SMALL = 4096
 ROUNDING = 1e-6  # a standard deviation below this part of the mean is single-precision rounding of a constant
 Asked = Mapping[str, frozenset[str]]
 
@@ -39,7 +40,7 @@ def append_statistics(graph: ir.Graph, layers: Sequence[Layer], features: Sequen
     UnsupportedOpError
         A value that a reduction reads has no fixed size where one is needed.
     """
-    asked = _asked(layers, features)
+    asked = _evened(_asked(layers, features), layers)
     emit = Emitter(graph, "statistics")
     members = _members(layers)
     gradients = _gradients(layers, members, asked, values_of(graph), emit)
@@ -70,6 +71,19 @@ def _asked(layers: Sequence[Layer], features: Sequence[str]) -> Asked:
             )
         asked.setdefault(layer, set()).add(statistic)
     return {layer: frozenset(asked[layer]) for layer in known if layer in asked}
+
+
+def _evened(asked: Asked, layers: Sequence[Layer]) -> Asked:
+    """Let small layers have the statistics of one another: together they take fewer nodes than each its own few."""
+    small = [layer.name for layer in layers if layer.name in asked and _largest(layer) <= _SMALL]
+    union = frozenset(statistic for name in small for statistic in asked[name])
+    return {**asked, **dict.fromkeys(small, union)}
+
+
+def _largest(layer: Layer) -> int:
+    """Return the size of the longest tensor that a layer's statistics are read from."""
+    pairs = zip(layer.reductions, layer.parameters, strict=True)
+    return max(max(item.shape) if reduction.kernel == "outer" else item.count for reduction, item in pairs)
 
 
 def _members(layers: Sequence[Layer]) -> dict[str, list[Key]]:

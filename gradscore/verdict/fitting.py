@@ -1,6 +1,5 @@
 """From a table of features and which predictions were right to a fitted meta-classifier with its threshold."""
 
-import importlib.metadata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from gradscore.ranking import Ranking
 from gradscore.verdict.calibration import CALIBRATIONS, Calibration
 from gradscore.verdict.heads import Estimator, exporter_of
 from gradscore.verdict.methods import METHODS, Given, Method
-from gradscore.verdict.thresholds import BALANCED, Rule, balanced_gain, describe
+from gradscore.verdict.settings import Settings
+from gradscore.verdict.summary import asked, learned
+from gradscore.verdict.thresholds import balanced_gain, describe
 from gradscore.verdict.transforms import TRANSFORMS, Transform
 
 FloatArray = npt.NDArray[np.float64]
@@ -25,20 +26,6 @@ BoolArray = npt.NDArray[np.bool_]
 FEWEST_PER_CLASS = 5
 FEWEST_PER_CLASS_AND_FOLD = 2
 MOST_TUNING_ROWS = 10_000  # a minute for the slowest penalties of 200 features
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a fit is asked for, by name; the parameters of `Verdict.fit`."""
-
-    method: str | Estimator = "lasso"
-    transform: str = "signed-log"
-    calibration: str = "none"
-    select: Sequence[str] | None = None
-    folds: int = 5
-    ensemble: int = 1
-    seed: int = 0
-    rule: Rule = BALANCED
 
 
 @dataclass(frozen=True)
@@ -92,8 +79,10 @@ def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], 
         "correct": int(right.sum()),
         "incorrect": int((~right).sum()),
         "excluded_not_finite": excluded,
-        **_described(settings, recipe, penalty),
-        **_learned(members, [feature_names[column] for column in transform.columns]),
+        "penalty": penalty,
+        "folds": recipe.folds,
+        **asked(settings),
+        **learned(members, [feature_names[column] for column in transform.columns]),
         "threshold_rows": "training" if held_out is None else "held out by cross-validation",
         "threshold_balanced_accuracy": balanced_gain(ranking),
         "notes": notes,
@@ -127,30 +116,6 @@ def _recipe(settings: Settings, correct: BoolArray, feature_names: Sequence[str]
             f"folds, and give at least {FEWEST_PER_CLASS_AND_FOLD} correct and incorrect rows for each"
         )
     return recipe
-
-
-def _described(settings: Settings, recipe: Recipe, penalty: float) -> dict[str, Any]:
-    """Return what a verdict's summary says of how it was fitted."""
-    return {
-        "seed": settings.seed,
-        "ensemble": settings.ensemble,
-        "folds": recipe.folds,
-        "penalty": penalty,
-        "transform": settings.transform,
-        "calibration": settings.calibration,
-        "threshold_rule": describe(settings.rule),
-        "versions": {name: importlib.metadata.version(name) for name in ("gradscore", "numpy", "onnx", "scikit-learn")},
-    }
-
-
-def _learned(members: Sequence[Estimator], used: list[str]) -> dict[str, Any]:
-    """Return what a verdict's summary says of what came of it."""
-    return {
-        "estimator": type(members[0]).__name__,
-        "hyper_parameters": _plain(members[0].get_params()),
-        "used_features": used,
-        "coefficients": _coefficients(members, used),
-    }
 
 
 def _named(table: Mapping[str, Any], name: str, kind: str) -> Any:
@@ -249,22 +214,3 @@ def _fitted(
 
 def _mean_probability(members: Sequence[Estimator], z: FloatArray) -> FloatArray:
     return np.asarray(np.mean([member.predict_proba(z)[:, 1] for member in members], axis=0), dtype=np.float64)
-
-
-def _coefficients(members: Sequence[Estimator], names: Sequence[str]) -> dict[str, float] | None:
-    """Return the weights of a linear classifier that are not 0, largest first; None for other kinds."""
-    if not hasattr(members[0], "coef_"):
-        return None
-    weights = np.mean([np.ravel(member.coef_) for member in members], axis=0)
-    order = np.argsort(-np.abs(weights), kind="stable")
-    return {names[index]: float(weights[index]) for index in order if weights[index] != 0}
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values that JSON can hold; its numbers know no infinity."""
-    simple = (bool, int, str, type(None))
-    return {key: value if isinstance(value, simple) or _finite(value) else str(value) for key, value in values.items()}
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, float) and bool(np.isfinite(value))

@@ -18,6 +18,7 @@ from gradscore.session import open_session
 from gradscore.verdict import fitting, saving
 from gradscore.verdict.emitter import INPUT, OUTPUT, Emitter
 from gradscore.verdict.heads import Estimator, emit_mean
+from gradscore.verdict.settings import Settings
 from gradscore.verdict.thresholds import BALANCED, Rule, describe
 
 FloatArray = npt.NDArray[np.float64]
@@ -92,7 +93,7 @@ class Verdict:
         names = tuple(feature_names)
         rows = _checked_features(features, len(names))
         right = _checked_correct(correct, len(rows))
-        settings = fitting.Settings(method, transform, calibration, select, folds, ensemble, seed, rule)
+        settings = Settings(method, transform, calibration, select, folds, ensemble, seed, rule)
         fitted = fitting.fit(rows, right, names, settings)
         metadata = {
             "feature_names": list(names),

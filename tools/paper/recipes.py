@@ -23,7 +23,7 @@ FloatArray = NDArray[np.float64]
 FOLDS = 3
 TUNING_ROWS = 3_000  # raw features have a few huge values, on which the solvers crawl: enough for the penalty's decade
 ITERATIONS = 300
-LASSO_PENALTY = 3e-4  # of transformed features; its search would take longer than all else together
+WEAK_PENALTIES = {"lasso": 3e-4, "elastic-net": 1e-3}  # their search would take longer than all else together
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -85,15 +85,18 @@ class Fit:
             correct,
             feature_names=fitting.feature_names,
             model_fingerprint=fitting.cases.table.model_fingerprint,
-            method=METHODS["lasso"].estimator(len(features), LASSO_PENALTY, seed)
-            if self.method == "lasso"
-            else self.method,
+            method=self._method(len(features), seed),
             transform=self.transform,
             select=self.features,
             folds=0,  # ranks alike with the default penalty; the threshold is not used here
             seed=seed,
         )
         return [verdict.apply(rows)]
+
+    def _method(self, rows: int, seed: int) -> str | Estimator:
+        """Return the method, where it pays with a weaker penalty than its default."""
+        penalty = WEAK_PENALTIES.get(self.method)
+        return self.method if penalty is None else METHODS[self.method].estimator(rows, penalty, seed)
 
 
 def _penalty(method: str, z: FloatArray, correct: NDArray[np.bool_], seed: int) -> float:

@@ -70,9 +70,13 @@ class Results:
 
     @cached_property
     def chosen(self) -> Key:
-        """The candidate of most AUROC on all held-out rows, among those that lose little on correct/incorrect there."""
-        frugal = [key for key in self.candidates if self.held_out_gain(key, CORRECT, "auroc") >= -ALLOWED_LOSS]
-        return max(frugal or self.candidates, key=lambda key: self.held_out_gain(key, ALL, "auroc"))
+        """The verdict that the summary tells of."""
+        return self.best(self.candidates)
+
+    def best(self, keys: Sequence[Key]) -> Key:
+        """Return the row of most AUROC on all held-out rows, of those that lose little on correct/incorrect there."""
+        frugal = [key for key in keys if self.held_out_gain(key, CORRECT, "auroc") >= -ALLOWED_LOSS]
+        return max(frugal or keys, key=lambda key: self.held_out_gain(key, ALL, "auroc"))
 
     @property
     def summary(self) -> dict[str, float]:

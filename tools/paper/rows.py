@@ -15,7 +15,9 @@ SYNTHETIC = "synthetic unknowns"
 MAX_SOFTMAX = Feature("residual")  # 1 − maximum softmax keeps its order where that rounds to 1
 SHOWN_STATISTICS = {"l1": -1, "l2": -1, "min": 1, "max": -1, "std": -1}
 PENALISED = {"glm": "GLM", "lasso": "LASSO", "ridge": "ridge", "elastic-net": "elastic net"}
+METHOD_NAMES = {**PENALISED, "nn": "neural network", "boosting": "boosting"}
 OTHER_SCORES = {"energy": 1, "max_logit": 1, "margin": 1, "gradnorm": 1}
+EVERY_SCORE = ", all scores"  # what names of rows say that read more than the gradient and the softmax
 WEIGHT = 5  # of wrong predictions of the known concept, which known unknowns outnumber
 
 
@@ -77,13 +79,15 @@ def _beyond(
     inner = tuple(name for name in more if not name.startswith(f"{picture}.activation."))
     every = fitted_on[-2]  # all known unknowns
     rows = [Row(4, name, UNFITTED, Feature(name, OTHER_SCORES[name])) for name in scores]
-    rows += [Row(4, "GLM", VALIDATION, Fit("glm", whole))]
     for fitted in fitted_on:
         rows += _quick(fitted, whole, "")
-        rows += _quick(fitted, more, ", all scores") if more != whole else []
+        rows += _quick(fitted, more, EVERY_SCORE) if more != whole else []
     if more != whole:
-        rows += _quick(every, inner, ", all scores but the picture's own")
-    return rows + _slow(every, whole, "") + (_slow(every, more, ", all scores") if more != whole else [])
+        rows += _quick(every, inner, f"{EVERY_SCORE} but the picture's own")
+        rows += _other(every, more, EVERY_SCORE, ("lasso", "boosting")) + _weighted(every, more, EVERY_SCORE)
+    for fitted in (VALIDATION, every, SYNTHETIC):
+        rows += _other(fitted, whole, "", tuple(METHOD_NAMES))
+    return rows + _weighted(every, whole, "")
 
 
 def _quick(fitted: str, features: tuple[str, ...], kind: str) -> list[Row]:
@@ -91,12 +95,16 @@ def _quick(fitted: str, features: tuple[str, ...], kind: str) -> list[Row]:
     return [Row(4, name + kind, fitted, recipe) for name, recipe in recipes.items()]
 
 
-def _slow(fitted: str, features: tuple[str, ...], kind: str) -> list[Row]:
+def _other(fitted: str, features: tuple[str, ...], kind: str, methods: tuple[str, ...]) -> list[Row]:
+    return [
+        Row(4, METHOD_NAMES[method] + kind, fitted, Fit(method, features)) for method in methods if method != "ridge"
+    ]
+
+
+def _weighted(fitted: str, features: tuple[str, ...], kind: str) -> list[Row]:
     recipes = {
-        f"ridge on normal scores, wrong ones ×{WEIGHT}": Fit("ridge", features, "quantile", WEIGHT),
-        "LASSO": Fit("lasso", features),
-        f"LASSO, wrong ones ×{WEIGHT}": Fit("lasso", features, weight=WEIGHT),
-        "boosting": Fit("boosting", features),
-        f"neural network, wrong ones ×{WEIGHT}": Fit("nn", features, weight=WEIGHT),
+        "ridge on normal scores": Fit("ridge", features, "quantile", WEIGHT),
+        "LASSO": Fit("lasso", features, weight=WEIGHT),
+        "neural network": Fit("nn", features, weight=WEIGHT),
     }
-    return [Row(4, name + kind, fitted, recipe) for name, recipe in recipes.items()]
+    return [Row(4, f"{name}, wrong ones ×{WEIGHT}{kind}", fitted, recipe) for name, recipe in recipes.items()]
