@@ -8,8 +8,9 @@ them.
 Common to all kernels: arrays are float32 or float64, converted to C order where they are not; mixed types are
 computed in float64. Sums over positions are kept in the arrays' own type, as a matrix product does, in runs short
 enough for skewness and kurtosis to hold 1e-5 where the mean is a hundred standard deviations; so are, in the native
-back end, the powers of such sums over runs of a few hundred numbers. Everything else is float64. `backend` is "auto" (native, else numba) or one of `available_backends()`; `threads` shares samples among
-that many threads (None: all processors) and never changes a bit of the result, nor does the rest of the batch.
+back end, the powers of such sums over runs of a few hundred numbers. Everything else is float64. `backend` is "auto"
+(native, else numba) or one of `available_backends()`; `threads` shares samples among that many threads (None: all
+processors) and never changes a bit of the result, nor does the rest of the batch.
 Arrays in device memory, known by the CUDA array interface (torch, CuPy, numba), are reduced there by the back end
 cuda. A sample whose gradient holds NaN or Inf gets a row that is NaN but for n; no other row is touched. Wrong
 shapes, types or back ends raise `KernelError`.
