@@ -63,7 +63,9 @@ def score(
     limit: Annotated[int | None, typer.Option(min=1, help="Score only the first so many inputs.")] = None,
     idx_transposed: Transposed = False,
     providers: Annotated[str | None, typer.Option(help="onnxruntime providers, comma-separated; default CPU.")] = None,
-    backend: Annotated[str, typer.Option(help="Back end of the statistics: auto, native, numba, reference or graph.")] = "auto",
+    backend: Annotated[
+        str, typer.Option(help="Back end of the statistics: auto, native, numba, reference or graph.")
+    ] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of decoding, session and kernels; default all cores.")
     ] = None,
@@ -91,7 +93,9 @@ def score(
     if not streamed:
         destination.refuse_taken(overwrite=overwrite, resume=resume)
     with stoppable(destination.kept):
-        scorer = Scorer.load(model, providers=parts(providers), backend=backend, threads=threads, features=all_parts(features))
+        scorer = Scorer.load(
+            model, providers=parts(providers), backend=backend, threads=threads, features=all_parts(features)
+        )
         source = open_source(inputs, idx_transposed=idx_transposed).first(limit)
         if dry_run:
             _show_plan(scorer, source, as_json)

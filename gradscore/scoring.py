@@ -240,7 +240,9 @@ class Scorer:
         if missing := [name for name in layers or () if name not in known]:
             raise InputError(f"the model has no layer {missing[0]!r}: it has {', '.join(known)}")
         if self.backend == GRAPH:
-            raise InputError("the back end graph keeps no gradients: load the scorer with a kernel back end, such as numba")
+            raise InputError(
+                "the back end graph keeps no gradients: load the scorer with a kernel back end, such as numba"
+            )
         chosen = [known[name] for name in layers] if layers is not None else list(known.values())
         parts = []
         for piece in self._pieces(self._tensors(batch)):
@@ -262,7 +264,9 @@ class Scorer:
         shares = self._threads if self.providers[0] == CPU_PROVIDER else 1
         count = -(-samples // (self._step * shares)) * shares
         step = max(1, -(-samples // max(1, count)))
-        return [{name: array[start : start + step] for name, array in inputs.items()} for start in range(0, samples, step)]
+        return [
+            {name: array[start : start + step] for name, array in inputs.items()} for start in range(0, samples, step)
+        ]
 
     def _tensors(self, batch: Batch) -> dict[str, NDArray[Any]]:
         inputs = self.metadata.inputs

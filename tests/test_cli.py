@@ -495,7 +495,9 @@ def test_extra_features_from_scoring_to_the_comparison(run, world, tmp_path):
     assert run("unknowns", world / "scoring.onnx", "--count", 9, *asked, "-o", noise)[0] == 0
     code, out, err = run("evaluate", table, "--unknown", noise, "--verdict", verdict, "--json")
     assert (code, err, list(json.loads(out))) == (0, "", ["max_softmax", "entropy", "energy", "gradnorm", "v"])
-    refused(run("apply", world / "test.parquet", "--verdict", verdict, "-o", tmp_path / "a.parquet"), "'energy' against")
+    refused(
+        run("apply", world / "test.parquet", "--verdict", verdict, "-o", tmp_path / "a.parquet"), "'energy' against"
+    )
     refused(run("score", world / "scoring.onnx", world / "known", "-o", tmp_path / "x.parquet", "--features", "odin"),
             "no extra feature 'odin': --features takes max_logit")  # fmt: skip
 
