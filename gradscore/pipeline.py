@@ -1,5 +1,7 @@
 """Inputs read ahead in threads, in order, and never more of them than memory was set aside for."""
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,13 +15,12 @@ Read = TypeVar("Read")
 _LARGEST_TASK = 64  # inputs: small ones take less time than handing a task over
 _AHEAD = 4  # batches at most
 AHEAD_BYTES = 128 << 20
+_WINDOW = 0.1  # seconds over which reading is measured, at least
+_WORTHWHILE = 1.2  # so much faster must twice the readers be
 
 
 class ReadAhead(Generic[Item, Read]):
     """Batches of items with what was read for each; a slow consumer halts the reading.
-
-    One thread reads until the consumer has to wait for it, then one more each time that happens: small images are
-    mostly decoded under the interpreter's lock, and a reader that nobody waits for would only keep it from the consumer.
 
     Parameters
     ----------
@@ -35,36 +36,72 @@ class ReadAhead(Generic[Item, Read]):
         self._read, self._batch_size, self._threads = read, batch_size, threads
         self._task = max(1, min(_LARGEST_TASK, batch_size // threads))
         self._ahead = max(1, min(_AHEAD, AHEAD_BYTES // max(1, size_of_one * batch_size)))
-        self._readers, self._running = 1, Semaphore(1)
 
     def batches(self, items: Iterable[Item]) -> Generator[tuple[list[Item], list[Read]], None, None]:
         """Yield the items in order, `batch_size` at a time, each with what was read for it."""
         remaining = iter(items)
         waiting: deque[tuple[list[Item], list[Future[list[Read]]]]] = deque()
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-decode")
-        begun = False  # everyone waits for the first batch
+        readers = _Readers(self._threads)
         try:
             while True:
                 while len(waiting) <= self._ahead and (batch := list(islice(remaining, self._batch_size))):
-                    waiting.append((batch, [pool.submit(self._some, part) for part in self._parts(batch)]))
+                    waiting.append((batch, [pool.submit(self._some, part, readers) for part in self._parts(batch)]))
                 if not waiting:
                     return
                 batch, futures = waiting.popleft()
-                if begun and not futures[-1].done():
-                    self._add_reader()
-                begun = True
-                yield batch, [one for future in futures for one in future.result()]
+                start = time.perf_counter()
+                read = [one for future in futures for one in future.result()]
+                readers.gave(len(batch), time.perf_counter() - start)
+                yield batch, read
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _some(self, items: Sequence[Item]) -> list[Read]:
-        with self._running:
+    def _some(self, items: Sequence[Item], readers: "_Readers") -> list[Read]:
+        with readers.slots:
             return [self._read(item) for item in items]
-
-    def _add_reader(self) -> None:
-        if self._readers < self._threads:
-            self._readers += 1
-            self._running.release()
 
     def _parts(self, batch: Sequence[Item]) -> Iterator[Sequence[Item]]:
         return (batch[start : start + self._task] for start in range(0, len(batch), self._task))
+
+
+class _Readers:
+    """How many threads read at a time: one, and twice as many as long as the consumer waits and that makes them faster.
+
+    Small images are mostly decoded under the interpreter's lock: two threads then read fewer of them than one does, and
+    keep the lock from the consumer besides. Large ones are decoded outside it, on as many cores as there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.slots = Semaphore(1)
+        self._most, self._count, self._before = most, 1, 1
+        self._rate = 0.0  # items a second, with as many readers as before
+        self._settled = False
+        self._items, self._waited, self._since = 0, 0.0, math.inf
+
+    def gave(self, items: int, waited: float) -> None:
+        """Take note that the consumer got so many items after waiting so many seconds."""
+        now = time.perf_counter()
+        self._items += items
+        self._waited += waited
+        if self._since == math.inf:  # the first batch is slow: everything is loaded on its way
+            self._begin(now)
+        elif not self._settled and (elapsed := now - self._since) >= _WINDOW:
+            if self._waited > elapsed / 2:
+                self._judge(self._items / elapsed)
+            self._begin(now)
+
+    def _begin(self, now: float) -> None:
+        self._items, self._waited, self._since = 0, 0.0, now
+
+    def _judge(self, rate: float) -> None:
+        if rate < self._rate * _WORTHWHILE:
+            self._settled, wanted = True, self._before
+        else:
+            self._rate, self._before, wanted = rate, self._count, min(2 * self._count, self._most)
+            self._settled = wanted == self._count
+        for _ in range(self._count - wanted):
+            self.slots.acquire()
+        if wanted > self._count:
+            self.slots.release(wanted - self._count)
+        self._count = wanted

@@ -9,14 +9,15 @@ import pytest
 import torch
 from test_scoring import CASES, build
 from torch import nn
-from zoo import Recurrent, Shared, UNet
+from zoo import Shared, UNet
 
-from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, fuse, open_source
+from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, fuse, open_source, report
 from gradscore.batch import run_identity, score_to_parquet
 from gradscore.cases import collect
 from gradscore.comparison import compare
 from gradscore.evaluation import evaluate
 from gradscore.extra_features import EXTRA_FEATURES, energy, margin, max_logit
+from gradscore.report import feature_figures, page
 from gradscore.unknowns import score_unknowns
 from models.digits_cnn import DigitsCNN
 
@@ -123,13 +124,11 @@ def test_activations_of_other_layers(factory, shape, without, prepared, rng):
 
 def test_token_ids_are_no_activations(prepared):
     torch.manual_seed(0)
-    scorer = Scorer.load(
-        prepared("extras-tokens", Recurrent(nn.GRU).eval(), torch.ones(2, 6, dtype=torch.int64)),
-        features=["activations", "gradnorm"],
-    )
-    scores = scorer.score(np.arange(12).reshape(2, 6) % 50)
-    assert not any(name.startswith("embed.activation") for name in scores.feature_names)
-    assert any(name.startswith("fc.activation") for name in scores.feature_names)
+    module = nn.Sequential(nn.Embedding(50, 4), nn.Flatten(), nn.Linear(24, 3)).eval()
+    path = prepared("extras-tokens", module, torch.ones(2, 6, dtype=torch.int64))
+    scores = Scorer.load(path, features=["activations", "gradnorm"]).score(np.arange(12).reshape(2, 6))
+    assert {name.partition(".activation.")[0] for name in scores.feature_names if ".activation." in name} == {"2"}
+    assert scores.feature_names[26:28] == ("residual", "gradnorm")
     assert np.isfinite(scores.features).all()
 
 
@@ -250,6 +249,19 @@ def test_a_run_is_not_continued_with_other_features(tables, tmp_path):
         score_to_parquet(Scorer.load(path, features=["margin"]), source, tmp_path / "out", resume=True)
 
 
+def test_the_report_shows_and_defines_them(tables):
+    _, folder, _, _, known = tables
+    content = report.build(collect(known, label_file=folder / "labels.csv"), {}, resamples=0)
+    html = page.render(content, {}, {}, {}, title="t", left_layers=0)
+    for name in (*LOGIT_SCORES, "gradnorm"):
+        assert f"<dt>{name}</dt>" in html
+        assert content.separation[name] == content.comparison[name].pooled.auroc
+        assert f"{100 * content.separation[name]:.2f}" in html
+    assert "<dt>Activations</dt>" in html
+    layers = ("conv1", "conv2", "fc1", "fc2")
+    assert feature_figures.layer_names(content) == [*layers, "all", *(f"{name}.activation" for name in layers)]
+
+
 def test_no_self_scoring_model_is_made_of_a_verdict_on_them(tables, tmp_path):
     path, folder, _, _, known = tables
     cases = collect(known, label_file=folder / "labels.csv")
@@ -258,9 +270,10 @@ def test_no_self_scoring_model_is_made_of_a_verdict_on_them(tables, tmp_path):
         cases.correct,
         feature_names=known.feature_names,
         model_fingerprint=known.model_fingerprint,
+        select=["energy"],
         folds=0,
     )
-    with pytest.raises(InputError, match=r"extra features \('max_logit' is one of 36\).*scored without --features"):
+    with pytest.raises(InputError, match="reads 'energy', which a self-scoring model does not compute"):
         fuse(path, tmp_path / "f.onnx", verdict=verdict)
 
 

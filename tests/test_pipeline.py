@@ -20,31 +20,42 @@ def test_every_item_is_read_once_and_in_order(count, batch_size, threads):
     assert [read for _, found in batches for read in found] == [-item for item in range(count)]
 
 
-def most_at_once(seconds_to_read, seconds_to_consume):
-    """Return how many threads read at the same time, of the four that might."""
+def readers_at_the_end(read, seconds_to_consume=0.0, count=400):
+    """Return how many threads read at the same time towards the end, of the four that might."""
     lock, now, most = threading.Lock(), 0, 0
 
-    def read(item):
+    def counted(item):
         nonlocal now, most
         with lock:
             now += 1
-            most = max(most, now)
-        time.sleep(seconds_to_read)
+            if item > count * 0.9:
+                most = max(most, now)
+        read(item)
         with lock:
             now -= 1
-        return item
 
-    for _ in ReadAhead(read, batch_size=4, threads=4).batches(range(80)):
+    for _ in ReadAhead(counted, batch_size=4, threads=4).batches(range(count)):
         time.sleep(seconds_to_consume)
     return most
 
 
-def test_threads_read_side_by_side_where_reading_is_slow():
-    assert most_at_once(0.005, 0) == 4
+def test_threads_read_side_by_side_where_that_is_faster():
+    assert readers_at_the_end(lambda _: time.sleep(0.005)) == 4
 
 
 def test_one_thread_reads_where_the_consumer_is_slower():
-    assert most_at_once(0, 0.02) == 1
+    assert readers_at_the_end(lambda _: None, 0.005) == 1
+
+
+def test_one_thread_reads_where_others_would_only_wait_for_it():
+    """As small images do for the interpreter's lock."""
+    lock = threading.Lock()
+
+    def read(_):
+        with lock:
+            time.sleep(0.003)
+
+    assert readers_at_the_end(read) < 4  # a disturbed measurement may let one more in
 
 
 @pytest.mark.parametrize(("size_of_one", "most"), [(0, 6), (AHEAD_BYTES, 3)])

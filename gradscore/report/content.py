@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.cases import KNOWN, Cases
-from gradscore.comparison import GroupedEvaluation, compare, confidences
+from gradscore.comparison import BASELINES, GroupedEvaluation, compare, confidences
 from gradscore.errors import InputError
 from gradscore.evaluation import CONVENTIONS
 from gradscore.ranking import ECE_BINS, Ranking, auroc
@@ -71,8 +71,8 @@ class Content:
         return self.probabilities[self.chosen]
 
     def order(self) -> list[str]:
-        """Return the confidences as figures show them, the one that decides first."""
-        return [self.chosen, *(name for name in self.ranks if name != self.chosen)]
+        """Return the confidences as figures show them, verdicts first: colours are fewer than confidences can be."""
+        return sorted(self.ranks, key=lambda name: (name != self.chosen, name in BASELINES))
 
     def decisions(self) -> list[Decision]:
         """Return what the threshold does to each group; nothing without a verdict."""

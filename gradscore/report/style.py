@@ -23,6 +23,7 @@ ROLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "series-5": ("#b8860b", "#f0c04a"),
         "series-6": ("#5d4fb3", "#a99cf5"),
         "series-7": ("#767676", "#b5b5b5"),
+        "series-8": ("#8c4a2f", "#d09a7e"),
     }
 )
 WIDTH = 4.4  # inches of a figure: letters are read at 400 pixels

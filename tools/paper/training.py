@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from gradscore import InputError
 from gradscore.writing import replacing
 from models import paper_cnn
 from tools.paper.splits import Part, Repetition
@@ -96,7 +97,10 @@ def _train(repetition: Repetition, training: Training) -> dict[str, torch.Tensor
             plateau.step(accuracy(model, *held_out))
             if optimizer.param_groups[0]["lr"] < training.last_rate * (1 - 1e-9):
                 break
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        raise InputError(f"the CNN of repetition {repetition.seed} diverged: lower Training.first_rate")
+    return state
 
 
 def _epoch(
