@@ -26,11 +26,12 @@ $(STAMP): $(SOURCES)
 demo: $(STAMP)
 	$(BIN)/python -m tools.demo demo
 
+# As many workers as cores, each on one thread.
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-all: $(STAMP) lint
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

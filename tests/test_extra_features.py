@@ -11,7 +11,7 @@ from test_scoring import CASES, build
 from torch import nn
 from zoo import Shared, UNet
 
-from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, fuse, open_source, report
+from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, open_source, report
 from gradscore.batch import run_identity, score_to_parquet
 from gradscore.cases import collect
 from gradscore.comparison import compare
@@ -260,21 +260,6 @@ def test_the_report_shows_and_defines_them(tables):
     assert "<dt>Activations</dt>" in html
     layers = ("conv1", "conv2", "fc1", "fc2")
     assert feature_figures.layer_names(content) == [*layers, "all", *(f"{name}.activation" for name in layers)]
-
-
-def test_no_self_scoring_model_is_made_of_a_verdict_on_them(tables, tmp_path):
-    path, folder, _, _, known = tables
-    cases = collect(known, label_file=folder / "labels.csv")
-    verdict = Verdict.fit(
-        cases.features,
-        cases.correct,
-        feature_names=known.feature_names,
-        model_fingerprint=known.model_fingerprint,
-        select=["energy"],
-        folds=0,
-    )
-    with pytest.raises(InputError, match="reads 'energy', which a self-scoring model does not compute"):
-        fuse(path, tmp_path / "f.onnx", verdict=verdict)
 
 
 def test_verdicts_and_comparisons_take_them(tables):

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,18 @@ FILES = {"tables.md", "tables.csv", "results.json", "figure-1.png", "figure-2.pn
 SUMMARY = {"cnns", "networks", "all_auroc_gain", "all_aupr_out_gain", "correct_auroc_change"}
 
 
-@pytest.fixture(scope="module", params=["scikit-learn", "real"])
+pictures = cache(read)
+
+
+@pytest.fixture(scope="module", params=["at hand", pytest.param("scikit-learn", marks=pytest.mark.slow)])
 def miniature(request, tmp_path_factory):
-    """The study on one CNN: its folder of results, its cache, and what it returned."""
-    if request.param == "real" and not DATA.is_dir():
-        pytest.skip(f"no data sets in {DATA}")
+    """The study on one CNN, of real pictures where they are at hand: its folder, its options, and what it returned."""
+    data = DATA if request.param == "at hand" and DATA.is_dir() else None
     folder = tmp_path_factory.mktemp("paper")
-    settings = {"cnns": 1, "networks": 1, "miniature": True, "cache": folder / "cache", "jobs": 1}
-    data = DATA if request.param == "real" else None
-    return folder, {"data_dir": data, **settings}, reproduce(data, folder / "out", **settings)
+    options = {"data_dir": data, "cnns": 1, "networks": 1, "miniature": True, "cache": folder / "cache", "jobs": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tools.paper.report.pictures.read", pictures)
+        yield folder, options, reproduce(output=folder / "out", **options)
 
 
 def test_everything_is_written(miniature):
@@ -129,7 +133,7 @@ def test_no_picture_is_in_two_parts(seed, training, test, foreign):
 
 
 def test_too_few_pictures_are_refused():
-    concepts = read(None)
+    concepts = pictures(None, miniature=True)
     few = Concepts("few", concepts.images[:100], concepts.labels[:100], {}, NOISE, concepts.sizes, ("uniform noise",))
     with pytest.raises(InputError, match="few has 100 pictures, the splits need"):
         Repetition.draw(few, 0)
@@ -198,7 +202,7 @@ def test_emnist_is_turned_upright_and_has_the_papers_sizes(tmp_path):
 def test_polarity_of_the_real_pictures():
     if not DATA.is_dir():
         pytest.skip(f"no data sets in {DATA}")
-    concepts = read(DATA)
+    concepts = pictures(DATA, miniature=True)
     corners = (slice(None), 0, (0, 0, 27, 27), (0, 27, 0, 27))
     for name, images in {"known": concepts.images, **concepts.unknown}.items():
         assert images.shape[1:] == (1, 28, 28)

@@ -49,7 +49,7 @@ class Sizes:
 EMNIST = Sizes(60_000, 20_000, 200_000, 20_000)
 MNIST = Sizes(20_000, 10_000, 40_000, 4_000)
 DIGITS = Sizes(700, 500, 500, 50, 50)
-MINIATURE = Sizes(3_000, 1_500, 2_000, 200, 100)
+MINIATURE = Sizes(2_500, 1_000, 2_000, 200, 100)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tools.paper.tables import comma_separated, markdown
 from tools.paper.training import Training
 
 DISTRIBUTIONS = ("gradscore", "numpy", "onnxruntime", "scikit-learn", "torch")
-BRIEF = Training(batch=64, first_rate=0.03, most_epochs=8)  # few pictures make few steps
+BRIEF = Training(batch=64, first_rate=0.03, most_epochs=6)  # few pictures make few steps
 
 
 def reproduce(

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from gradscore import Scorer, ScoreTable, export_classifier, features, prepare
+from gradscore import Scorer, ScoreTable, __version__, export_classifier, features, prepare
 from gradscore.batch import table_metadata
 from gradscore.unknown_kinds import KINDS
 from gradscore.unknowns import score_unknowns
@@ -65,7 +65,7 @@ def scored(repetition: Repetition, model: nn.Module, folder: Path) -> Tables:
 
 
 def _scoring_model(model: nn.Module, folder: Path) -> Path:
-    classifier, scoring = folder / "classifier.onnx", folder / "scoring.onnx"
+    classifier, scoring = folder / "classifier.onnx", folder / f"scoring-{__version__}.onnx"
     if not scoring.exists():
         example = torch.zeros(1, 1, SIDE, SIDE)
         export_classifier(model, example, classifier, class_names=CLASS_NAMES, overwrite=True)

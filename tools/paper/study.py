@@ -79,7 +79,8 @@ def repeat(concepts: Concepts, seed: int, *, networks: int, how: Training, cache
     tables = scores.scored(repetition, cnn.model, cnn.folder)
     test = tested(tables)
     sets = fitting_sets(concepts.known_unknowns, tables)
-    bench = Bench(tables, test, sets, every_known_unknown(concepts), networks, seed, cnn.folder)
+    given = {name: fitting(tables, known_unknowns, test) for name, known_unknowns in sets.items()}
+    bench = Bench(tables.digest, test, given, every_known_unknown(concepts), networks, seed, cnn.folder)
     found = [result for row in rows_of(test.table.feature_names, tuple(sets)) for result in bench.results(row)]
     accuracy = float(test.correct[test.group == 0].mean())
     return Outcome(seed, accuracy, cnn.seconds, tables.seconds, found)
@@ -102,9 +103,9 @@ def fitting_sets(known_unknowns: Sequence[str], tables: Tables) -> dict[str, Map
 class Bench:
     """Everything of one repetition that rows are measured with; `every` names the set with all known unknowns."""
 
-    tables: Tables
+    digest: str
     test: Cases
-    sets: Mapping[str, Mapping[str, ScoreTable]]
+    given: Mapping[str, Fitting]
     every: str
     networks: int
     seed: int
@@ -127,14 +128,14 @@ class Bench:
 
     def _measured(self, row: Row) -> dict[str, Any]:
         start = time.perf_counter()
-        given = fitting(self.tables, self.sets.get(row.fitted_on, {}), self.test)
+        given = self.given[row.fitted_on or VALIDATION]
         confidences = row.recipe.confidences(given, self.test.features, self.networks, self.seed)
         measures = [measured(one, self.test) for one in confidences]
         held_out = _held_out(row, given, self.seed) if row.fitted_on == self.every else None
         return {"measures": measures, "held_out": held_out, "seconds": time.perf_counter() - start}
 
     def _key(self, row: Row) -> str:
-        parts = (VERSION, row.recipe, row.fitted_on, self.networks, self.tables.digest)
+        parts = (VERSION, row.recipe, row.fitted_on, self.networks, self.digest)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
