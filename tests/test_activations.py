@@ -27,6 +27,7 @@ ACTIVATIONS = {  # ONNX's text, the same in torch, points
     "Atanh": (SQUASHED + "Atanh(t)", lambda h: torch.atanh(torch.tanh(h)), GENTLE),
     "Ceil": ("o = Ceil(h)", torch.ceil, GENTLE),
     "Celu": ("o = Celu<alpha=1.5>(h)", lambda h: F.celu(h, 1.5), BENDS),
+    "Mod": ("o = Mod<fmod=1>(h, high)", lambda h: torch.fmod(h, 1.0), GENTLE),
     "Clip": ("o = Clip(h, low, high)", lambda h: torch.clamp(h, -0.5, 1), BENDS),
     "Clip below": ("o = Clip(h, low)", lambda h: torch.clamp(h, min=-0.5), BENDS),
     "Cos": ("o = Cos(h)", torch.cos, BENDS),

@@ -104,6 +104,7 @@ def test_public_names():
         *kernels,
         "available_backends",
         "default_backend",
+        "layer_statistics",
         "merge",
         "sequence_moments",
         "sequence_sum_moments",

@@ -251,7 +251,7 @@ def test_an_output_that_is_no_class_score(attempt):
         ({"class_names": ["a", "b"]}, "2 class names for 3 classes: give one name a class with --class-names"),
         ({"class_names": ["a", "b", "a"]}, "class names repeat"),
         ({"engine": "tape"}, "no gradient engine 'tape': --engine takes ort-training"),
-        ({"color": "sepia"}, "--color is 'sepia': it takes strict or convert"),
+        ({"color": "sepia"}, "--color is 'sepia': it takes strict, convert"),
         ({"std": [0.0]}, r"--std \[0\.0\]: they must be positive"),
         ({"mean": [0.1, 0.2]}, "--mean has 2 numbers for 1 channels"),
     ],
