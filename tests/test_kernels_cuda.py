@@ -54,6 +54,7 @@ print(json.dumps(done))
     assert set(done) == {name for name in gk.__all__ if name.endswith("_moments")}
 
 
+@pytest.mark.slow
 def test_simulated_samples_do_not_touch_one_another():
     found = simulate(f"""
 found = []
