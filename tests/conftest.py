@@ -5,6 +5,14 @@ import pytest
 
 from gradscore import builder, prepare
 
+# Begun last, one of these would leave the other workers idle.
+LONGEST = ("test_zoo", "test_cli", "test_rules", "test_readme", "test_fusing", "test_reproduce_paper")
+
+
+def pytest_collection_modifyitems(items):
+    """Let the longest modules come first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def gradient_builder():
