@@ -21,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 def bench_kernels(
     case: Annotated[list[str] | None, typer.Option(help="Measure this case alone. Repeatable.")] = None,
     backend: Annotated[list[str] | None, typer.Option(help="Measure this back end alone. Repeatable.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="Runs of each.")] = 15,
+    repeats: Annotated[int, typer.Option(min=2, help="Turns of each.")] = 15,
     as_json: AsJson = False,
 ) -> None:
     """Measure every kernel on one core, beside the memory's and the matrix product's speed in the same run.
@@ -43,7 +43,7 @@ def bench_scoring(
     model: Annotated[list[str] | None, typer.Option(help="Measure on this model alone. Repeatable.")] = None,
     way: Annotated[list[str] | None, typer.Option(help="Measure this way alone. Repeatable.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of everybody; default: all cores.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="Runs of each.")] = 7,
+    repeats: Annotated[int, typer.Option(min=2, help="Turns of each.")] = 7,
     chart: Annotated[Path | None, typer.Option(help="Write a chart, .svg or .png.")] = None,
     as_json: AsJson = False,
 ) -> None:

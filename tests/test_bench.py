@@ -1,12 +1,14 @@
 """The benchmarks: small runs, what they refuse, and what a missing peer says."""
 
 import json
+from time import sleep
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from gradscore.bench import candidates, growth, scoring
+from gradscore.bench import timing as timing_module
 from gradscore.bench.chart import check_chart, save_chart
 from gradscore.bench.kernel_cases import CASES
 from gradscore.bench.kernels import SCIPY, SUM, measure_kernels, scipy_statistics
@@ -37,12 +39,38 @@ def small(tmp_path_factory):
 
 def test_every_task_runs_in_turn():
     order = []
-    timings = interleaved({name: lambda name=name: order.append(name) for name in "ab"}, repeats=3)
-    assert order == list("ababab")
-    assert {timing.runs for timing in timings.values()} == {3}
+    timings = interleaved({name: lambda name=name: order.append(name) for name in "ab"}, repeats=3, turn=0)
+    assert order == list("aabb" * 3)  # the first of each pair warms up
+    assert {timing.turns for timing in timings.values()} == {3}
 
 
-def test_a_slow_task_rests_after_two_runs():
+def test_a_short_task_runs_until_its_turn_is_full():
+    count = 0
+
+    def short():
+        nonlocal count
+        count += 1
+        sleep(0.002)
+
+    timing = interleaved({"short": short}, repeats=2, turn=0.02)["short"]
+    assert 2 * (1 + 2) <= count <= 2 * (1 + 10)
+    assert 0.002 <= timing.best < 0.02  # a run's time, not a turn's
+
+
+def test_a_long_task_is_not_warmed_up_again(monkeypatch):
+    monkeypatch.setattr(timing_module, "_SETTLED", 0.001)
+    count = 0
+
+    def long():
+        nonlocal count
+        count += 1
+        sleep(0.002)
+
+    interleaved({"long": long}, repeats=4, turn=0)
+    assert count == 1 + 4
+
+
+def test_a_slow_task_rests_after_two_turns():
     ticks = {"slow": 0, "fast": 0}
 
     def work(name):
@@ -50,13 +78,13 @@ def test_a_slow_task_rests_after_two_runs():
         if name == "slow":
             np.linalg.svd(np.ones((120, 120)))
 
-    interleaved({name: lambda name=name: work(name) for name in ticks}, repeats=6, patience=1e-4)
-    assert ticks["slow"] == 2
+    interleaved({name: lambda name=name: work(name) for name in ticks}, repeats=6, patience=1e-4, turn=0)
+    assert ticks == {"slow": 2 * 2, "fast": 2 * 6}
 
 
 def test_timing_of_runs():
     timing = Timing.of([4.0, 1.0, 2.0, 3.0, 5.0])
-    assert (timing.best, timing.median, timing.runs) == (1.0, 3.0, 5)
+    assert (timing.best, timing.median, timing.turns) == (1.0, 3.0, 5)
     assert timing.spread == pytest.approx(2 / 3)
 
 
@@ -114,7 +142,7 @@ def test_scoring_is_measured_with_its_memory(small, monkeypatch):
     monkeypatch.setattr(scoring, "measure_memory", lambda workload, name: Memory(1, 2))
     rows = measure_scoring(models=["tiny"], candidates=["gradscore", "torch forward+backward"], threads=1, repeats=2)
     assert [r.candidate for r in rows] == ["gradscore", "torch forward+backward"]
-    assert all(r.timing.runs == 2 and r.microseconds > 0 for r in rows)
+    assert all(r.timing.turns == 2 and r.microseconds > 0 for r in rows)
 
 
 @pytest.mark.slow
@@ -204,7 +232,7 @@ def test_command_prints_json():
     assert run.exit_code == 0, run.output
     content = json.loads(run.stdout)
     assert content["machine"]["threads"] == 1
-    assert content["kernels"][0]["timing"]["runs"] == 2
+    assert content["kernels"][0]["timing"]["turns"] == 2
 
 
 def test_command_prints_a_table():
@@ -218,7 +246,7 @@ def test_command_prints_a_table():
 def test_growth_is_measured_call_by_call(small, monkeypatch):
     monkeypatch.setattr(growth, "measure_memory", lambda workload, name: Memory(10, 10 + len(workload.batch)))
     rows = growth.measure_growth("tiny", samples=(3, 12), threads=1, repeats=2)
-    assert [(row.samples, row.added, row.timing.runs) for row in rows] == [(3, 3, 2), (12, 12, 2)]
+    assert [(row.samples, row.added, row.timing.turns) for row in rows] == [(3, 3, 2), (12, 12, 2)]
     features = len(candidates.CANDIDATES["gradscore"].start(small)().feature_names)
     assert [row.scores for row in rows] == [8 * (1 + features) * count for count in (3, 12)]
     _, cells = growth_table(rows)

@@ -184,7 +184,7 @@ def main() -> None:
     """Measure, then write the three files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every way of scoring")
-    parser.add_argument("--repeats", type=int, default=9, help="runs of each")
+    parser.add_argument("--repeats", type=int, default=9, help="turns of each")
     options = parser.parse_args()
     measured = Measured(
         measure_kernels(repeats=max(15, options.repeats)),
@@ -214,8 +214,9 @@ def _report(measured: Measured, where: dict[str, object]) -> str:
             "",
             f"{where['processor']}, {where['threads']} threads, Python {where['python']}, {packages}. Written by "
             "`python -m tools.benchmark`.",
-            "Fastest of interleaved runs, every way on the same threads; no batch normalisation folded for any of them. "
-            "Spread: interquartile range over the median.",
+            "Fastest of interleaved turns, every way on the same threads; no batch normalisation folded for any of them. A turn "
+            "is the mean of as many runs as fill 50 ms, at least one, after a run that is not counted. Spread: interquartile "
+            "range over the median.",
             "",
             "## Targets",
             "",

@@ -1,6 +1,6 @@
 """Self-scoring models beside the signals form with kernels and the plain classifier: `python -m tools.benchmark_fused`.
 
-Writes tools/results/fused.md. Every figure is the fastest of many runs, all ways in turn in one process.
+Writes tools/results/fused.md. Every figure is the fastest of many turns, all ways in turn in one process.
 """
 
 import tempfile
@@ -115,7 +115,7 @@ def main(threads: int = 2, repeats: int = 40) -> None:
         [
             "# Self-scoring models",
             "",
-            f"`python -m tools.benchmark_fused`: batches of {BATCH}, {threads} threads, fastest of many runs, all ways in turn.",
+            f"`python -m tools.benchmark_fused`: batches of {BATCH}, {threads} threads, fastest of many turns, all ways in turn.",
             "FLOPs count two for a multiplication with addition; those of the classifier alone are 1.",
             "",
             "| model | way | µs an input | × classifier | nodes added | bytes added | × FLOPs |",

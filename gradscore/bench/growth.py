@@ -38,7 +38,7 @@ class GrowthRow:
 
     @property
     def microseconds(self) -> float:
-        """Fastest run per input."""
+        """Fastest turn per input."""
         return self.timing.best / self.samples * 1e6
 
 

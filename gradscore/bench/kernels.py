@@ -24,9 +24,9 @@ class KernelRow:
     Attributes
     ----------
     rate
-        Work over the fastest run, in `unit`.
+        Work over the fastest turn, in `unit`.
     share
-        That rate over the rate of the limit, fastest runs of both.
+        That rate over the rate of the limit, fastest turns of both.
     """
 
     case: str

@@ -35,7 +35,7 @@ class ScoringRow:
 
     @property
     def microseconds(self) -> float | None:
-        """Fastest run per input."""
+        """Fastest turn per input."""
         return None if self.timing is None else self.timing.best / self.batch * 1e6
 
 
