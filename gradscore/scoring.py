@@ -245,8 +245,9 @@ class Scorer:
             )
         chosen = [known[name] for name in layers] if layers is not None else list(known.values())
         parts = []
-        for piece in self._pieces(self._tensors(batch)):
-            signals = self._session.run(piece)
+        inputs = self._tensors(batch)
+        for piece in self._pieces(_samples(inputs)):
+            signals = self._session.run(_rows(inputs, piece))
             residual = head_features(signals[self.metadata.logits], signals[SIGNAL_LABEL])[2]
             parts.append({layer.name: layer_gradients(layer, signals, residual) for layer in chosen})
         return {
@@ -258,15 +259,12 @@ class Scorer:
             for layer in chosen
         }  # fmt: skip
 
-    def _pieces(self, inputs: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
+    def _pieces(self, samples: int) -> list[slice]:
         """Cut a batch into even micro-batches; on the CPU each thread gets as many."""
-        samples = len(next(iter(inputs.values())))
         shares = self._threads if self.providers[0] == CPU_PROVIDER else 1
         count = -(-samples // (self._step * shares)) * shares
         step = max(1, -(-samples // max(1, count)))
-        return [
-            {name: array[start : start + step] for name, array in inputs.items()} for start in range(0, samples, step)
-        ]
+        return [slice(start, start + step) for start in range(0, samples, step)]
 
     def _tensors(self, batch: Batch) -> dict[str, NDArray[Any]]:
         inputs = self.metadata.inputs
@@ -330,24 +328,32 @@ class Scorer:
         return ScoredBatch(ids, Scores(labels, features, self.feature_names), errors)
 
     def _score_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> Scores:
-        start, pieces = time.perf_counter(), self._pieces(inputs)
+        start, samples = time.perf_counter(), _samples(inputs)
+        scores = Scores(np.empty(samples, np.int64), np.empty((samples, len(self.feature_names))), self.feature_names)
+        pieces = self._pieces(samples)
         # One micro-batch has the cores to itself; several share them, each with its kernels on one.
-        alone = partial(self._micro_batch, threads=self._threads if len(pieces) == 1 else 1)
-        parts = list(map(alone, pieces) if len(pieces) == 1 else self._workers.map(alone, pieces))
-        labels = np.concatenate([label for label, _ in parts]) if parts else np.empty(0, dtype=np.int64)
-        features = np.concatenate([rows for _, rows in parts]) if parts else np.empty((0, len(self.feature_names)))
-        for name, increase in zip(COUNTERS, (len(labels), 1, time.perf_counter() - start), strict=True):
+        fill = partial(self._fill, inputs, scores, threads=self._threads if len(pieces) == 1 else 1)
+        list(map(fill, pieces) if len(pieces) == 1 else self._workers.map(fill, pieces))
+        for name, increase in zip(COUNTERS, (samples, 1, time.perf_counter() - start), strict=True):
             self._count(name, increase)
-        return Scores(labels, features, self.feature_names)
+        return scores
 
-    def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], *, threads: int) -> tuple[NDArray[np.int64], FloatArray]:
+    def _fill(self, inputs: Mapping[str, NDArray[Any]], scores: Scores, piece: slice, *, threads: int) -> None:
+        """Score a micro-batch into its rows."""
+        scores.label[piece], parts = self._micro_batch(_rows(inputs, piece), threads=threads)
+        np.concatenate(parts, axis=1, out=scores.features[piece])
+
+    def _micro_batch(
+        self, inputs: Mapping[str, NDArray[Any]], *, threads: int
+    ) -> tuple[NDArray[np.int64], list[FloatArray]]:
+        """Return the labels and the features, from left to right."""
         signals = self._signals(inputs, alone=threads > 1)
         labels = signals[SIGNAL_LABEL]
-        entropy, max_softmax, residual = head_features(signals[self.metadata.logits], labels)
-        layers = layer_features(self.metadata.layers, signals, residual, backend=self.backend, threads=threads)
+        head = head_features(signals[self.metadata.logits], labels)
+        layers = layer_features(self.metadata.layers, signals, head[2], backend=self.backend, threads=threads)
         batch = Pass(self.metadata, signals, labels, self.backend, threads)
         extras = [extra.compute(batch) for extra in self._extras]
-        return labels, np.column_stack([layers, entropy, max_softmax, residual, *extras])
+        return labels, [layers, np.column_stack([*head, *extras])]
 
     def _signals(self, inputs: Mapping[str, NDArray[Any]], *, alone: bool) -> dict[str, Any]:
         """Run the session; what only the kernels read stays on their device where that is also the provider's."""
@@ -356,6 +362,14 @@ class Scorer:
         if device is None or self.backend != "cuda" or read_here:
             return self._session.run_alone(inputs) if alone else self._session.run(inputs)
         return self._session.run_on_device(inputs, device, fetched={SIGNAL_LABEL, self.metadata.logits})
+
+
+def _samples(inputs: Mapping[str, NDArray[Any]]) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _rows(inputs: Mapping[str, NDArray[Any]], piece: slice) -> dict[str, NDArray[Any]]:
+    return {name: array[piece] for name, array in inputs.items()}
 
 
 def _uncounted(_name: str, _increase: float) -> None:

@@ -38,9 +38,9 @@ class Candidate:
 class SignalsAlone(Scorer):
     """A scorer whose kernels are off: the same session, micro-batches and threads, no statistics."""
 
-    def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], *, threads: int) -> tuple[Any, NDArray[np.float64]]:  # noqa: ARG002 - the kernels' threads
+    def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], **_: Any) -> tuple[Any, list[NDArray[np.float64]]]:
         labels = self._session.run(inputs)[SIGNAL_LABEL]
-        return labels, np.zeros((len(labels), len(self.feature_names)))
+        return labels, [np.zeros((len(labels), len(self.feature_names)))]
 
 
 def _score(workload: Workload) -> Task:
