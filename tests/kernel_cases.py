@@ -95,6 +95,14 @@ CASES = {
     "unpooled-squares-odd": unpooled(4, 3, 5, (9, 17), ConvGeometry((3, 3)), SQUARES),
     "unpooled-squares-narrow": unpooled(4, 3, 5, (5, 6), ConvGeometry((1, 1)), SQUARES),
     "unpooled-squares-ceil": unpooled(4, 3, 5, (9, 17), ConvGeometry((3, 3)), SQUARES, ceil=True),
+    "unpooled-squares-middle": unpooled(3, 16, 19, (13, 13), ConvGeometry((3, 3)), SQUARES),
+    "unpooled-squares-same": unpooled(2, 5, 9, (18, 70), ConvGeometry((3, 3), pads=SAME), SQUARES),
+    "unpooled-squares-groups": unpooled(
+        2, 6, 10, (15, 12), ConvGeometry((3, 2), (1, 2), (2, 1), (1, -1, 0, 2), groups=2), SQUARES
+    ),
+    "unpooled-squares-dilated": unpooled(2, 20, 7, (12, 13), ConvGeometry((2, 3), (1, 1), (1, 2)), SQUARES),
+    "unpooled-many-windows": unpooled(2, 1, 3, (45, 47), ConvGeometry((5, 5)), SQUARES),
+    "unpooled-one-column": unpooled(2, 3, 4, (9, 1), ConvGeometry((3, 1)), PoolGeometry((2, 1), (2, 1))),
     "unpooled-stem": unpooled(
         3, 3, 24, (17, 18), ConvGeometry((7, 7), (2, 2), pads=(3, 3, 3, 3)), PoolGeometry((3, 3), (2, 2), pads=SAME)
     ),

@@ -46,16 +46,25 @@ def test_convolutions(backend, case, dtype, seed):
 
 @st.composite
 def poolings(draw):
+    """Any pooling, or the common one in squares, behind a convolution that keeps enough of its input."""
     rank = draw(st.integers(1, 3))
 
     def by_axis(low, high, count=rank):
         return tuple(draw(st.integers(low, high)) for _ in range(count))
 
+    squares = draw(st.booleans())
     pool = PoolGeometry(by_axis(1, 3), by_axis(1, 3), by_axis(1, 2), by_axis(0, 2, 2 * rank))
-    spatial = tuple(size + 4 + draw(st.integers(0, {1: 40, 2: 10, 3: 3}[rank])) for size in pool.kernel)
-    geometry = ConvGeometry((2,) * rank)
+    pool = PoolGeometry((2,) * rank, (2,) * rank) if squares else pool
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    kernel, strides, dilations = by_axis(1, 4 - rank if rank > 1 else 4), by_axis(1, 2), by_axis(1, 2)
+    geometry = ConvGeometry(kernel, strides, dilations, by_axis(-1, 2, 2 * rank), groups)
+    spatial = tuple(
+        stride * (size + 4 + draw(st.integers(0, {1: 40, 2: 14, 3: 3}[rank]))) + dilation * (extent - 1) + 2
+        for size, stride, dilation, extent in zip(pool.kernel, strides, dilations, kernel, strict=True)
+    )
+    channels = draw(st.sampled_from([1, 2, 3, 5, 8, 20]))
     return unpooled(
-        2, draw(st.integers(1, 3)), draw(st.integers(1, 9)), spatial, geometry, pool, ceil=draw(st.booleans())
+        2, channels * groups, draw(st.integers(1, 9)) * groups, spatial, geometry, pool, ceil=draw(st.booleans())
     )
 
 

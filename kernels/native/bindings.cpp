@@ -66,6 +66,7 @@ struct Pool {
     if (axes("kernel") == two && axes("strides") == two && axes("dilations") == one && axes("pads") == none &&
         output[0] == input[0] / 2 && output[1] == input[1] / 2) {
       plan.square_columns = input[1];
+      plan.window_count = plan.pooled_plane;
       return;
     }
     const nb::object tables = object.attr("windows")(nb::cast(input), nb::cast(output));

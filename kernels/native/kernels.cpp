@@ -93,16 +93,16 @@ void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Ind
   const ConvTables tables(channels, filters, input, output, geometry);
   const ConvPlan& plan = tables.plan();
   const Kernels<T>& use = kernels<T>();
+  constexpr Index wide = kAlignment / sizeof(T);
+  const LaneTables folded(plan, geometry, false), unfolded(plan, geometry, true);
+  const LanePlan& lanes = (2 * unfolded.vectors(wide) <= folded.vectors(wide) ? unfolded : folded).plan();
   const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
   const Index pooled_size = filters * pool.pooled_plane;
-  const std::size_t delta_bytes = (delta_size * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
   const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
-  const std::size_t bytes = delta_bytes + use.conv_scratch(plan) * sizeof(T);
+  const std::size_t bytes = use.unpooled_conv_scratch(plan, lanes, pool) * sizeof(T);
   for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
-    T* delta = scratch.as<T>();
-    use.unpool(pool, activation + b * delta_size, pooled + b * pooled_size, delta);
-    use.conv(plan, a + b * a_size, delta, reinterpret_cast<T*>(scratch.as<char>() + delta_bytes),
-             out + b * kAccumulator);
+    use.unpooled_conv(plan, lanes, pool, a + b * a_size, activation + b * delta_size, pooled + b * pooled_size,
+                      scratch.as<T>(), out + b * kAccumulator);
   });
 }
 

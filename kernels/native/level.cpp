@@ -33,14 +33,25 @@ constexpr int kDoubles = GRADSCORE_BYTES / sizeof(double);
 
 #include "products.hpp"
 
-#include "unpool.hpp"
+#include "maxima.hpp"
+
+#include "scattered.hpp"
 
 #include "sums.hpp"
 
 template <class T>
 constexpr Kernels<T> table() {
-  return {outer<T>,    conv_scratch<T>, conv<T>,         unpool<T>,       sequence_scratch<T>,
-          sequence<T>, direct<T>,       position_sum<T>, sequence_sum<T>, embedding<T>};
+  return {outer<T>,
+          conv_scratch<T>,
+          conv<T>,
+          unpooled_conv_scratch<T>,
+          unpooled_conv<T>,
+          sequence_scratch<T>,
+          sequence<T>,
+          direct<T>,
+          position_sum<T>,
+          sequence_sum<T>,
+          embedding<T>};
 }
 
 }  // namespace GRADSCORE_LEVEL

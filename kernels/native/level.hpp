@@ -34,9 +34,22 @@ struct ConvPlan {
 struct PoolPlan {
   Index planes, plane, pooled_plane;
   Index square_columns;  // columns of a plane pooled in squares of four, side by side; 0 for any other pooling
-  Index window_count, kernel_size;
+  Index window_count;
+  // The following for other poolings than in squares only.
+  Index kernel_size;
   const Index* window;  // [window_count], numbers in the pooled plane
   const Index* cell;    // [window_count][kernel_size], in row-major order
+};
+
+// A convolution's input with the numbers of each cell side by side. The receptive field of position t is made of runs of
+// `run` neighbours that begin at place[t] + runs[…].
+struct LanePlan {
+  Index lanes, cells;  // numbers of a cell, and cells that some position meets
+  const Index* lane;   // [lanes], where the first cell's numbers lie in a group's channels, as ConvPlan's tables have it
+  const Index* place;  // [positions]
+  const Index* own;    // [positions], each one's own number
+  Index run, run_count;
+  const Index* runs;  // [run_count]
 };
 
 struct SequenceShape {
@@ -49,8 +62,10 @@ struct Kernels {
   void (*outer)(const T* a, Index inputs, const T* delta, Index outputs, double* out);
   Index (*conv_scratch)(const ConvPlan& plan);  // elements of T
   void (*conv)(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* out);
-  // delta: pooled at each window's first maximum, 0 elsewhere; all [planes, …].
-  void (*unpool)(const PoolPlan& plan, const T* activation, const T* pooled, T* delta);
+  // The same where delta is pooled at each window's first maximum, and 0 elsewhere; elements of T.
+  Index (*unpooled_conv_scratch)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool);
+  void (*unpooled_conv)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a,
+                        const T* activation, const T* pooled, T* scratch, double* out);
   Index (*sequence_scratch)(const SequenceShape& shape);  // elements of T
   // `position` lists t * kPanel for every t.
   void (*sequence)(const SequenceShape& shape, const Index* position, const T* a, const T* delta, T* scratch,

@@ -46,12 +46,12 @@ inline void transpose(Vector<T, W> (&x)[W]) {
 }
 #endif
 
-// to[i * pitch + r] = from[r * stride + i] for r < rows, and 0 for rows <= r < W.
-template <class T, int W>
-void interleave_block(const T* from, Index stride, Index rows, Index length, T* to, Index pitch) {
+// to[i * pitch + r] = row(r)[i] for r < rows, and 0 for rows <= r < W.
+template <class T, int W, class Row>
+void interleave_block(const Row& row, Index rows, Index length, T* to, Index pitch) {
   if (length < W) {
     for (Index i = 0; i < length; ++i) {
-      for (Index r = 0; r < W; ++r) to[i * pitch + r] = r < rows ? from[r * stride + i] : T(0);
+      for (Index r = 0; r < W; ++r) to[i * pitch + r] = r < rows ? row(r)[i] : T(0);
     }
     return;
   }
@@ -59,19 +59,19 @@ void interleave_block(const T* from, Index stride, Index rows, Index length, T* 
     const Index at = start + W <= length ? start : length - W;  // the last block overlaps the one before
     Vector<T, W> x[W];
     GRADSCORE_UNROLL
-    for (int r = 0; r < W; ++r) x[r] = r < rows ? load<T, W>(from + r * stride + at) : fill<T, W>(0);
+    for (int r = 0; r < W; ++r) x[r] = r < rows ? load<T, W>(row(r) + at) : fill<T, W>(0);
     transpose<T, W>(x);
     GRADSCORE_UNROLL
     for (int i = 0; i < W; ++i) store<T, W>(to + (at + i) * pitch, x[i]);
   }
 }
 
-// The same for up to `lanes` rows, a multiple of W.
+// The same for up to `lanes` rows, a multiple of W, that lie `stride` apart.
 template <class T, int W>
 void interleave(const T* from, Index stride, Index rows, Index length, T* to, Index lanes) {
   for (Index r = 0; r < lanes; r += W) {
     const Index some = rows - r < W ? rows - r : W;
-    interleave_block<T, W>(from + r * stride, stride, some > 0 ? some : 0, length, to + r, lanes);
+    interleave_block<T, W>([=](Index i) { return from + (r + i) * stride; }, some > 0 ? some : 0, length, to + r, lanes);
   }
 }
 

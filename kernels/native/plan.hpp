@@ -1,4 +1,4 @@
-// The tables behind a ConvPlan.
+// The tables behind a ConvPlan and a LanePlan.
 #pragma once
 
 #include <algorithm>
@@ -90,6 +90,40 @@ class ConvTables {
   std::vector<Segment> segments_;
   std::vector<Index> row_, position_;
   ConvPlan plan_;
+};
+
+// An input rearranged for a convolution. `unfolded`: a cell's numbers are those of all its channels and of all places of
+// the kernel but along the last axis, so that few channels fill vectors too; else those of its channels.
+class LaneTables {
+ public:
+  LaneTables(const ConvPlan& plan, const Geometry& g, bool unfolded) {
+    const Index across = g.dilations.back() == 1 ? g.kernel.back() : 1;  // places of the kernel that are neighbours
+    const Index places = plan.kernel_size / across;
+    for (Index i = 0; i < (unfolded ? places : 1); ++i) {
+      for (Index c = 0; c < plan.channels; ++c) lane_.push_back(plan.row[i * across] + c * plan.padded_plane);
+    }
+    const Index lanes = static_cast<Index>(lane_.size());
+    for (Index i = 0; i < (unfolded ? 1 : places); ++i) runs_.push_back(plan.row[i * across] * lanes);
+    for (Index t = 0; t < plan.positions; ++t) place_.push_back(plan.position[t] * lanes);
+    const Index cells = plan.position[plan.positions - 1] + runs_.back() / lanes + across;
+    own_.resize(plan.positions);
+    std::iota(own_.begin(), own_.end(), Index{0});
+    plan_ = {lanes,       cells,
+             lane_.data(), place_.data(),
+             own_.data(),  across * lanes,
+             static_cast<Index>(runs_.size()), runs_.data()};
+  }
+  LaneTables(const LaneTables&) = delete;
+  LaneTables& operator=(const LaneTables&) = delete;
+
+  const LanePlan& plan() const { return plan_; }
+
+  // Number of vectors that hold a receptive field.
+  Index vectors(Index width) const { return plan_.run_count * ((plan_.run + width - 1) / width); }
+
+ private:
+  std::vector<Index> lane_, place_, own_, runs_;
+  LanePlan plan_;
 };
 
 }  // namespace gradscore

@@ -6,6 +6,17 @@ constexpr Index kRun = 128;  // positions summed in T before the sums are folded
 // What weight r meets at a position: one number for all lanes, or (grouped convolutions) one number per lane.
 enum class Input { kShared, kPerLane };
 
+// Keep the sums of a run of positions: as they are if it is the only one, else in float64.
+template <class T, int W>
+GRADSCORE_INLINE void settle(Vector<T, W> sums, bool only, bool first, T* out, double* total) {
+  if (only) {
+    store<T, W>(out, sums);
+  } else {
+    const auto wide = widen<W>(sums);
+    store<double, W>(total, first ? wide : wide + load<double, W>(total));
+  }
+}
+
 // R rows (weights) times V vectors of W lanes (outputs, or groups): out[r * V * W + lane] = G.
 template <class T, int W, int V, int R, Input kind>
 void tile(const T* const* rows, const Index* position, Index positions, const T* delta, T* out) {
@@ -38,13 +49,8 @@ void tile(const T* const* rows, const Index* position, Index positions, const T*
     for (int r = 0; r < R; ++r) {
       GRADSCORE_UNROLL
       for (int v = 0; v < V; ++v) {
-        if (positions <= kRun) {
-          store<T, W>(out + (r * V + v) * W, sums[r][v]);
-        } else {
-          double* to = totals + (r * V + v) * W;
-          const auto wide = widen<W>(sums[r][v]);
-          store<double, W>(to, start == 0 ? wide : wide + load<double, W>(to));
-        }
+        const int at = (r * V + v) * W;
+        settle<T, W>(sums[r][v], positions <= kRun, start == 0, out + at, totals + at);
       }
     }
   }

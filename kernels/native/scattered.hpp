@@ -1,0 +1,208 @@
+// A convolution whose output's derivative is zero but for one position a window of a max pooling: products with what is
+// there, and none with zeros. Included inside a level's namespace after products.hpp and maxima.hpp.
+//
+// The input lies rearranged, all numbers of a cell side by side, so that a position's receptive field is a few runs of
+// neighbours, and vectors run along weights.
+
+template <class T>
+Index vectors_of(const LanePlan& lanes) {
+  return lanes.run_count * ((lanes.run + kWidth<T> - 1) / kWidth<T>);
+}
+
+// Whether multiplying what is there takes no more vectors than multiplying everything.
+template <class T>
+bool scatter_pays(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool) {
+  const Index dense = plan.positions * plan.channels * plan.kernel_size * ((plan.filters + kWidth<T> - 1) / kWidth<T>);
+  return !lanes_are_groups<T>(plan) && plan.filters * pool.window_count * vectors_of<T>(lanes) <= dense;
+}
+
+// to[i * pitch + r] = from[row[r] + i] for r < rows: the last vectors reach beyond the last cell.
+template <class T, int W>
+void side_by_side(const T* from, const Index* row, Index rows, Index length, T* to, Index pitch) {
+  // What a vector holds beyond its rows is written over by the next cell, and by the block before it.
+  for (Index r = round_up(rows, W) - W; r >= 0; r -= W) {
+    const Index some = rows - r < W ? rows - r : W;
+    interleave_block<T, W>([=](Index i) { return from + row[r + i]; }, some, length, to + r, pitch);
+  }
+}
+
+template <class T>
+void lay_out(const LanePlan& lanes, const T* from, T* to) {
+  constexpr int W = kWidth<T>, half = W >= 8 ? W / 2 : W, quarter = W >= 16 ? W / 4 : half;
+  const auto run = lanes.lanes > half      ? side_by_side<T, W>
+                   : lanes.lanes > quarter ? side_by_side<T, half>
+                                           : side_by_side<T, quarter>;
+  run(from, lanes.lane, lanes.lanes, lanes.cells, to, lanes.lanes);
+}
+
+// G of F filters and R vectors of weights: out[(f * R + r) * W + lane].
+template <class T, int F, int R>
+void scattered_tile(const T* const* rows, const Place<T>* at, const T* given, Index windows, T* out) {
+  constexpr int W = kWidth<T>;
+  alignas(64) double totals[F * R * W];  // of several runs
+  const T* row[R];
+  GRADSCORE_UNROLL
+  for (int r = 0; r < R; ++r) row[r] = rows[r];
+  for (Index start = 0; start < windows; start += kRun) {
+    const Index end = start + kRun < windows ? start + kRun : windows;
+    Vector<T, W> sums[F][R];
+    GRADSCORE_UNROLL
+    for (int i = 0; i < F * R; ++i) sums[i / R][i % R] = fill<T, W>(0);
+    for (Index w = start; w < end; ++w) {
+      GRADSCORE_UNROLL
+      for (int f = 0; f < F; ++f) {
+        const Index from = at[f * windows + w];
+        const Vector<T, W> g = fill<T, W>(given[f * windows + w]);
+        GRADSCORE_UNROLL
+        for (int r = 0; r < R; ++r) sums[f][r] = sums[f][r] + g * load<T, W>(row[r] + from);
+      }
+    }
+    GRADSCORE_UNROLL
+    for (int i = 0; i < F * R; ++i) {
+      settle<T, W>(sums[i / R][i % R], windows <= kRun, start == 0, out + i * W, totals + i * W);
+    }
+  }
+  for (int i = 0; windows > kRun && i < F * R * W; ++i) out[i] = static_cast<T>(totals[i]);
+}
+
+// G of one group's filters into the reducer.
+template <class T>
+class ScatteredTiles {
+ public:
+  ScatteredTiles(const LanePlan& lanes, const T* layout, TileReducer<T>& reducer)
+      : lanes_(lanes), layout_(layout), reducer_(reducer) {}
+
+  // at and given are [filters][windows].
+  void reduce(const Place<T>* at, const T* given, Index filters, Index windows) {
+    const Index vectors = vectors_of<T>(lanes_);
+    for (Index m = 0, used = 0; m < filters; m += used, at += used * windows, given += used * windows) {
+      used = vectors < 4 && filters - m >= kFilters ? kFilters : 1;  // sums that do not wait for one another
+      for (Index first = 0; first < vectors; first += kRows) {
+        const Index some = vectors - first < kRows ? vectors - first : kRows;
+        const T* rows[kRows];
+        Index valid[kRows];
+        for (Index i = 0; i < kRows; ++i) rows[i] = row(first + (i < some ? i : 0), valid[i]);
+        T* out = reducer_.room(kFilters * kRows * W);
+        const Index wide = run(used, some, rows, at, given, windows, out);
+        reducer_.keep(closed_up(out, used, some, wide, valid));
+      }
+    }
+  }
+
+ private:
+  static constexpr int W = kWidth<T>, kFilters = 4;
+
+  const T* row(Index vector, Index& valid) const {
+    const Index each = (lanes_.run + W - 1) / W, start = vector % each * W;
+    valid = lanes_.run - start < W ? lanes_.run - start : W;
+    return layout_ + lanes_.runs[vector / each] + start;
+  }
+
+  // The smallest tile of at least `some` vectors; returns how many it has.
+  Index run(Index filters, Index some, const T* const* rows, const Place<T>* at, const T* given, Index windows,
+            T* out) const {
+    const auto with = [&](auto tile, Index wide) {
+      tile(rows, at, given, windows, out);
+      return wide;
+    };
+    if (filters > 1) {
+      if (some == 1) return with(scattered_tile<T, kFilters, 1>, 1);
+      if (some == 2) return with(scattered_tile<T, kFilters, 2>, 2);
+      return with(scattered_tile<T, kFilters, 3>, 3);
+    }
+    constexpr int many = kRows < 9 ? kRows : 9;
+    if (some <= 1) return with(scattered_tile<T, 1, 1>, 1);
+    if (some <= 3) return with(scattered_tile<T, 1, 3>, 3);
+    if (some <= 6) return with(scattered_tile<T, 1, 6>, 6);
+    if (some <= many) return with(scattered_tile<T, 1, many>, many);
+    return with(scattered_tile<T, 1, kRows>, kRows);
+  }
+
+  // Leave out the lanes that are no weights; returns how many numbers there are.
+  static Index closed_up(T* out, Index filters, Index some, Index wide, const Index* valid) {
+    Index kept = 0;
+    for (Index f = 0; f < filters; ++f) {
+      for (Index r = 0; r < some; ++r) {
+        const T* from = out + (f * wide + r) * W;
+        T* to = out + kept;
+        for (Index lane = 0; to != from && lane < valid[r]; ++lane) to[lane] = from[lane];
+        kept += valid[r];
+      }
+    }
+    return kept;
+  }
+
+  const LanePlan& lanes_;
+  const T* layout_;
+  TileReducer<T>& reducer_;
+};
+
+// False if one of them is Inf or NaN.
+template <class T>
+bool all_finite(const T* values, Index count) {
+  Vector<T, kWidth<T>> none = fill<T, kWidth<T>>(0);
+  Index i = 0;
+  for (; i + kWidth<T> <= count; i += kWidth<T>) {
+    const Vector<T, kWidth<T>> x = load<T, kWidth<T>>(values + i);
+    none = none + (x - x);
+  }
+  T left = 0;
+  for (; i < count; ++i) left += values[i] - values[i];
+  for (int lane = 0; lane < kWidth<T>; ++lane) left += none[lane];
+  return left == 0;
+}
+
+// One sample's scratch: the maxima, the derivative at full resolution, what `conv` needs, the rearranged input.
+template <class T>
+struct UnpoolScratch {
+  Index listed, spread, conv, layout;
+
+  UnpoolScratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool)
+      : listed(round_up(pool.planes * pool.window_count, 16) + 16),
+        spread(round_up(pool.planes * pool.plane, 16)),
+        conv(round_up(conv_scratch<T>(plan), 16)),
+        layout(lanes.lanes * lanes.cells + 2 * kWidth<T>) {}
+
+  Index size() const { return 2 * listed + spread + conv + layout; }
+};
+
+template <class T>
+Index unpooled_conv_scratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool) {
+  return UnpoolScratch<T>(plan, lanes, pool).size();
+}
+
+template <class T>
+void unpool(const PoolPlan& pool, const Place<T>* at, const T* given, T* delta) {
+  for (Index i = 0; i < pool.planes * pool.plane; ++i) delta[i] = 0;
+  for (Index i = 0; i < pool.planes; ++i, delta += pool.plane) {
+    for (Index w = 0; w < pool.window_count; ++w) delta[*at++] += *given++;
+  }
+}
+
+// The dense way serves where nothing is saved, and where Inf or NaN in the input must meet the zeros of delta.
+template <class T>
+void unpooled_conv(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a, const T* activation,
+                   const T* pooled, T* scratch, double* out) {
+  const UnpoolScratch<T> sizes(plan, lanes, pool);
+  Place<T>* at = reinterpret_cast<Place<T>*>(scratch);
+  T* room = scratch + sizes.listed;
+  T* delta = room + sizes.listed;
+  T* padded = delta + sizes.spread;
+  T* layout = padded + sizes.conv;
+  if (!scatter_pays<T>(plan, lanes, pool) || !all_finite(a, plan.groups * plan.channels * plan.plane)) {
+    unpool(pool, at, maxima(pool, lanes.own, activation, pooled, at, room), delta);
+    return conv(plan, a, delta, padded, out);
+  }
+  const T* given = maxima(pool, lanes.place, activation, pooled, at, room);
+  TileReducer<T> reducer;
+  const Index each = plan.filters * pool.window_count;
+  for (Index group = 0; group < plan.groups; ++group, a += plan.channels * plan.plane) {
+    for (Index c = 0; plan.padded && c < plan.channels; ++c) {
+      pad(plan, a + c * plan.plane, padded + c * plan.padded_plane);
+    }
+    lay_out(lanes, plan.padded ? padded : a, layout);
+    ScatteredTiles<T>(lanes, layout, reducer).reduce(at + group * each, given + group * each, plan.filters,
+                                                     pool.window_count);
+  }
+  reducer.finish().write(out);
+}
