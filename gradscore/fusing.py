@@ -16,6 +16,7 @@ from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError
 from gradscore.features import require_same_model
 from gradscore.fusing_check import check_fused
+from gradscore.graph.absorbing import absorb_affine
 from gradscore.graph.gradient import values_of
 from gradscore.graph.head_statistics import HEAD_NAMES, append_head
 from gradscore.graph.joining import FeatureTable, add_output, append_features
@@ -159,6 +160,8 @@ def _join(
         added[name] = _add_float(graph, table, flat, name, [BATCH])
     if chosen:
         added["features"] = _add_float(graph, table, table.take(chosen), "features", [BATCH, len(chosen)])
+    common_passes.RemoveUnusedNodesPass()(model)
+    absorb_affine(graph)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.TopologicalSortPass()(model)
     return added

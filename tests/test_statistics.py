@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from kernel_cases import CASES, small_cases
 
 from gradscore import InputError
-from gradscore.graph.statistic_gradients import RULES
+from gradscore.graph.statistic_gradients import GradientRule
+from gradscore.graph.statistic_rules import RULES
 from gradscore.graph.statistics import append_statistics
 from gradscore.layerstats import REDUCTIONS
 from gradscore.metadata import LAYER_STATISTICS, Layer, Parameter, Reduction
@@ -59,7 +60,7 @@ def parameter_of(kernel, arrays, extra):
     return Parameter("w", shapes[kernel] if kernel in shapes else (last[-1], arrays[0].shape[-1]), "")
 
 
-def session_of(layers, arrays, *, optimize=True, features=None):
+def session_of(layers, arrays, *, optimize=True, features=None, **options):
     """A graph of nothing but statistics: its inputs are what the reductions read."""
     names = [f"{layer.name}.{statistic}" for layer in layers for statistic in LAYER_STATISTICS]
     values = [
@@ -67,7 +68,7 @@ def session_of(layers, arrays, *, optimize=True, features=None):
         for name, array in arrays.items()
     ]  # fmt: skip
     graph = ir.Graph(values, [], nodes=[], opset_imports={"": 18}, name="statistics")
-    output = append_statistics(graph, layers, features or names)
+    output = append_statistics(graph, layers, features or names, **options)
     output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", len(features or names)])
     graph.outputs.append(output)
     proto = ir.to_proto(ir.Model(graph, ir_version=10))
@@ -75,11 +76,11 @@ def session_of(layers, arrays, *, optimize=True, features=None):
     return open_session(proto.SerializeToString(), threads=1, optimize=optimize)
 
 
-def run(kernel, arrays, extra, *, optimize=True):
+def run(kernel, arrays, extra, *, optimize=True, **options):
     reduction = reduction_of(kernel, extra)
     named = {f"{name}": array for name, array in zip(ARRAYS.get(kernel, ("delta",)), arrays, strict=True)}
     layers = (Layer("layer", "", (parameter_of(kernel, arrays, extra),), (reduction,)),)
-    return session_of(layers, named, optimize=optimize).run(None, named)[0]
+    return session_of(layers, named, optimize=optimize, **options).run(None, named)[0]
 
 
 def assert_statistics(actual, expected, count):
@@ -107,6 +108,36 @@ def test_statistics_equal_the_kernels(name, optimize):
     accumulators = case.run(arrays, backend="reference")
     expected = gk.statistics(accumulators)
     assert_statistics(run(kernel, arrays, case.extra, optimize=optimize), expected, accumulators[:, 0])
+
+
+def summed_over_positions():
+    return [name for name, case in CASES.items() if case.kernel.startswith(("conv", "unpooled_conv", "sequence_m"))]
+
+
+@pytest.mark.parametrize("optimize", [True, False], ids=["optimised", "plain"])
+@pytest.mark.parametrize("name", summed_over_positions())
+def test_one_sample_after_the_other_gives_the_same(name, optimize, monkeypatch):
+    """Gradients whose making is too large for a batch, and those that are it themselves."""
+    case = CASES[name]
+    arrays, kernel = case.arrays(), case.kernel.removesuffix("_moments")
+    accumulators = case.run(arrays, backend="reference")
+    expected = gk.statistics(accumulators)
+    assert_statistics(run(kernel, arrays, case.extra, optimize=optimize, at_once=0), expected, accumulators[:, 0])
+    monkeypatch.setattr(type(RULES[kernel]), "making", GradientRule.making)
+    assert_statistics(run(kernel, arrays, case.extra, optimize=optimize, at_once=0), expected, accumulators[:, 0])
+
+
+@pytest.mark.parametrize("bad", [0, np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", [name for name in small_cases(5000) if name in summed_over_positions()])
+def test_one_sample_after_the_other_keeps_rows_apart(name, bad):
+    case = CASES[name]
+    arrays, kernel = case.arrays(), case.kernel.removesuffix("_moments")
+    clean = run(kernel, arrays, case.extra, at_once=0)
+    arrays[-1].reshape(len(arrays[-1]), -1)[1, 0 if bad else slice(None)] = bad
+    actual = run(kernel, arrays, case.extra, at_once=0)
+    others = np.arange(len(clean)) != 1
+    np.testing.assert_array_equal(actual[others], clean[others])
+    np.testing.assert_array_equal(actual[1], np.full(8, np.nan) if bad else np.zeros(8))
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-10, 1e10])

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
+from numpy.typing import NDArray
 
 from gradscore.graph.emitter import attribute, extents
 from gradscore.graph.probing import random_input
@@ -43,18 +45,34 @@ def costs(model: ir.Model, own: tuple[str, ...], inputs: tuple[InputTensor, ...]
     part.graph.outputs.clear()
     part.graph.outputs.extend(kept)
     common_passes.RemoveUnusedNodesPass()(part)
-    shapes = _shapes(model, inputs)
+    shapes = _shapes(model, {item.name: random_input(item.shape, np.dtype(item.dtype), 1) for item in inputs})
     return _cost(model.graph, shapes), _cost(part.graph, shapes)
 
 
-def _shapes(model: ir.Model, inputs: tuple[InputTensor, ...]) -> Shapes:
+def _shapes(model: ir.Model, sample: Mapping[str, NDArray[Any]]) -> Shapes:
     """Run the graph on one sample: every value's shape, exactly."""
     names = [str(value.name) for node in model.graph for value in node.outputs if _is_read(value)]
-    batch = {item.name: random_input(item.shape, np.dtype(item.dtype), 1) for item in inputs}
-    (values,) = run_graph(model, names, [batch])
+    (values,) = run_graph(model, names, [sample])
     found = {name: value.shape for name, value in zip(names, values, strict=True)}
-    found |= {name: array.shape for name, array in batch.items()}
-    return found | {name: tuple(extents(value) or ()) for name, value in model.graph.initializers.items()}
+    found |= {name: array.shape for name, array in sample.items()}
+    found |= {name: tuple(extents(value) or ()) for name, value in model.graph.initializers.items()}
+    for node in model.graph:
+        if node.op_type == "Scan":
+            found |= _shapes_inside(node, found, model)
+    return found
+
+
+def _shapes_inside(node: ir.Node, found: Shapes, model: ir.Model) -> Shapes:
+    """Run a Scan's body on the first sample, whose slices of what the Scan reads have the batch axis no longer."""
+    body = _body_of(node).clone()
+    body.opset_imports.update(model.graph.opset_imports)
+    sources = zip(body.inputs, node.inputs, strict=True)
+    zeros = {str(value.name): np.zeros(found[str(source.name)][1:], np.float32) for value, source in sources if source}
+    return _shapes(ir.Model(body, ir_version=model.ir_version), zeros)
+
+
+def _body_of(node: ir.Node) -> ir.Graph:
+    return node.attributes["body"].as_graph()
 
 
 def _is_read(value: ir.Value) -> bool:
@@ -64,10 +82,11 @@ def _is_read(value: ir.Value) -> bool:
 def _cost(graph: ir.Graph, shapes: Shapes) -> Cost:
     nodes = list(graph)
     tensors = (value.const_value for value in graph.initializers.values())
+    inside = [_cost(_body_of(node), shapes) for node in nodes if node.op_type == "Scan"]
     return Cost(
-        len(nodes),
-        sum(tensor.nbytes for tensor in tensors if tensor is not None),
-        sum(_WORK.get(node.op_type, _each_number)(node, shapes) for node in nodes),
+        len(nodes) + sum(cost.nodes for cost in inside),
+        sum(tensor.nbytes for tensor in tensors if tensor is not None) + sum(cost.weight_bytes for cost in inside),
+        sum(_WORK.get(node.op_type, _each_number)(node, shapes) for node in nodes) + sum(cost.flops for cost in inside),
     )
 
 
@@ -105,8 +124,8 @@ def _nothing(node: ir.Node, shapes: Shapes) -> int:  # noqa: ARG001 - entries of
 
 _MOVES = (
     "Cast", "Concat", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
-    "Range", "Reshape", "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze",
+    "Range", "Reshape", "Scan", "ScatterElements", "ScatterND", "Shape", "Size", "Slice", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze",
 )  # fmt: skip
 _WORK: Mapping[str, Callable[[ir.Node, Shapes], int]] = {
     **dict.fromkeys(_MOVES, _nothing),

@@ -23,8 +23,6 @@ _EXACT = 1024  # means of so many numbers are summed in double precision
 _ALIKE = 2  # a gradient may be padded to so many times its length
 _ALWAYS_ALIKE = 64
 KINDS = ("l1", "low", "high", "mean", "scale", "m2", "m3", "m4")
-
-
 _READ_FOR: Mapping[str, tuple[str, ...]] = {
     "l1": ("l1",),
     "l2": ("mean", "scale", "m2"),
@@ -35,6 +33,11 @@ _READ_FOR: Mapping[str, tuple[str, ...]] = {
     "skewness": ("mean", "scale", "m2", "m3"),
     "kurtosis": ("mean", "scale", "m2", "m3", "m4"),
 }  # what a statistic is made of, be it of one gradient, of an outer product, or of several merged
+
+
+def kinds_for(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Return the kinds of moments that statistics are made of."""
+    return tuple(dict.fromkeys(kind for statistic in sorted(wanted) for kind in _READ_FOR[statistic]))
 
 
 class Moments:
@@ -48,6 +51,11 @@ class Moments:
 
     def __getattr__(self, kind: str) -> Number:
         return self._kinds[kind]()
+
+    def joined(self, kinds: Sequence[str]) -> Number:
+        """Return some kinds side by side, [B, kinds · V]."""
+        first, *others = (self._kinds[kind]() for kind in kinds)
+        return first.op("Concat", *others, axis=1) if others else first
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,13 @@ class MomentTable:
 
     def add(self, keys: Sequence[Key], moments: Moments, wanted: Iterable[str]) -> None:
         """Enter the moments of some gradients, one column each, as far as the wanted statistics read them."""
+        kinds = kinds_for(wanted)
+        self.add_block(keys, moments.joined(kinds), kinds)
+
+    def add_block(self, keys: Sequence[Key], whole: Number, kinds: tuple[str, ...]) -> None:
+        """Enter moments that stand side by side already, [B, kinds · V]."""
         self._place.update({key: (len(self._blocks), column) for column, key in enumerate(keys)})
-        kinds = tuple(dict.fromkeys(kind for statistic in sorted(wanted) for kind in _READ_FOR[statistic]))
-        first, *others = (getattr(moments, kind) for kind in kinds)
-        self._blocks.append(_Block(first.op("Concat", *others, axis=1) if others else first, kinds, len(keys)))
+        self._blocks.append(_Block(whole, kinds, len(keys)))
 
     def take(self, keys: Sequence[Key], shape: Sequence[int]) -> Moments:
         """Return the moments of some gradients, each kind [B, *shape]; blocks that hold none of them stay unread."""

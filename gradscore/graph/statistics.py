@@ -16,22 +16,29 @@ from gradscore.errors import InputError
 from gradscore.graph.arithmetic import Number
 from gradscore.graph.emitter import Emitter
 from gradscore.graph.gradient import values_of
-from gradscore.graph.statistic_gradients import RULES, Explicit, Gradient, Product, Sparse
+from gradscore.graph.statistic_gradients import Contraction, Explicit, Gradient, Large, Product, Sparse, Values
 from gradscore.graph.statistic_moments import Key, Moments, MomentTable, add_explicit, add_products, add_sparse
+from gradscore.graph.statistic_rules import RULES
+from gradscore.graph.statistic_samples import add_contraction, add_large
 from gradscore.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
 
 _SMALL = 4096
+AT_ONCE = 1 << 17  # numbers of one sample's gradient that may stand in memory for a whole batch
 ROUNDING = 1e-6  # a standard deviation below this part of the mean is single-precision rounding of a constant
 Asked = Mapping[str, frozenset[str]]
 
 
-def append_statistics(graph: ir.Graph, layers: Sequence[Layer], features: Sequence[str]) -> ir.Value:
+def append_statistics(
+    graph: ir.Graph, layers: Sequence[Layer], features: Sequence[str], *, at_once: int = AT_ONCE
+) -> ir.Value:
     """Append the statistics of layers to a scoring graph; returns features of the unit seed, float32 [B, F].
 
     Parameters
     ----------
     features
         Names `<layer>.<statistic>`, the layer being "all" for all together; at least one.
+    at_once
+        Gradients of more numbers a sample are computed one sample after the other.
 
     Raises
     ------
@@ -43,8 +50,9 @@ def append_statistics(graph: ir.Graph, layers: Sequence[Layer], features: Sequen
     asked = _evened(_asked(layers, features), layers)
     emit = Emitter(graph, "statistics")
     members = _members(layers)
-    gradients = _gradients(layers, members, asked, values_of(graph), emit)
-    table = _table(gradients, emit)
+    values = values_of(graph)
+    gradients = _gradients(layers, members, asked, values, emit, at_once)
+    table = _table(gradients, values, emit)
     blocks: list[Number] = []
     column: dict[str, int] = {}
     for names, statistics in _alike(asked):
@@ -96,7 +104,7 @@ def _members(layers: Sequence[Layer]) -> dict[str, list[Key]]:
 
 
 def _gradients(
-    layers: Sequence[Layer], members: Mapping[str, list[Key]], asked: Asked, values: Mapping[str, ir.Value], emit: Emitter
+    layers: Sequence[Layer], members: Mapping[str, list[Key]], asked: Asked, values: Values, emit: Emitter, at_once: int
 ) -> dict[Key, tuple[Gradient, frozenset[str]]]:  # fmt: skip
     """Emit each gradient of which some statistic is wanted, for its layer or for all."""
     gradients = {}
@@ -104,12 +112,19 @@ def _gradients(
         wanted = asked.get(layer.name, frozenset()) | asked.get(ALL_LAYERS, frozenset())
         pairs: list[tuple[Reduction, Parameter]] = list(zip(layer.reductions, layer.parameters, strict=True))
         for key, (reduction, parameter) in zip(members[layer.name], pairs, strict=True) if wanted else ():
-            rule = RULES[reduction.kernel]
-            gradients[key] = rule.gradient(reduction, parameter, values, emit), wanted
+            gradients[key] = _gradient(reduction, parameter, values, emit, at_once), wanted
     return gradients
 
 
-def _table(gradients: Mapping[Key, tuple[Gradient, frozenset[str]]], emit: Emitter) -> MomentTable:
+def _gradient(reduction: Reduction, parameter: Parameter, values: Values, emit: Emitter, at_once: int) -> Gradient:
+    rule = RULES[reduction.kernel]
+    if rule.making(reduction, parameter, values) > at_once:
+        return Large(rule, reduction, parameter)
+    gradient = rule.gradient(reduction, parameter, values, emit)
+    return gradient.explicit(emit) if isinstance(gradient, Contraction) and gradient.count <= at_once else gradient
+
+
+def _table(gradients: Mapping[Key, tuple[Gradient, frozenset[str]]], values: Values, emit: Emitter) -> MomentTable:
     """Emit the moments of all gradients, those of the factors of outer products among the others."""
     table = MomentTable(emit)
     explicit: dict[Key, tuple[Explicit, frozenset[str]]] = {}
@@ -127,6 +142,10 @@ def _table(gradients: Mapping[Key, tuple[Gradient, frozenset[str]]], emit: Emitt
     for key, (gradient, wanted) in gradients.items():
         if isinstance(gradient, Sparse):
             add_sparse(key, gradient, table, wanted, emit)
+        elif isinstance(gradient, Contraction):
+            add_contraction(key, gradient, table, wanted, emit)
+        elif isinstance(gradient, Large):
+            add_large(key, gradient, values, table, wanted, emit)
     return table
 
 

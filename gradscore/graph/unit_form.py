@@ -1,6 +1,7 @@
 """A scoring model in its self-scoring form, in memory: all features of the unit seed come out of the session itself."""
 
 import os
+import sys
 from pathlib import Path
 
 import onnx_ir as ir
@@ -38,7 +39,7 @@ def unit_form(path: str | os.PathLike[str]) -> bytes:
         raise ModelError(f"{path} is larger than the back end graph can take, 2 GB: choose --backend native or numba")
     names = metadata.feature_names[: -len(HEAD_FEATURES)]
     graph = infer_shapes(model).graph
-    features = append_statistics(graph, metadata.layers, names)
+    features = append_statistics(graph, metadata.layers, names, at_once=sys.maxsize)  # micro-batches bound the memory
     features.name, features.type = SIGNAL_FEATURES, ir.TensorType(ir.DataType.FLOAT)
     features.shape = ir.Shape([BATCH, len(names)])
     values = values_of(graph)

@@ -1,0 +1,127 @@
+"""Gradients of convolutions in standard ONNX: the unfolded input times δ, known at the outputs or behind a max pool."""
+
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from gradscore.graph.emitter import Emitter, extents
+from gradscore.graph.statistic_gradients import (
+    Contraction,
+    Explicit,
+    Gradient,
+    GradientRule,
+    Product,
+    Values,
+    activation_of,
+    flat,
+    leading,
+    single,
+    spatial,
+)
+from gradscore.graph.statistic_windows import Window
+from gradscore.metadata import Parameter, Reduction
+
+
+class ConvRule(GradientRule):
+    """G[m, c·k] = Σ_t δ[m, t] · U[c·k, t] with the unfolded input U: a batched matrix product."""
+
+    kernel = "conv"
+
+    def gradient(self, reduction: Reduction, parameter: Parameter, values: Values, emit: Emitter) -> Gradient:
+        window = Window.of(reduction.attributes or {})
+        unfolded = window.unfold(single(values[activation_of(reduction)], emit), emit)
+        delta = values[reduction.delta]
+        return _contracted(unfolded, single(delta, emit), window, parameter, emit, one_position=_is_one(delta))
+
+    def making(self, reduction: Reduction, parameter: Parameter, values: Values) -> int:
+        delta = values[reduction.delta]
+        return 0 if _is_one(delta) else _unfolded_size(delta, parameter, Window.of(reduction.attributes or {}))
+
+
+class UnpooledConvRule(GradientRule):
+    """The same where δ is known behind a max pool.
+
+    Windows that lie side by side keep their δ with the cell that holds the first maximum, and the input is unfolded cell by
+    cell; any other pool's δ goes back to full resolution first.
+    """
+
+    kernel = "unpooled_conv"
+
+    def gradient(self, reduction: Reduction, parameter: Parameter, values: Values, emit: Emitter) -> Gradient:
+        attributes = reduction.attributes or {}
+        window, pool = Window.of(attributes["geometry"]), Window.of(attributes["pool"])
+        source = single(values[activation_of(reduction)], emit)
+        seen, delta = values[str(reduction.pooled)], values[reduction.delta]
+        full, pooled = spatial(seen), spatial(delta)
+        side_by_side = pool.strides == pool.kernel and not any(pool.pads) and set(pool.dilations) == {1}
+        floor = tuple(size // step for size, step in zip(full, pool.strides, strict=True))
+        if side_by_side and floor == pooled:
+            cells = _first_maxima(single(seen, emit), single(delta, emit), pool, emit)
+            return _contracted(window.unfold(source, emit, cells=pool.kernel), cells, window, parameter, emit)
+        spread = _unpooled(single(seen, emit), single(delta, emit), pool, emit, ceil=pool.output(full) != pooled)
+        return _contracted(window.unfold(source, emit), spread, window, parameter, emit)
+
+    def making(self, reduction: Reduction, parameter: Parameter, values: Values) -> int:
+        return _unfolded_size(
+            values[str(reduction.pooled)], parameter, Window.of((reduction.attributes or {})["geometry"])
+        )
+
+
+def _is_one(delta: ir.Value) -> bool:
+    """Tell whether a convolution has a single output position."""
+    return set((extents(delta) or (None, None, None))[2:]) == {1}
+
+
+def _unfolded_size(seen: ir.Value, parameter: Parameter, window: Window) -> int:
+    """Return how many numbers the unfolded input has; `seen` [B, M, *positions]."""
+    positions = prod(extent or 1 for extent in (extents(seen) or ())[2:])
+    return window.groups * positions * parameter.count // parameter.shape[0]
+
+
+def _contracted(
+    unfolded: ir.Value, delta: ir.Value, window: Window, parameter: Parameter, emit: Emitter, *, one_position: bool = False
+) -> Gradient:  # fmt: skip
+    """Sum over positions: U [B·C, places · …, *positions] and δ [B, M, …] to G, per group."""
+    filters, width, groups = parameter.shape[0], parameter.shape[1] * prod(window.kernel), window.groups
+    if one_position and groups == 1:
+        seen = emit("Reshape", unfolded, emit.integers(-1, width))
+        return Product(Explicit(seen, width), Explicit(flat(delta, emit), filters))
+    batch = emit("Shape", delta, start=0, end=1)
+    lines = (groups, filters // groups) if groups > 1 else (filters,)
+    columns = emit("Concat", batch, emit.integers(*lines[:-1], width, -1), axis=0)
+    rows = emit("Concat", batch, emit.integers(*lines, -1), axis=0)
+    return Contraction(emit("Reshape", delta, rows), emit("Reshape", unfolded, columns), lines, width)
+
+
+def _first_maxima(seen: ir.Value, delta: ir.Value, pool: Window, emit: Emitter) -> ir.Value:
+    """δ of each window at the cell that holds its first maximum, 0 at the others: [B, M, *pooled, …] to [B, M, cells · …].
+
+    What no earlier cell took is passed on; the last cell takes the rest.
+    """
+    count = prod(pool.kernel)
+    outer = emit.integers(0, 0, 1, -1)
+    cells = emit(
+        "Reshape", pool.unfold(seen, emit), emit("Concat", leading(delta, emit), emit.integers(count, -1), axis=0)
+    )
+    rest, parts = emit("Reshape", delta, outer), []
+    largest = emit("ReduceMax", cells, emit.integers(2), keepdims=1)
+    is_largest = emit("Cast", emit("Equal", cells, largest), to=ir.DataType.FLOAT)
+    for mask in emit.emit("Split", [is_largest], count, {"axis": 2, "num_outputs": count})[:-1]:
+        parts.append(emit("Mul", rest, mask))  # a tenth of the time of Where
+        rest = emit("Sub", rest, parts[-1])
+    return emit("Concat", *parts, rest, axis=2)
+
+
+def _unpooled(seen: ir.Value, delta: ir.Value, pool: Window, emit: Emitter, *, ceil: bool) -> ir.Value:
+    """δ scattered to the first maximum of each window, at full resolution."""
+    geometry = {
+        "kernel_shape": list(pool.kernel), "strides": list(pool.strides), "dilations": list(pool.dilations),
+        "pads": list(pool.pads), "ceil_mode": int(ceil),
+    }  # fmt: skip
+    indices = emit.emit("MaxPool", [seen], 2, geometry)[1]
+    shape, flat = emit("Shape", seen), emit.integers(-1)
+    size = emit("ReduceProd", shape, emit.integers(0), keepdims=1)
+    zeros = emit("Expand", emit.constant(0, np.float32), size)
+    at, what = emit("Reshape", indices, flat), emit("Reshape", delta, flat)
+    return emit("Reshape", emit("ScatterElements", zeros, at, what, axis=0, reduction="add"), shape)

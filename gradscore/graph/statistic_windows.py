@@ -1,0 +1,85 @@
+"""Windows of convolutions and pools, and inputs unfolded by them, in standard ONNX."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import onnx_ir as ir
+
+from gradscore.graph.emitter import Emitter
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where a convolution's kernel, or a pool's window, lies on its input."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+    groups: int
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Sequence[int] | int]) -> "Window":
+        """Read a reduction's attributes."""
+        kernel, strides, dilations, pads = (
+            tuple(int(number) for number in attributes[name])  # type: ignore[union-attr]  # lists but for groups
+            for name in ("kernel", "strides", "dilations", "pads")
+        )
+        return cls(kernel, strides, dilations, pads, int(attributes.get("groups", 1)))  # type: ignore[arg-type]
+
+    def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
+        """Number of positions by axis."""
+        rank = len(self.kernel)
+        padded = [size + self.pads[axis] + self.pads[rank + axis] for axis, size in enumerate(spatial)]
+        return tuple(
+            (size - step * (extent - 1) - 1) // stride + 1
+            for size, extent, stride, step in zip(padded, self.kernel, self.strides, self.dilations, strict=True)
+        )
+
+    def unfold(self, value: ir.Value, emit: Emitter, cells: Sequence[int] = ()) -> ir.Value:
+        """Lay out what each kernel place sees: [B, C, *in] to [B·C, kernel places (· cells), *positions].
+
+        A convolution of every channel by kernels that hold a single 1. With `cells`, the window sizes of a pool whose
+        windows lie side by side on the convolution's output, positions are the pool's and each cell has a kernel of its own.
+        """
+        value, pads = self._padded(value, emit)
+        cells = tuple(cells) or (1,) * len(self.kernel)
+        places = [
+            [place * step + cell * stride for place, cell in product(range(extent), range(size))]
+            for extent, step, stride, size in zip(self.kernel, self.dilations, self.strides, cells, strict=True)
+        ]
+        reach = [max(offsets) + 1 for offsets in places]
+        shape = [-1, 1, *[0] * len(self.kernel)]
+        return emit(
+            "Conv",
+            emit("Reshape", value, emit.integers(*shape)),
+            emit.constant(_one_hot(self.kernel, cells, places, reach), np.float32),
+            strides=[stride * size for stride, size in zip(self.strides, cells, strict=True)],
+            kernel_shape=reach,
+            pads=pads,
+        )
+
+    def _padded(self, value: ir.Value, emit: Emitter) -> tuple[ir.Value, list[int]]:
+        """Leave pads to the convolution, unless one crops."""
+        if min(self.pads) >= 0:
+            return value, list(self.pads)
+        rank = len(self.kernel)
+        around = emit.integers(0, 0, *self.pads[:rank], 0, 0, *self.pads[rank:])
+        return emit("Pad", value, around), [0] * (2 * rank)
+
+
+def _one_hot(
+    kernel: Sequence[int], cells: Sequence[int], places: list[list[int]], reach: list[int]
+) -> np.ndarray:  # fmt: skip
+    """Kernels [places · cells, 1, *reach] that pick one number each, the kernel's places outermost, both row-major."""
+    order = product(product(*map(range, kernel)), product(*map(range, cells)))
+    picked = [
+        tuple(places[axis][place[axis] * cells[axis] + cell[axis]] for axis in range(len(kernel)))
+        for place, cell in order
+    ]
+    kernels = np.zeros((len(picked), 1, *reach), dtype=np.float32)
+    for index, at in enumerate(picked):
+        kernels[(index, 0, *at)] = 1
+    return kernels
