@@ -23,7 +23,10 @@ class Parquet:
         """Write one row group a table."""
         import pyarrow.parquet as pq  # noqa: PLC0415 - streams to stdout need none
 
-        with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        repeating = [
+            field.name for field in schema if not pa.types.is_floating(field.type)
+        ]  # a feature hardly ever does
+        with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeating) as writer:
             for table in tables:
                 writer.write_table(table)
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 
-_LARGEST_TASK = 64  # inputs: small ones take less time than handing a task over
+_LARGEST_TASK = 256  # inputs: small ones take less time than handing a task over
 _AHEAD = 4  # batches at most
 AHEAD_BYTES = 128 << 20
 _WINDOW = 0.1  # seconds over which reading is measured, at least
@@ -25,14 +25,16 @@ class ReadAhead(Generic[Item, Read]):
     Parameters
     ----------
     read
-        What turns one item into an input; runs in threads, and must not raise for what may be wrong with an input.
+        What turns some items into inputs; runs in threads, and must not raise for what may be wrong with an input.
     threads
         Threads that read, at most.
     size_of_one
         Bytes of one input once read: bounds how many batches are read ahead, at least one.
     """
 
-    def __init__(self, read: Callable[[Item], Read], *, batch_size: int, threads: int, size_of_one: int = 0) -> None:
+    def __init__(
+        self, read: Callable[[Sequence[Item]], list[Read]], *, batch_size: int, threads: int, size_of_one: int = 0
+    ) -> None:
         self._read, self._batch_size, self._threads = read, batch_size, threads
         self._task = max(1, min(_LARGEST_TASK, batch_size // threads))
         self._ahead = max(1, min(_AHEAD, AHEAD_BYTES // max(1, size_of_one * batch_size)))
@@ -59,7 +61,7 @@ class ReadAhead(Generic[Item, Read]):
 
     def _some(self, items: Sequence[Item], readers: "_Readers") -> list[Read]:
         with readers.slots:
-            return [self._read(item) for item in items]
+            return self._read(items)
 
     def _parts(self, batch: Sequence[Item]) -> Iterator[Sequence[Item]]:
         return (batch[start : start + self._task] for start in range(0, len(batch), self._task))
@@ -68,8 +70,8 @@ class ReadAhead(Generic[Item, Read]):
 class _Readers:
     """How many threads read at a time: one, and twice as many as long as the consumer waits and that makes them faster.
 
-    Small images are mostly decoded under the interpreter's lock: two threads then read fewer of them than one does, and
-    keep the lock from the consumer besides. Large ones are decoded outside it, on as many cores as there are.
+    What is read under the interpreter's lock is read no faster by two threads, which keep the lock from the consumer
+    besides. Large images are decoded outside it, on as many cores as there are; small ones end up in `Decoders`.
     """
 
     def __init__(self, most: int) -> None:

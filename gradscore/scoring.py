@@ -16,11 +16,13 @@ import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
+from gradscore.decoding import Decoders
 from gradscore.device import DEVICES
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.extra_features import ExtraFeature, Pass, extras_named
 from gradscore.images import decode, to_input
+from gradscore.inputs.entries import SLOW
 from gradscore.layerstats import layer_features
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.microbatch import GRAPH, micro_batch
@@ -38,7 +40,6 @@ FloatArray = NDArray[np.float64]
 Batch = NDArray[Any] | Sequence[bytes] | Mapping[str, NDArray[Any]] | Any  # Any: whatever speaks DLPack
 Count = Callable[[str, float], None]
 COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seconds_total")
-_SLOW = 5.0  # seconds to read one input: a disk, a network or a picture that the log should name
 
 
 @dataclass(frozen=True)
@@ -299,8 +300,11 @@ class Scorer:
         self, source: Iterable[Entry], *, batch_size: int = 256
     ) -> Generator[tuple[list[Entry], list[NDArray[Any] | str]], None, None]:
         """Read the entries of a source in order and in threads: batches of entries, each with its input or its error."""
-        ahead = ReadAhead(self.read, batch_size=batch_size, threads=self._threads, size_of_one=self._input_bytes())
-        return ahead.batches(source)
+        with Decoders(self.read, self.metadata.preprocessing, threads=self._threads) as decoders:
+            ahead = ReadAhead(
+                decoders.read, batch_size=batch_size, threads=self._threads, size_of_one=self._input_bytes()
+            )
+            yield from ahead.batches(source)
 
     def read(self, entry: Entry) -> NDArray[Any] | str:
         """Return an entry's input as `score` takes it, without the batch dimension, or what is wrong with it."""
@@ -311,7 +315,7 @@ class Scorer:
             _log.warning("%s: %s", entry.id, error)
             return str(error)
         finally:
-            if (seconds := time.monotonic() - start) > _SLOW:
+            if (seconds := time.monotonic() - start) > SLOW:
                 _log.warning("%s took %.0f s to read", entry.id, seconds)
 
     def _input_bytes(self) -> int:

@@ -37,7 +37,7 @@ def test_a_run_is_logged_from_load_to_end(model, source, tmp_path, caplog):
 
 
 def test_slow_inputs_are_named(model, source, monkeypatch, caplog):
-    monkeypatch.setattr("gradscore.scoring._SLOW", -1.0)
+    monkeypatch.setattr("gradscore.scoring.SLOW", -1.0)
     with Scorer.load(model) as scorer:
         scorer.read(source.entries[0])
     assert "x.npy#0 took 0 s to read" in caplog.text

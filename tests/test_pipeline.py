@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from gradscore.pipeline import AHEAD_BYTES, ReadAhead
 
 
+def each(read):
+    return lambda items: [read(item) for item in items]
+
+
 @settings(max_examples=60, deadline=None)
 @given(count=st.integers(0, 300), batch_size=st.integers(1, 90), threads=st.integers(1, 5))
 def test_every_item_is_read_once_and_in_order(count, batch_size, threads):
-    ahead = ReadAhead(lambda item: -item, batch_size=batch_size, threads=threads)
+    ahead = ReadAhead(each(lambda item: -item), batch_size=batch_size, threads=threads)
     batches = list(ahead.batches(iter(range(count))))
     assert [len(items) for items, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
     assert [item for items, _ in batches for item in items] == list(range(count))
@@ -34,7 +38,7 @@ def readers_at_the_end(read, seconds_to_consume=0.0, count=400):
         with lock:
             now -= 1
 
-    for _ in ReadAhead(counted, batch_size=4, threads=4).batches(range(count)):
+    for _ in ReadAhead(each(counted), batch_size=4, threads=4).batches(range(count)):
         time.sleep(seconds_to_consume)
     return most
 
@@ -61,7 +65,7 @@ def test_one_thread_reads_where_others_would_only_wait_for_it():
 @pytest.mark.parametrize(("size_of_one", "most"), [(0, 6), (AHEAD_BYTES, 3)])
 def test_a_slow_consumer_halts_the_reading(size_of_one, most):
     begun = []
-    batches = ReadAhead(begun.append, batch_size=10, threads=2, size_of_one=size_of_one).batches(range(1000))
+    batches = ReadAhead(each(begun.append), batch_size=10, threads=2, size_of_one=size_of_one).batches(range(1000))
     next(batches)
     time.sleep(0.2)
     assert len(begun) <= 10 * most
@@ -76,4 +80,4 @@ def test_a_failing_reader_ends_the_reading():
         return item
 
     with pytest.raises(MemoryError):
-        list(ReadAhead(read, batch_size=5, threads=2).batches(range(20)))
+        list(ReadAhead(each(read), batch_size=5, threads=2).batches(range(20)))

@@ -3,8 +3,8 @@
 Usage: python -m tools.throughput SCORING_MODEL OUTPUT_FOLDER [IDX_IMAGES | IMAGE_FOLDER]. An idx file, such as MNIST's
 train-images-idx3-ubyte.gz, is first written out as one PNG an image. The stages take turns over slices of the images, so
 that what disturbs the machine disturbs all of them. Reading and scoring share the cores: `possible` is the ratio that
-processor time alone would leave. Memory is that of a process of its own for a tenth of the images, and for all. The last
-line is one JSON object.
+processor time alone would leave. Memory is that of a process of its own for a tenth of the images, and for all, with the
+process that decodes for it. The last line is one JSON object.
 """
 
 import json
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 
@@ -31,7 +32,7 @@ from gradscore import Scorer, open_source
 from gradscore.batch import score_to_parquet
 with Scorer.load(sys.argv[1]) as scorer:
     score_to_parquet(scorer, open_source([sys.argv[2]]), sys.argv[3], overwrite=True)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024)
 """
 
 
@@ -83,15 +84,22 @@ def _peak(model: Path, folder: Path, out: Path, count: int) -> float:
 
 
 def _decode(scorer: Scorer, source: Source) -> None:
-    for _ in scorer.read_ahead(source):
-        pass
+    with closing(scorer.read_ahead(source)) as batches:
+        for _ in batches:
+            pass
 
 
 def _measured(stage: Callable[[], object], count: int) -> tuple[float, float]:
     """Return inputs a second, and microseconds of processor time an input."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), _cpu()
     stage()
-    return count / (time.perf_counter() - wall), (time.process_time() - cpu) / count * 1e6
+    return count / (time.perf_counter() - wall), (_cpu() - cpu) / count * 1e6
+
+
+def _cpu() -> float:
+    """Return the processor time of this process and of those that it has ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def _as_pngs(images: Path, folder: Path) -> Path:

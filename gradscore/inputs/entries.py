@@ -18,6 +18,7 @@ from gradscore.images import fitted, pixels
 from gradscore.metadata import ModelMetadata
 
 LARGEST_FILE = 2**30
+SLOW = 5.0  # seconds to read one input: a disk, a network or a picture that the log should name
 # Without O_NONBLOCK, which Windows lacks, opening a pipe would wait for ever.
 _TO_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 

@@ -1,0 +1,85 @@
+"""Small images decoded in processes of their own: here they would keep the interpreter's lock from whoever scores them."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from threading import Semaphore
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from gradscore.decoding_process import DecodingProcess, can_start
+from gradscore.inputs.entries import Entry, ImageFile
+from gradscore.metadata import Preprocessing
+
+_log = logging.getLogger(__name__)
+
+Found = NDArray[Any] | str
+_ENOUGH = 1024  # inputs read here before a process pays: as many are likely to follow
+_SMALL = 200e-6  # seconds of a core to read one, most of them under the lock
+_NEAR = 400e-6  # seconds to read one; what waits for a disk or a network is read by threads, many at a time
+
+
+class Decoders:
+    """Reads inputs wherever that is faster, here or in other processes; a context that ends these.
+
+    Parameters
+    ----------
+    read
+        What reads one input here: its array, or what is wrong with it.
+    threads
+        Half as many processes at most, and none beside a single thread.
+    """
+
+    def __init__(self, read: Callable[[Entry], Found], preprocessing: Preprocessing, *, threads: int) -> None:
+        self._read, self._preprocessing = read, preprocessing
+        self._most = threads // 2 if preprocessing.kind == "image" and can_start() else 0
+        self._room = Semaphore(self._most)
+        self._idle: list[DecodingProcess] = []
+        self._read_here, self._small = 0, False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes; nobody reads any longer."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def read(self, entries: Sequence[Entry]) -> list[Found]:
+        """Read inputs in order; safe to call from any thread."""
+        files = [entry for entry in entries if type(entry) is ImageFile]
+        if self._most and self._small and self._read_here >= _ENOUGH and len(files) == len(entries):
+            return self._elsewhere(files)
+        return self._here(entries)
+
+    def _here(self, entries: Sequence[Entry]) -> list[Found]:
+        start, cpu = time.perf_counter(), time.thread_time()
+        found = [self._read(entry) for entry in entries]
+        self._read_here += len(entries)
+        self._judge(len(entries), time.thread_time() - cpu, time.perf_counter() - start)
+        return found
+
+    def _elsewhere(self, files: Sequence[ImageFile]) -> list[Found]:
+        process = None
+        with self._room:
+            try:
+                process = self._idle.pop() if self._idle else DecodingProcess(self._preprocessing)
+                read = process.read([file.path for file in files])
+            except (OSError, ValueError) as error:
+                _log.warning("decoding goes on without a process of its own, which ended: %s", error)
+                self._most = 0
+                if process is not None:
+                    process.close()
+                return self._here(files)
+            self._idle.append(process)
+        self._judge(len(files), read.cpu, read.wall)
+        for file, found in zip(files, read.found, strict=True):
+            if isinstance(found, str):
+                _log.warning("%s: %s", file.id, found)
+        for index, seconds in read.slow.items():
+            _log.warning("%s took %.0f s to read", files[index].id, seconds)
+        return read.found
+
+    def _judge(self, count: int, cpu: float, wall: float) -> None:
+        self._small = cpu < _SMALL * count and wall < _NEAR * count

@@ -1,0 +1,146 @@
+"""A process that decodes image files, and what it and its parent say to one another through pipes.
+
+The first line is JSON and says how to decode. Then each line of JSON with paths is answered by a line of JSON, and the
+pixels of all images one after the other. The process ends with its standard input, so it never outlives its parent.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gradscore.errors import InputError
+from gradscore.images import pixels
+from gradscore.inputs.entries import SLOW, ImageFile
+from gradscore.metadata import Preprocessing
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from gradscore.decoding_process import serve; serve()"
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of some image files.
+
+    Attributes
+    ----------
+    found
+        Pixels, or what is wrong with a file.
+    slow
+        Seconds that files took which took long, by their places.
+    cpu, wall
+        Seconds that all took together.
+    """
+
+    found: list[NDArray[np.uint8] | str]
+    slow: Mapping[int, float]
+    cpu: float
+    wall: float
+
+
+def can_start() -> bool:
+    """Tell whether this Python can start another: one that is built into a program would start that program."""
+    return bool(sys.executable) and not hasattr(sys, "frozen")
+
+
+class DecodingProcess:
+    """Decodes image files; one thread at a time may ask it."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self._shape = preprocessing.channels, preprocessing.height, preprocessing.width
+        command = [sys.executable, "-c", _START, json.dumps(sys.path)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, process_group=0)  # noqa: S603 - Ctrl-C is not for it
+        try:
+            self._ask({"preprocessing": asdict(preprocessing), "most_pixels": Image.MAX_IMAGE_PIXELS})
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, paths: Sequence[str | os.PathLike[str]]) -> Answer:
+        """Decode files.
+
+        Raises
+        ------
+        OSError, ValueError
+            The process has ended.
+        """
+        self._ask([os.fspath(path) for path in paths])
+        _, output = self._pipes()
+        answer = json.loads(output.readline())
+        block = np.frombuffer(output.read(answer["size"]), np.uint8).reshape(len(paths), *self._shape)
+        found: list[NDArray[np.uint8] | str] = list(block)
+        for index, problem in _by_place(answer["problems"]).items():
+            found[index] = problem
+        return Answer(found, _by_place(answer["slow"]), answer["cpu"], answer["wall"])
+
+    def close(self) -> None:
+        """End the process."""
+        for pipe in self._pipes():
+            try:
+                pipe.close()
+            except OSError:  # what it was still to be told
+                continue
+        self._process.wait()
+
+    def _ask(self, request: object) -> None:
+        pipe, _ = self._pipes()
+        pipe.write(json.dumps(request).encode("ascii") + b"\n")
+        pipe.flush()
+
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 - they were asked for
+        return self._process.stdin, self._process.stdout
+
+
+def serve() -> None:
+    """Be the process: answer until the standard input ends."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the pixels
+    how = json.loads(requests.readline())
+    Image.MAX_IMAGE_PIXELS = how["most_pixels"]
+    preprocessing = Preprocessing(**{name: _hashable(value) for name, value in how["preprocessing"].items()})
+    for line in requests:
+        header, block = _answer(json.loads(line), preprocessing)
+        answers.write(json.dumps(header).encode("ascii") + b"\n" + block)
+        answers.flush()
+
+
+def _answer(paths: Sequence[str], preprocessing: Preprocessing) -> tuple[dict[str, Any], bytes]:
+    cpu, start = time.process_time(), time.perf_counter()
+    block = np.zeros((len(paths), preprocessing.channels, preprocessing.height, preprocessing.width), np.uint8)
+    problems, slow, before = {}, {}, start
+    for index, path in enumerate(paths):
+        try:
+            block[index] = pixels(ImageFile("", path).content(), preprocessing)
+        except InputError as error:
+            problems[index] = str(error)
+        now = time.perf_counter()
+        if now - before > SLOW:
+            slow[index] = now - before
+        before = now
+    header = {
+        "size": block.nbytes,
+        "problems": problems,
+        "slow": slow,
+        "cpu": time.process_time() - cpu,
+        "wall": before - start,
+    }
+    return header, block.tobytes()
+
+
+def _by_place(found: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(index): value for index, value in found.items()}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

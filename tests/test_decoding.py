@@ -1,0 +1,150 @@
+"""Small images are decoded in processes of their own, to the same pixels and problems, and a process that ends ends nothing else."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gradscore import decoding
+from gradscore.decoding import Decoders
+from gradscore.decoding_process import DecodingProcess
+from gradscore.errors import InputError
+from gradscore.inputs.entries import ArrayRow, ImageFile
+from gradscore.inputs.files import FolderFiles
+from gradscore.metadata import Preprocessing
+
+HOW = Preprocessing("image", 1, 8, 8)
+
+
+def read_here(entry):
+    try:
+        return entry.read(type("Model", (), {"preprocessing": HOW, "input_shape": (None, 1, 8, 8)}))
+    except InputError as error:
+        return str(error)
+
+
+@pytest.fixture
+def entries(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(60):
+        Image.fromarray(rng.integers(0, 256, (8 + index % 3, 8), dtype=np.uint8)).save(folder / f"{index:02d}.png")
+    (folder / "70.png").write_bytes(b"broken")
+    (folder / "71.png").write_bytes(b"")
+    Image.new("CMYK", (8, 8)).save(folder / "72.jpg")
+    os.rename(folder / "03.png", os.fsencode(folder) + b"/\xff\n.png")  # noqa: PTH104 - not a path that pathlib makes
+    found = list(FolderFiles(folder))
+    (folder / "05.png").unlink()
+    return found
+
+
+@pytest.fixture
+def processes(monkeypatch):
+    """Count the processes that are started; a few images read here are enough for one."""
+    started = []
+
+    class Counted(DecodingProcess):
+        def __init__(self, preprocessing):
+            super().__init__(preprocessing)
+            started.append(self)
+
+    monkeypatch.setattr(decoding, "DecodingProcess", Counted)
+    monkeypatch.setattr(decoding, "_ENOUGH", 10)
+    monkeypatch.setattr(decoding, "_SMALL", 1.0)  # however slow the machine is
+    monkeypatch.setattr(decoding, "_NEAR", 1.0)
+    return started
+
+
+def read(entries, size=10, threads=2, reader=read_here):
+    with Decoders(reader, HOW, threads=threads) as decoders:
+        return [one for start in range(0, len(entries), size) for one in decoders.read(entries[start : start + size])]
+
+
+def same(found, wanted):
+    return all(a == b if isinstance(a, str) else np.array_equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_pixels_and_problems_are_the_same(entries, processes, caplog):
+    wanted = [read_here(entry) for entry in entries]
+    assert sum(isinstance(one, str) for one in wanted) == 4
+    with caplog.at_level(logging.WARNING):
+        assert same(read(entries), wanted)
+    (process,) = processes
+    assert process._process.poll() == 0
+    assert len(caplog.records) == 4 - sum(isinstance(one, str) for one in wanted[:10])
+
+
+def test_one_thread_has_no_process_beside_it(entries, processes):
+    read(entries, threads=1)
+    assert not processes
+
+
+def test_a_few_images_are_read_here(entries, processes, monkeypatch):
+    monkeypatch.setattr(decoding, "_ENOUGH", 1000)
+    read(entries)
+    assert not processes
+
+
+@pytest.mark.parametrize("limit", ["_SMALL", "_NEAR"])
+def test_slow_images_are_read_here(entries, processes, monkeypatch, limit):
+    monkeypatch.setattr(decoding, limit, 0.0)
+    read(entries)
+    assert not processes
+
+
+def test_other_inputs_are_read_here(processes):
+    rows = np.zeros((40, 1, 8, 8), np.uint8)
+    read([ArrayRow(str(index), rows, index) for index in range(40)], reader=lambda entry: entry.id)
+    assert not processes
+
+
+def test_a_process_that_is_killed_is_done_without(entries, processes, caplog):
+    wanted = [read_here(entry) for entry in entries]
+    with caplog.at_level(logging.WARNING), Decoders(read_here, HOW, threads=2) as decoders:
+        found = decoders.read(entries[:10]) + decoders.read(entries[10:20])
+        processes[0]._process.kill()
+        found += decoders.read(entries[20:40]) + decoders.read(entries[40:])
+    assert same(found, wanted)
+    assert len(processes) == 1
+    assert "decoding goes on" in caplog.text
+
+
+def test_a_process_that_cannot_be_started_is_done_without(entries, processes, monkeypatch):
+    monkeypatch.setattr("gradscore.decoding_process.sys.executable", "/nowhere/python")
+    assert same(read(entries), [read_here(entry) for entry in entries])
+
+
+def test_the_limit_of_pixels_goes_along(tmp_path, monkeypatch):
+    Image.new("L", (40, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    process = DecodingProcess(HOW)
+    answer = process.read([tmp_path / "a.png"])
+    process.close()
+    assert "too large to decode safely" in answer.found[0]
+
+
+def test_what_takes_long_is_named(tmp_path, processes, caplog, monkeypatch):
+    answer = DecodingProcess.read
+
+    def slow(self, paths):
+        read = answer(self, paths)
+        return type(read)(read.found, {1: 7.0}, read.cpu, read.wall)
+
+    monkeypatch.setattr(DecodingProcess, "read", slow)
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    with caplog.at_level(logging.WARNING):
+        read([ImageFile(f"{index}.png", tmp_path / "a.png") for index in range(20)])
+    assert "11.png took 7 s to read" in caplog.text
+
+
+def test_a_process_ends_with_its_parent(tmp_path):
+    process = DecodingProcess(HOW)
+    process.read([])
+    process.close()
+    process.close()
+    assert process._process.poll() == 0
+    with pytest.raises(ValueError, match="closed"):
+        process.read([tmp_path / "a.png"])
