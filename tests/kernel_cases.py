@@ -80,6 +80,12 @@ CASES = {
     "conv-many-positions": conv(2, 2, 3, (45, 47), ConvGeometry((3, 3))),
     "conv-uneven": conv(3, 3, 10, (20, 21), ConvGeometry((5, 4), (2, 3), (1, 2), (1, 2, 0, 3))),
     "conv-skips": conv(3, 3, 4, (11, 9), ConvGeometry((1, 2), (3, 2))),
+    "conv-squares-odd": conv(2, 13, 37, (9, 12), ConvGeometry((3, 3), pads=(0, 1, 1, 2))),
+    "conv-squares-groups": conv(2, 20, 18, (7, 6), ConvGeometry((3, 3), pads=SAME, groups=2)),
+    "conv-squares-crop": conv(2, 9, 8, (12, 11), ConvGeometry((3, 3), pads=(-1, 1, -2, 0))),
+    "conv-squares-crop-only": conv(2, 9, 8, (12, 11), ConvGeometry((3, 3), pads=(-1, 0, -2, -3))),
+    "conv-squares-one-row": conv(2, 12, 24, (3, 9), ConvGeometry((3, 3))),
+    "conv-squares-many": conv(2, 8, 20, (45, 31), ConvGeometry((3, 3), pads=SAME)),
     "conv-crop": conv(3, 2, 4, (12, 11), ConvGeometry((3, 3), pads=(-1, 1, -2, 0))),
     "conv-crop-only": conv(3, 2, 4, (12, 11), ConvGeometry((3, 3), pads=(-1, 0, -2, -3))),
     "conv-groups": conv(3, 12, 18, (9, 9), ConvGeometry((3, 3), pads=SAME, groups=3)),
@@ -92,6 +98,7 @@ CASES = {
     "unpooled-small": unpooled(
         3, 2, 5, (6, 7), ConvGeometry((2, 2)), PoolGeometry((3, 2), (2, 1), pads=SAME), ceil=True
     ),
+    "unpooled-wide-squares": unpooled(2, 14, 16, (12, 13), ConvGeometry((3, 3)), SQUARES),
     "unpooled-squares-odd": unpooled(4, 3, 5, (9, 17), ConvGeometry((3, 3)), SQUARES),
     "unpooled-squares-narrow": unpooled(4, 3, 5, (5, 6), ConvGeometry((1, 1)), SQUARES),
     "unpooled-squares-ceil": unpooled(4, 3, 5, (9, 17), ConvGeometry((3, 3)), SQUARES, ceil=True),

@@ -110,13 +110,10 @@ template <class T>
 void sequence_moments(const T* a, const T* delta, Index batch, const SequenceShape& shape, int threads, double* out) {
   if (shape.positions == 1) return outer_moments(a, delta, batch, shape.inputs, shape.outputs, threads, out);
   const Kernels<T>& use = kernels<T>();
-  std::vector<Index> position(shape.positions);
-  for (Index t = 0; t < shape.positions; ++t) position[t] = t * kPanel;
   const Index a_size = shape.positions * shape.inputs, delta_size = shape.positions * shape.outputs;
   const double cost = static_cast<double>(a_size) * shape.outputs / 8;
   for_each_sample(batch, cost, threads, use.sequence_scratch(shape) * sizeof(T), [&](Index b, const Scratch& scratch) {
-    use.sequence(shape, position.data(), a + b * a_size, delta + b * delta_size, scratch.as<T>(),
-                 out + b * kAccumulator);
+    use.sequence(shape, a + b * a_size, delta + b * delta_size, scratch.as<T>(), out + b * kAccumulator);
   });
 }
 

@@ -29,7 +29,11 @@ constexpr int kDoubles = GRADSCORE_BYTES / sizeof(double);
 
 #include "pack.hpp"
 
+#include "lanes.hpp"
+
 #include "tile.hpp"
+
+#include "winograd.hpp"
 
 #include "products.hpp"
 

@@ -28,6 +28,9 @@ struct ConvPlan {
   Index segment_count;
   const Index* row;       // [channels * kernel_size]
   const Index* position;  // [positions]
+  // Of a 3 × 3 convolution of planes at stride 1: rows and columns of the positions, and the distance of two rows in what
+  // the tables address. All 0 for any other.
+  Index rows, columns, pitch;
 };
 
 // Max pooling of planes of any dimension. Windows that meet nothing but padding are not listed.
@@ -67,9 +70,7 @@ struct Kernels {
   void (*unpooled_conv)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a,
                         const T* activation, const T* pooled, T* scratch, double* out);
   Index (*sequence_scratch)(const SequenceShape& shape);  // elements of T
-  // `position` lists t * kPanel for every t.
-  void (*sequence)(const SequenceShape& shape, const Index* position, const T* a, const T* delta, T* scratch,
-                   double* out);
+  void (*sequence)(const SequenceShape& shape, const T* a, const T* delta, T* scratch, double* out);
   void (*direct)(const T* g, Index count, double* out);
   void (*position_sum)(const T* delta, Index channels, Index positions, double* sums, double* out);
   void (*sequence_sum)(const T* delta, Index positions, Index channels, double* sums, double* out);

@@ -56,9 +56,23 @@ class ConvTables {
     steps.insert(steps.end(), dilated.begin(), dilated.end());
     row_ = grid(sizes, steps, 0);
     position_ = grid(output, strided, first);
-    plan_ = {g.groups,       channels / g.groups, filters / g.groups, product(g.kernel),
-             product(output), product(input),     product(extent),    padded,
-             segments_.data(), static_cast<Index>(segments_.size()), row_.data(), position_.data()};
+    const std::vector<Index> ones(rank, 1);
+    const bool square = g.kernel == std::vector<Index>{3, 3} && g.strides == ones && g.dilations == ones;
+    plan_ = {g.groups,
+             channels / g.groups,
+             filters / g.groups,
+             product(g.kernel),
+             product(output),
+             product(input),
+             product(extent),
+             padded,
+             segments_.data(),
+             static_cast<Index>(segments_.size()),
+             row_.data(),
+             position_.data(),
+             square ? output[0] : 0,
+             square ? output[1] : 0,
+             square ? pitch[0] : 0};
   }
   ConvTables(const ConvTables&) = delete;
   ConvTables& operator=(const ConvTables&) = delete;

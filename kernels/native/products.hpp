@@ -1,29 +1,5 @@
 // Gradients that are a sum of products over positions: convolution and dense over a sequence. Included inside a level's
-// namespace after tile.hpp.
-
-template <class T>
-constexpr int kWidth = GRADSCORE_BYTES / sizeof(T);
-
-// Call `work` with the widest block of lanes that `left` outputs fill well: two vectors, one, a half or a quarter.
-template <class T, class Work>
-Index one_block(Index left, Work&& work) {
-  constexpr int W = kWidth<T>;
-  constexpr int half = W >= 8 ? W / 2 : W, quarter = W >= 16 ? W / 4 : half;
-  if (left > W) {
-    work.template run<W, 2>(left < 2 * W ? left : 2 * W);
-    return 2 * W;
-  }
-  if (left > half) {
-    work.template run<W, 1>(left);
-  } else if (left > quarter) {
-    work.template run<half, 1>(left);
-  } else {
-    work.template run<quarter, 1>(left);
-  }
-  return left;
-}
-
-constexpr Index round_up(Index value, Index step) { return (value + step - 1) / step * step; }
+// namespace after tile.hpp and winograd.hpp.
 
 // With few outputs per group, lanes are groups rather than outputs.
 template <class T>
@@ -34,6 +10,7 @@ bool lanes_are_groups(const ConvPlan& plan) {
 
 template <class T>
 Index conv_scratch(const ConvPlan& plan) {
+  if (takes_winograd(plan)) return WinogradRoom<T>(plan).end;
   const Index lanes = lanes_are_groups<T>(plan) ? kWidth<T> : 1;
   const Index padded = plan.padded ? plan.channels * plan.padded_plane * lanes : 0;
   const Index interleaved = lanes > 1 ? plan.channels * plan.padded_plane * lanes : 0;
@@ -100,7 +77,9 @@ void conv_by_groups(const ConvPlan& plan, const T* a, const T* delta, T* scratch
 template <class T>
 void conv(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* out) {
   TileReducer<T> reducer;
-  if (lanes_are_groups<T>(plan)) {
+  if (takes_winograd(plan)) {
+    conv_by_winograd(plan, a, delta, scratch, reducer);
+  } else if (lanes_are_groups<T>(plan)) {
     conv_by_groups(plan, a, delta, scratch, reducer);
   } else {
     conv_by_outputs(plan, a, delta, scratch, reducer);
@@ -118,25 +97,23 @@ template <class T>
 struct SequenceBlock {
   const SequenceShape& shape;
   const T* panels;
-  const Index* position;
   const T* delta;
   T* columns;
   TileReducer<T>& reducer;
 
   template <int W, int V>
   void run(Index valid) {
-    static constexpr Index row[kPanel] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
     strip(delta, shape.outputs, valid, shape.positions, columns, Index{W * V});
     for (Index start = 0; start < shape.inputs; start += kPanel) {
       const Index some = shape.inputs - start < kPanel ? shape.inputs - start : kPanel;
-      Tiles<T, W, V, Input::kShared>::reduce(panels + start * shape.positions, row, some, position, shape.positions,
-                                             columns, valid, reducer);
+      Tiles<T, W, V, Input::kPanel>::reduce(panels + start * shape.positions, nullptr, some, nullptr, shape.positions,
+                                            columns, valid, reducer);
     }
   }
 };
 
 template <class T>
-void sequence(const SequenceShape& shape, const Index* position, const T* a, const T* delta, T* scratch, double* out) {
+void sequence(const SequenceShape& shape, const T* a, const T* delta, T* scratch, double* out) {
   TileReducer<T> reducer;
   for (Index start = 0; start < shape.inputs; start += kPanel) {
     const Index some = shape.inputs - start < kPanel ? shape.inputs - start : kPanel;
@@ -144,7 +121,7 @@ void sequence(const SequenceShape& shape, const Index* position, const T* a, con
   }
   T* columns = scratch + round_up(shape.inputs, kPanel) * shape.positions;
   for (Index left = shape.outputs, used = 0; left > 0; left -= used, delta += used) {
-    used = one_block<T>(left, SequenceBlock<T>{shape, scratch, position, delta, columns, reducer});
+    used = one_block<T>(left, SequenceBlock<T>{shape, scratch, delta, columns, reducer});
     used = used < left ? used : left;
   }
   reducer.finish().write(out);

@@ -31,6 +31,9 @@ GRADSCORE_INLINE Vector<T, W> fill(T value) {
 
 template <int W, class V>
 GRADSCORE_INLINE Vector<double, W> widen(V x) {
+#if defined(__AVX512F__)
+  if constexpr (W == 8 && sizeof(V) == 32) return _mm512_cvtps_pd((__m256)x);  // GCC would convert it by halves
+#endif
   return __builtin_convertvector(x, Vector<double, W>);
 }
 

@@ -3,8 +3,9 @@
 
 constexpr Index kRun = 128;  // positions summed in T before the sums are folded into float64
 
-// What weight r meets at a position: one number for all lanes, or (grouped convolutions) one number per lane.
-enum class Input { kShared, kPerLane };
+// What weight r meets at a position: one number for all lanes; or (grouped convolutions) one number per lane; or one for
+// all lanes that lies beside those of the other rows, in a panel [positions][kPanel], which needs no table.
+enum class Input { kShared, kPerLane, kPanel };
 
 // Keep the sums of a run of positions: as they are if it is the only one, else in float64.
 template <class T, int W>
@@ -24,7 +25,7 @@ void tile(const T* const* rows, const Index* position, Index positions, const T*
   alignas(64) double totals[R * V * W];  // of several runs
   const T* row[R];
   GRADSCORE_UNROLL
-  for (int r = 0; r < R; ++r) row[r] = rows[r];
+  for (int r = 0; r < R; ++r) row[r] = kind == Input::kPanel ? rows[0] + r : rows[r];
   for (Index start = 0; start < positions; start += kRun) {
     const Index end = start + kRun < positions ? start + kRun : positions;
     Lanes sums[R][V];
@@ -34,13 +35,13 @@ void tile(const T* const* rows, const Index* position, Index positions, const T*
       for (int v = 0; v < V; ++v) sums[r][v] = fill<T, W>(0);
     }
     for (Index t = start; t < end; ++t, delta += V * W) {
-      const Index at = kind == Input::kShared ? position[t] : position[t] * W;
+      const Index at = kind == Input::kPanel ? t * kPanel : kind == Input::kShared ? position[t] : position[t] * W;
       Lanes d[V];
       GRADSCORE_UNROLL
       for (int v = 0; v < V; ++v) d[v] = load<T, W>(delta + v * W);
       GRADSCORE_UNROLL
       for (int r = 0; r < R; ++r) {
-        const Lanes a = kind == Input::kShared ? fill<T, W>(row[r][at]) : load<T, W>(row[r] + at);
+        const Lanes a = kind == Input::kPerLane ? load<T, W>(row[r] + at) : fill<T, W>(row[r][at]);
         GRADSCORE_UNROLL
         for (int v = 0; v < V; ++v) sums[r][v] = sums[r][v] + a * d[v];
       }
@@ -57,16 +58,27 @@ void tile(const T* const* rows, const Index* position, Index positions, const T*
   for (int i = 0; positions > kRun && i < R * V * W; ++i) out[i] = static_cast<T>(totals[i]);
 }
 
-// G of all `count` rows and `valid` lanes, tile by tile into the reducer. delta is [positions][V * W].
 template <class T, int W, int V, Input kind>
 class Tiles {
  public:
+  // G of the first `count` rows of a panel, to out [count][V * W]. delta is [positions][V * W].
+  static void products(const T* panel, Index count, Index positions, const T* delta, T* out) {
+    static_assert(kind == Input::kPanel);
+    for (Index r = 0; r < count; r += kRows) {
+      const T* rows[1] = {panel + r};
+      choose(count - r)(rows, nullptr, positions, delta, out + r * V * W);
+    }
+  }
+
+  // G of all `count` rows and `valid` lanes, tile by tile into the reducer. A panel needs no tables.
   static void reduce(const T* a, const Index* row, Index count, const Index* position, Index positions, const T* delta,
                      Index valid, TileReducer<T>& reducer) {
     for (Index r = 0; r < count; r += kRows) {
       const Index some = count - r < kRows ? count - r : kRows;
-      const T* rows[kRows];
-      for (Index i = 0; i < kRows; ++i) rows[i] = a + row[r + (i < some ? i : 0)] * (kind == Input::kShared ? 1 : W);
+      const T* rows[kRows] = {a + r};
+      for (Index i = 0; kind != Input::kPanel && i < kRows; ++i) {
+        rows[i] = a + row[r + (i < some ? i : 0)] * (kind == Input::kPerLane ? W : 1);
+      }
       T* out = reducer.room(kRows * V * W);
       choose(some)(rows, position, positions, delta, out);
       if (valid < V * W) {
