@@ -17,6 +17,7 @@ from gradscore.errors import InputError, ModelError
 from gradscore.features import require_same_model
 from gradscore.fusing_check import check_fused
 from gradscore.graph.absorbing import absorb_affine
+from gradscore.graph.backsteps import append_backsteps
 from gradscore.graph.gradient import values_of
 from gradscore.graph.head_statistics import HEAD_NAMES, append_head
 from gradscore.graph.joining import FeatureTable, add_output, append_features
@@ -143,6 +144,7 @@ def _join(
 ) -> dict[str, str]:
     """Append statistics and verdict, and leave nothing that no output needs; returns what each added output is called."""
     graph = infer_shapes(model).graph
+    append_backsteps(model, known.backsteps)
     values, own = values_of(graph), {value.name: value for value in graph.outputs}
     label = values[SIGNAL_LABEL]
     head = append_head(graph, values[known.logits], label, known.classes)

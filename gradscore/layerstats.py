@@ -1,16 +1,30 @@
-"""signals -> per-sample accumulators -> statistics: the layer table's reductions, run by the kernels."""
+"""signals -> per-sample accumulators -> statistics: the layer table's backsteps and reductions, run by the kernels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.metadata import LAYER_STATISTICS, SCALED_STATISTICS, SIGNAL_FEATURES, Layer, Reduction
+from gradscore.metadata import LAYER_STATISTICS, SCALED_STATISTICS, SIGNAL_FEATURES, Backstep, Layer, Reduction
 
 Signals = Mapping[str, NDArray[Any]]
 FloatArray = NDArray[np.float64]
+
+
+def passed_back(
+    backsteps: Sequence[Backstep], signals: Signals, *, backend: str, threads: int | None
+) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """Return the signals with those added that backsteps compute from them; where the session did all, there are none."""
+    found = dict(signals)
+    for step in backsteps if SIGNAL_FEATURES not in signals else ():
+        geometry, pool = _geometries(step.attributes)
+        found[step.name] = kernels.unpooled_conv_input(
+            found[step.activation], found[step.pooled], found[step.delta], found[step.weight], geometry, pool,
+            step.attributes["slope"], backend=backend, threads=threads,
+        )  # fmt: skip
+    return found
 
 
 def layer_features(
@@ -59,11 +73,15 @@ def _embedding(reduction: Reduction, signals: Signals, **options: Any) -> FloatA
 
 
 def _unpooled_conv(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
-    attributes = reduction.attributes or {}
-    geometry = kernels.ConvGeometry(**{key: _tuple(value) for key, value in attributes["geometry"].items()})
-    pool = kernels.PoolGeometry(**{key: _tuple(value) for key, value in attributes["pool"].items()})
+    geometry, pool = _geometries(reduction.attributes or {})
     pooled, delta = signals[str(reduction.pooled)], signals[reduction.delta]
     return kernels.unpooled_conv_moments(_activation(reduction, signals), pooled, delta, geometry, pool, **options)
+
+
+def _geometries(attributes: Mapping[str, Any]) -> tuple[kernels.ConvGeometry, kernels.PoolGeometry]:
+    """Return the geometries of a convolution and of the pool behind it."""
+    geometry = kernels.ConvGeometry(**{key: _tuple(value) for key, value in attributes["geometry"].items()})
+    return geometry, kernels.PoolGeometry(**{key: _tuple(value) for key, value in attributes["pool"].items()})
 
 
 def _position_sum(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:

@@ -12,7 +12,8 @@ from gradscore.errors import ModelError
 
 METADATA_KEY = "gradscore"
 CLASS_NAMES_KEY = "gradscore.class_names"  # left in a classifier by `export_classifier`
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ_VERSIONS = (1, FORMAT_VERSION)  # the first knew no backsteps
 LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
 HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
@@ -55,6 +56,35 @@ class Reduction:
     def values(self) -> tuple[str, ...]:
         """Names of all graph values that the kernel reads."""
         return tuple(name for name in (self.activation, self.delta, self.pooled) if name is not None)
+
+
+@dataclass(frozen=True)
+class Backstep:
+    """A signal that the graph leaves to the kernels: δ passed back through a convolution between a max pool and an activation.
+
+    Attributes
+    ----------
+    name
+        What reductions, and other backsteps, call the signal.
+    delta, pooled, activation
+        δ behind the pool, what the pool chose from, and the convolution's input, which the activation made.
+    weight
+        The convolution's weight, which the graph puts out without a batch axis.
+    attributes
+        geometry of the convolution, pool, and the activation's slope at 0 and below.
+    """
+
+    name: str
+    delta: str
+    pooled: str
+    activation: str
+    weight: str
+    attributes: Mapping[str, Any]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Names of all signals that the kernel reads."""
+        return (self.delta, self.pooled, self.activation, self.weight)
 
 
 @dataclass(frozen=True)
@@ -135,6 +165,8 @@ class ModelMetadata:
         A parameter's gradient comes out summed over the batch, so each batch must hold one sample.
     weights_file, weights_sha256
         The file beside the model that holds its large weights, and what that file is; empty where there is none.
+    backsteps
+        Signals that the kernels compute before any reduction, in this order.
     outputs, dropped_outputs
         The classifier's own outputs, in its order: those that the scoring model still has, and those that it cannot have.
     """
@@ -144,6 +176,7 @@ class ModelMetadata:
     logits: str
     classes: int
     layers: tuple[Layer, ...]
+    backsteps: tuple[Backstep, ...] = ()
     class_names: tuple[str, ...] | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     uncovered: tuple[Parameter, ...] = ()
@@ -169,10 +202,21 @@ class ModelMetadata:
         return (*(f"{layer}.{statistic}" for layer in layers for statistic in LAYER_STATISTICS), *HEAD_FEATURES)
 
     @property
+    def read_values(self) -> tuple[str, ...]:
+        """Names of the signals that the kernels read, each once; those that backsteps compute are among them."""
+        of_backsteps = [name for step in self.backsteps for name in step.values]
+        of_layers = [name for layer in self.layers for item in layer.reductions for name in item.values]
+        return tuple(dict.fromkeys(of_backsteps + of_layers))
+
+    @property
     def unread_outputs(self) -> frozenset[str]:
         """Those of the classifier's own outputs that no feature needs."""
-        read = {name for layer in self.layers for item in layer.reductions for name in item.values}
-        return frozenset(self.outputs) - read - {self.logits, SIGNAL_LABEL}
+        return frozenset(self.outputs) - {*self.read_values, self.logits, SIGNAL_LABEL}
+
+    @property
+    def constants(self) -> frozenset[str]:
+        """Outputs that are the same for every batch, and have no batch axis."""
+        return frozenset(step.weight for step in self.backsteps)
 
     def label_name(self, label: int) -> str:
         """Return the class name of a predicted label; its number where the model has no names."""
@@ -195,13 +239,14 @@ class ModelMetadata:
                     "fused from"
                 )
             version = raw["format_version"]
-            if version != FORMAT_VERSION:
+            if version not in _READ_VERSIONS:
                 raise ModelError(
                     f"{where} has scoring-model format {version}, this gradscore reads {FORMAT_VERSION}: "
                     "run `gradscore prepare` again on the classifier"
                 )
             raw["inputs"] = tuple(InputTensor(**_tuples(tensor)) for tensor in raw["inputs"])
             raw["layers"] = tuple(_layer(layer) for layer in raw["layers"])
+            raw["backsteps"] = tuple(Backstep(**step) for step in raw.get("backsteps", ()))
             raw["uncovered"] = tuple(_parameter(parameter) for parameter in raw["uncovered"])
             raw["preprocessing"] = Preprocessing(**_tuples(raw["preprocessing"]))
             return cls(**_tuples(raw))

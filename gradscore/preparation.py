@@ -30,7 +30,6 @@ from gradscore.metadata import (
     CLASS_NAMES_KEY,
     METADATA_KEY,
     InputTensor,
-    Layer,
     ModelMetadata,
 )
 from gradscore.preprocessing import ImageOptions
@@ -118,11 +117,12 @@ def prepare(
         one_at_a_time=any(isinstance(item.form, Whole) for layer in found for item in layer.parameters),
         gradscore_version=__version__,
     )
-    scoring, layers, outputs = _scoring_model(model, whole.graph, head, found, _engine(engine))
-    dropped = tuple(name for name in declared if name not in outputs)
-    metadata = replace(metadata, layers=layers, outputs=outputs, dropped_outputs=dropped)
+    scoring, metadata = _scoring_model(model, whole.graph, head, found, metadata)
+    dropped = tuple(name for name in declared if name not in metadata.outputs)
+    metadata = replace(metadata, dropped_outputs=dropped)
     signals = check_outputs(scoring, classifier_outputs(source, inputs), head, metadata)
-    metadata = replace(metadata, signal_bytes=sum(values.nbytes for values in signals.values()))
+    of_samples = (values.nbytes for name, values in signals.items() if name not in metadata.constants)
+    metadata = replace(metadata, signal_bytes=sum(of_samples))
     with (
         weights_beside(scoring, target, wanted=external_data) as weights,
         replacing(target, overwrite=overwrite) as part,
@@ -130,42 +130,45 @@ def prepare(
         if weights is not None:
             metadata = replace(metadata, weights_file=weights.name, weights_sha256=weights.sha256)
         _write(scoring, metadata, part)
-        del scoring, model, whole, found, layers, head  # a large model's weights would stand in memory twice
+        del scoring, model, whole, found, head  # a large model's weights would stand in memory twice
         check_file(part, signals, metadata)
     return metadata
 
 
 def _scoring_model(
-    model: ir.Model, whole: ir.Graph, head: Head, found: tuple[FoundLayer, ...], engine: GradientEngine
-) -> tuple[ir.Model, tuple[Layer, ...], tuple[str, ...]]:
+    model: ir.Model, whole: ir.Graph, head: Head, found: tuple[FoundLayer, ...], metadata: ModelMetadata
+) -> tuple[ir.Model, ModelMetadata]:
     """Differentiate, lower and seed.
 
-    Returns the model, its layers, their reductions naming the final values, and which outputs of the whole classifier it
-    still has.
+    Returns the model, and the metadata with its layers and backsteps, which name the final values, and with those outputs
+    of the whole classifier that it still has.
     """
     forms = [parameter.form for layer in found for parameter in layer.parameters]
-    gradient = add_gradient(model, head.logits, forms, engine)
+    gradient = add_gradient(model, head.logits, forms, _engine(metadata.engine))
     scoring, graph = gradient.model, gradient.model.graph
-    unpooled = keep_pooled(gradient, forms)
+    unpooled, steps = keep_pooled(gradient, forms)
     lower(scoring)
     label = append_seed(graph, gradient.logits, gradient.seed, head.classes)
     graph.inputs.remove(gradient.seed)
     scope = Scope(graph, values_of(graph), gradient.deltas, unpooled)
     final_logits = gradient.logits
-    layers = tuple(layer.finished(scope) for layer in found)
+    metadata = replace(
+        metadata,
+        layers=tuple(layer.finished(scope) for layer in found),
+        backsteps=tuple(step.backstep(scope) for step in steps),
+    )
     own = keep_outputs(graph, whole)
     graph.outputs.clear()
-    graph.outputs.extend(dict.fromkeys([final_logits, label, *_signals(graph, layers), *own]))
+    graph.outputs.extend(dict.fromkeys([final_logits, label, *_signals(graph, metadata), *own]))
     common_passes.RemoveUnusedNodesPass()(scoring)
     common_passes.TopologicalSortPass()(scoring)
-    return infer_shapes(scoring), layers, tuple(str(value.name) for value in own)
+    return infer_shapes(scoring), replace(metadata, outputs=tuple(str(value.name) for value in own))
 
 
-def _signals(graph: ir.Graph, layers: tuple[Layer, ...]) -> list[ir.Value]:
-    """Return each value that a reduction reads, once; the model's input is at hand without being an output."""
-    names = [name for layer in layers for item in layer.reductions for name in item.values]
+def _signals(graph: ir.Graph, metadata: ModelMetadata) -> list[ir.Value]:
+    """Return each value that the kernels read and the graph computes; the model's input is at hand without being an output."""
     values = {value.name: value for node in graph for value in node.outputs}
-    return [values[name] for name in dict.fromkeys(names) if name in values]
+    return [values[name] for name in metadata.read_values if name in values]
 
 
 def _write(scoring: ir.Model, metadata: ModelMetadata, path: Path) -> None:

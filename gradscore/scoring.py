@@ -23,7 +23,7 @@ from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.extra_features import ExtraFeature, Pass, extras_named
 from gradscore.images import decode, to_input
 from gradscore.inputs.entries import SLOW
-from gradscore.layerstats import layer_features
+from gradscore.layerstats import layer_features, passed_back
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.microbatch import GRAPH, micro_batch
 from gradscore.pipeline import ReadAhead
@@ -107,6 +107,7 @@ class Scorer:
     ) -> None:
         self._session = session
         session.leave_out(metadata.unread_outputs)
+        session.fetch_once(metadata.constants)
         self.metadata = metadata
         self.fingerprint = fingerprint
         self.backend = backend
@@ -249,6 +250,7 @@ class Scorer:
         inputs = self._tensors(batch)
         for piece in self._pieces(_samples(inputs)):
             signals = self._session.run(_rows(inputs, piece))
+            signals = passed_back(self.metadata.backsteps, signals, backend=self.backend, threads=self._threads)
             residual = head_features(signals[self.metadata.logits], signals[SIGNAL_LABEL])[2]
             parts.append({layer.name: layer_gradients(layer, signals, residual) for layer in chosen})
         return {
@@ -352,6 +354,7 @@ class Scorer:
     ) -> tuple[NDArray[np.int64], list[FloatArray]]:
         """Return the labels and the features, from left to right."""
         signals = self._signals(inputs, alone=threads > 1)
+        signals = passed_back(self.metadata.backsteps, signals, backend=self.backend, threads=threads)
         labels = signals[SIGNAL_LABEL]
         head = head_features(signals[self.metadata.logits], labels)
         layers = layer_features(self.metadata.layers, signals, head[2], backend=self.backend, threads=threads)

@@ -132,6 +132,8 @@ class SignalSession:
         self._outputs = [output.name for output in self._session.get_outputs()]
         tensors = (*self._session.get_inputs(), *self._session.get_outputs())
         self._single = {tensor.name for tensor in tensors if tensor.type == "tensor(float)"}
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._unfetched: list[str] = []
         self._options = load_onnxruntime().RunOptions()
         self._options.only_execute_path_to_fetches = True
 
@@ -150,6 +152,11 @@ class SignalSession:
         """Compute some outputs no longer."""
         self._outputs = [name for name in self._outputs if name not in outputs]
 
+    def fetch_once(self, outputs: Container[str]) -> None:
+        """Fetch some outputs, which are the same for every batch, with the first batch only."""
+        self._unfetched = [name for name in self._outputs if name in outputs]
+        self._outputs = [name for name in self._outputs if name not in outputs]
+
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return every output by name, and the inputs themselves: they are the first layer's activations."""
         return self._run(self._session, batch)
@@ -165,8 +172,11 @@ class SignalSession:
         return self._run(self._wide or self._session, batch)
 
     def _run(self, session: Any, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        values = session.run(self._outputs, dict(batch), self._options)
-        return {**batch, **dict(zip(self._outputs, values, strict=True))}
+        missing = [name for name in self._unfetched if name not in self._constants]
+        names = [*self._outputs, *missing]
+        found = dict(zip(names, session.run(names, dict(batch), self._options), strict=True))
+        self._constants |= {name: found[name] for name in missing}
+        return {**batch, **found, **self._constants}
 
     def run_on_device(
         self, batch: Mapping[str, NDArray[Any]], device: str, *, fetched: Container[str]
@@ -177,11 +187,12 @@ class SignalSession:
         binding = self._session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
-        resident = {name for name in (*inputs, *self._outputs) if name in self._single and name not in fetched}
-        for name in self._outputs:
+        outputs = [*self._outputs, *self._unfetched]
+        resident = {name for name in (*inputs, *outputs) if name in self._single and name not in fetched}
+        for name in outputs:
             binding.bind_output(name, device if name in resident else "cpu")
         binding.synchronize_inputs()
         self._session.run_with_iobinding(binding, self._options)
         binding.synchronize_outputs()
-        values = {**inputs, **dict(zip(self._outputs, binding.get_outputs(), strict=True))}
+        values = {**inputs, **dict(zip(outputs, binding.get_outputs(), strict=True))}
         return {name: DeviceTensor(value) if name in resident else value.numpy() for name, value in values.items()}

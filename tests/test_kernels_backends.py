@@ -90,7 +90,7 @@ def test_many_callers_at_once(backend):
 
 
 def test_back_ends_hold_the_same_names():
-    kernels = {name for name in gk.__all__ if name.endswith("_moments")}
+    kernels = {name for name in gk.__all__ if name.endswith(("_moments", "_input"))}
     for name in gk.available_backends():
         module = __import__(f"gradscore_kernels._{name}", fromlist=["_"])
         assert all(callable(getattr(module, kernel)) for kernel in kernels), name
@@ -111,6 +111,7 @@ def test_public_names():
         "simd_level",
         "simd_levels",
         "statistics",
+        "unpooled_conv_input",
         "unpooled_conv_moments",
     }
     assert {case.kernel for case in CASES.values()} == {name for name in gk.__all__ if name.endswith("_moments")}

@@ -11,6 +11,7 @@ import gradscore_kernels as gk
 import numpy as np
 import pytest
 from kernel_cases import CASES, EXACT, TILED, assert_same_statistics
+from test_kernels_input import arguments, assert_near, every_pooled
 
 SMALL = 1500  # numbers in all arrays of a case; every thread of the simulator is one of the operating system's
 
@@ -52,6 +53,23 @@ for name, case in small_cases({SMALL}).items():
 print(json.dumps(done))
 """)
     assert set(done) == {name for name in gk.__all__ if name.endswith("_moments")}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_simulated_derivatives_passed_back_give_the_reference(dtype):
+    shapes = simulate(f"""
+from test_kernels_input import arguments, assert_near
+shapes = []
+for name in ("unpooled-small", "unpooled-one-column", "unpooled-squares-narrow"):
+    arrays, rest = arguments(CASES[name], np.{dtype})
+    expected = gk.unpooled_conv_input(*arrays, *rest, 0.25, backend="reference")
+    found = gk.unpooled_conv_input(*arrays, *rest, 0.25, backend="cuda")
+    assert_near(found, expected, np.{dtype})
+    np.testing.assert_array_equal(np.asarray(gk.unpooled_conv_input(*map(Held, arrays), *rest, 0.25)), found)
+    shapes.append(found.shape)
+print(json.dumps(shapes))
+""")
+    assert len(shapes) == 3
 
 
 @pytest.mark.slow
@@ -109,6 +127,17 @@ def test_a_device_that_is_not_there_is_said():
         gk.KernelError, match=r'back end .cuda. is not installed here: pip install "numba-cuda\[cu12\]"'
     ):
         gk.direct_moments(np.ones((2, 3)), backend="cuda")
+
+
+@pytest.mark.gpu
+@every_pooled
+def test_device_passes_derivatives_back(name):
+    if "cuda" not in gk.available_backends():
+        pytest.skip("no CUDA device, or numba-cuda is not installed")
+    for dtype in (np.float32, np.float64):
+        arrays, rest = arguments(CASES[name], dtype)
+        found, expected = (gk.unpooled_conv_input(*arrays, *rest, 0.25, backend=b) for b in ("cuda", "reference"))
+        assert_near(found, expected, dtype)
 
 
 @pytest.mark.gpu

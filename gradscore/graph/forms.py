@@ -13,7 +13,7 @@ import onnx_ir as ir
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.emitter import Emitter, extents
 from gradscore.graph.probing import BATCH, POSITIONS_FIRST
-from gradscore.metadata import KernelName, Reduction
+from gradscore.metadata import Backstep, KernelName, Reduction
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,36 @@ class Scope:
     def emitter(self, rule: str, about: ir.Value) -> Emitter:
         """Return an emitter that appends to the graph, its nodes named after a value."""
         return Emitter(self.graph, rule, about=str(about.name))
+
+
+@dataclass(frozen=True)
+class PassedBack:
+    """A gradient that the kernels pass back through a convolution, whose own δ they unpool.
+
+    `value` stands for it and belongs to no graph; `activation` and `output` are the convolution's.
+    """
+
+    value: ir.Value
+    activation: ir.Value
+    output: ir.Value
+    weight: ir.Value
+    geometry: Mapping[str, Any]
+    slope: float
+
+    def backstep(self, scope: Scope) -> Backstep:
+        """Name the values that the kernel reads; the weight becomes one that the graph can put out."""
+        weight = scope.value(self.weight)
+        shown = scope.emitter("Backstep", self.value)("Identity", weight)
+        shown.shape, shown.type = weight.shape, weight.type
+        source = scope.unpooled[str(self.output.name)]
+        return Backstep(
+            name=_name(self.value),
+            delta=_name(scope.delta(self.output)),
+            pooled=_name(source.activation),
+            activation=_name(scope.value(self.activation)),
+            weight=_name(shown),
+            attributes={"geometry": self.geometry, "pool": source.geometry, "slope": self.slope},
+        )
 
 
 class Form(ABC):

@@ -8,6 +8,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from gradscore.errors import ModelError
+from gradscore.graph.backsteps import append_backsteps
 from gradscore.graph.gradient import values_of
 from gradscore.graph.normalize import infer_shapes
 from gradscore.graph.probing import BATCH
@@ -39,6 +40,7 @@ def unit_form(path: str | os.PathLike[str]) -> bytes:
         raise ModelError(f"{path} is larger than the back end graph can take, 2 GB: choose --backend native or numba")
     names = metadata.feature_names[: -len(HEAD_FEATURES)]
     graph = infer_shapes(model).graph
+    append_backsteps(model, metadata.backsteps)
     features = append_statistics(graph, metadata.layers, names, at_once=sys.maxsize)  # micro-batches bound the memory
     features.name, features.type = SIGNAL_FEATURES, ir.TensorType(ir.DataType.FLOAT)
     features.shape = ir.Shape([BATCH, len(names)])

@@ -3,7 +3,7 @@
 Every kernel takes what back-propagation leaves at one layer (its input `a` and the loss's derivative `delta` by its
 output, one row per sample) and returns float64 accumulators `[B, 8]`: n, Σ|g|, mean, M2, M3, M4, min, max of that
 sample's gradient, with Mk = Σ(g − mean)^k. Accumulators of several parameters merge; `statistics` makes numbers of
-them.
+them. `unpooled_conv_input` alone returns something else: the derivative that a layer in front of it needs.
 
 Common to all kernels: arrays are float32 or float64, converted to C order where they are not; mixed types are
 computed in float64. Sums over positions are kept in the arrays' own type, as a matrix product does, in runs short
@@ -26,6 +26,7 @@ from gradscore_kernels._api import (
     position_sum_moments,
     sequence_moments,
     sequence_sum_moments,
+    unpooled_conv_input,
     unpooled_conv_moments,
 )
 from gradscore_kernels._backends import available_backends, default_backend, simd_level, simd_levels
@@ -52,5 +53,6 @@ __all__ = [
     "simd_level",
     "simd_levels",
     "statistics",
+    "unpooled_conv_input",
     "unpooled_conv_moments",
 ]

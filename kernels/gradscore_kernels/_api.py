@@ -94,6 +94,45 @@ def unpooled_conv_moments(
     return load(backend).unpooled_conv_moments(a, activation, pooled_delta, geometry, pool, workers(threads))
 
 
+@kernel(a="B C *in", activation="B M *out", pooled_delta="B M *pooled", weight="M c *kernel")
+def unpooled_conv_input(
+    a: Array,
+    activation: Array,
+    pooled_delta: Array,
+    weight: Array,
+    geometry: ConvGeometry,
+    pool: PoolGeometry,
+    slope: float,
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Array:
+    """Return the loss's derivative by a convolution's input, where δ is known only behind a max pooling.
+
+    Equivalent to `torch.nn.grad.conv2d_input` with `delta` as in `unpooled_conv_moments`, in the arrays' own type and
+    times 1 where `a` is positive, else `slope`: the derivative in front of the activation that made `a`, if that is a
+    (leaky) ReLU; a slope of 1 stands for none. Where `a` is itself max-pooled from the activation's output, that is the
+    pooled derivative in front of it.
+
+    Parameters
+    ----------
+    a, activation, pooled_delta, geometry, pool
+        As in `unpooled_conv_moments`.
+    weight
+        The convolution's weight `[M, C / groups, *kernel]`.
+    slope
+        The activation's slope at 0 and below.
+    """
+    name = "unpooled_conv_input"
+    _check_geometry(name, {"a": a, "activation": activation}, geometry)
+    _check_pool(name, activation, pooled_delta, pool)
+    expected = (activation.shape[1], a.shape[1] // geometry.groups, *geometry.kernel)
+    if weight.shape != expected:
+        raise KernelError(f"{name}: 'weight' has shape {list(weight.shape)}, not {list(expected)}, as {geometry} needs")
+    given = (a, activation, pooled_delta, weight, geometry, pool, float(slope))
+    return load(backend).unpooled_conv_input(*given, workers(threads))
+
+
 @kernel(a="B T n", delta="B T m")
 def sequence_moments(a: Array, delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
     """Accumulators of G = Σ_t δ_t a_tᵀ per sample: a dense layer applied at T positions.

@@ -34,6 +34,17 @@ class Backend(Protocol):
         pool: PoolGeometry,
         threads: int,
     ) -> Accumulators: ...
+    def unpooled_conv_input(
+        self,
+        a: Array,
+        activation: Array,
+        pooled_delta: Array,
+        weight: Array,
+        geometry: ConvGeometry,
+        pool: PoolGeometry,
+        slope: float,
+        threads: int,
+    ) -> Array: ...
     def sequence_moments(self, a: Array, delta: Array, threads: int) -> Accumulators: ...
     def direct_moments(self, g: Array, threads: int) -> Accumulators: ...
     def position_sum_moments(self, delta: Array, threads: int) -> Accumulators: ...

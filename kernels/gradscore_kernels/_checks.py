@@ -11,7 +11,7 @@ from gradscore_kernels._backends import load
 from gradscore_kernels._errors import KernelError
 
 P = ParamSpec("P")
-Kernel = Callable[P, NDArray[np.float64]]
+Kernel = Callable[P, NDArray[Any]]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INTEGERS = (np.dtype(np.int64), np.dtype(np.int32))
@@ -33,7 +33,7 @@ def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
         name = method.__name__
 
         @wraps(method)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> NDArray[np.float64]:
+        def checked(*args: P.args, **kwargs: P.kwargs) -> NDArray[Any]:
             given = dict(zip(axes, args, strict=False)) | {key: kwargs.pop(key) for key in axes if key in kwargs}
             if len(given) < len(axes):
                 missing = next(key for key in axes if key not in given)
@@ -44,7 +44,7 @@ def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
                 options["backend"] = _device_backend(name, on_device[0], options.get("backend", "auto"))
             arrays = {key: _array(name, key, given[key]) for key in axes}
             _check_shapes(name, axes, arrays)
-            call: Callable[..., NDArray[np.float64]] = method
+            call: Callable[..., NDArray[Any]] = method
             return call(*_one_type(name, arrays).values(), *args[len(axes) :], **options)
 
         return checked

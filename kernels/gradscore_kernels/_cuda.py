@@ -41,6 +41,38 @@ def unpooled_conv_moments(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
 ) -> Accumulators:
     """See `gradscore_kernels.unpooled_conv_moments`; δ at full resolution lies in device memory meanwhile."""
+    return conv_moments(a, _unpooled(activation, pooled_delta, pool), geometry, threads)
+
+
+def unpooled_conv_input(
+    a: Array,
+    activation: Array,
+    pooled_delta: Array,
+    weight: Array,
+    geometry: ConvGeometry,
+    pool: PoolGeometry,
+    slope: float,
+    threads: int,  # noqa: ARG001 - every back end has the same signature
+) -> Array:
+    """See `gradscore_kernels.unpooled_conv_input`; where `a` lies in device memory, so does the result."""
+    filters, channels = activation.shape[1] // geometry.groups, a.shape[1] // geometry.groups
+    delta, passed = _unpooled(activation, pooled_delta, pool), cuda.device_array(a.shape, a.dtype)
+    count = prod(a.shape)
+    if count:
+        loops.conv_input[-(-count // loops.THREADS), loops.THREADS](
+            _planes(a),
+            _planes(delta),
+            _on_device(weight.reshape(len(weight), channels, geometry.kernel_size)),
+            _on_device(_positions(geometry, tuple(a.shape[2:]))),
+            filters,
+            a.dtype.type(slope),
+            passed.reshape(len(a), a.shape[1], prod(a.shape[2:])),
+        )
+    return passed.copy_to_host() if isinstance(a, np.ndarray) else passed
+
+
+def _unpooled(activation: Array, pooled_delta: Array, pool: PoolGeometry) -> Array:
+    """Return δ at full resolution, in device memory."""
     windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
     delta = cuda.device_array(activation.shape, activation.dtype)
     count = prod(activation.shape[:2])
@@ -52,7 +84,7 @@ def unpooled_conv_moments(
             _on_device(cells),
             _all_planes(delta),
         )
-    return conv_moments(a, delta, geometry, threads)
+    return delta
 
 
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
@@ -124,6 +156,16 @@ def _cells(geometry: ConvGeometry, spatial: tuple[int, ...]) -> NDArray[np.int32
             inside = (inside[:, None] & (at >= 0) & (at < size)).ravel()
         table.append(np.where(inside, cell, -1))
     return np.array(table, dtype=np.int32)
+
+
+@lru_cache(maxsize=64)
+def _positions(geometry: ConvGeometry, spatial: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return the position at which each weight meets a cell of an input plane, `[K, cells]` (−1: none)."""
+    cells = _cells(geometry, spatial)
+    table = np.full((len(cells), prod(spatial)), -1, dtype=np.int32)
+    weight, position = np.nonzero(cells >= 0)
+    table[weight, cells[weight, position]] = position
+    return table
 
 
 def _planes(array: Array) -> Array:

@@ -229,6 +229,28 @@ def unpool(activation: Array, pooled: Array, windows: Array, cells: Array, delta
             to[at] += given[windows[w]] if largest == largest else largest  # noqa: PLR0124 - NaN is passed on
 
 
+@launched
+def conv_input(
+    a: Array, delta: Array, weight: Array, positions: Array, filters: int, slope: float, passed: Array
+) -> None:
+    """Sum what δ `[B, M, T]` passes back through weight `[M, C, K]`, one thread an element of a `[B, groups · C, in]`.
+
+    `positions` `[K, in]` tells at which position a weight meets a cell (−1: none); `filters` are those of one group.
+    """
+    number = cuda.grid(1)
+    cells, channels = a.shape[2], weight.shape[1]
+    if number < a.shape[0] * a.shape[1] * cells:
+        sample, plane, cell = number // cells // a.shape[1], number // cells % a.shape[1], number % cells
+        first = plane // channels * filters
+        total = 0.0
+        for m in range(first, first + filters):
+            for k in range(len(positions)):
+                t = positions[k, cell]
+                if t >= 0:
+                    total += np.float64(delta[sample, m, t] * weight[m, plane % channels, k])
+        passed[sample, plane, cell] = total if a[sample, plane, cell] > 0 else total * slope
+
+
 direct = reducing(direct_element)
 position_sum = reducing(position_sum_element)
 sequence_sum = reducing(sequence_sum_element)

@@ -56,6 +56,33 @@ def unpooled_conv_moments(
     return _share(work, len(a), a.size * geometry.kernel_size, threads)
 
 
+def unpooled_conv_input(
+    a: Array,
+    activation: Array,
+    pooled_delta: Array,
+    weight: Array,
+    geometry: ConvGeometry,
+    pool: PoolGeometry,
+    slope: float,
+    threads: int,
+) -> Array:
+    """See `gradscore_kernels.unpooled_conv_input`: sums with a cell's channels side by side, one group at a time."""
+    groups, channels = geometry.groups, a.shape[1] // geometry.groups
+    windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
+    tables = _plane_tables(geometry, a.shape[2:])
+    by_place = weight.reshape(groups, len(weight) // groups, channels, geometry.kernel_size).transpose(0, 1, 3, 2)
+    planes = a.reshape(len(a), groups, channels, prod(a.shape[2:]))
+    given = activation.reshape(len(a), groups, by_place.shape[1], prod(activation.shape[2:]))
+    deltas = pooled_delta.reshape(len(a), groups, by_place.shape[1], prod(pooled_delta.shape[2:]))
+    passed = np.empty_like(planes)
+    work = partial(
+        loops.unpooled_input, planes, given, deltas, windows, np.ascontiguousarray(cells.T), tables,
+        np.ascontiguousarray(by_place), a.dtype.type(slope), passed,
+    )  # fmt: skip
+    _share(work, len(a), pooled_delta.size * geometry.kernel_size, threads)
+    return passed.reshape(a.shape)
+
+
 def _conv_work(a: Array, delta: Array, geometry: ConvGeometry) -> Work:
     """Choose the loop that is fastest for the sizes at hand."""
     groups, filters = geometry.groups, delta.shape[1] // geometry.groups
@@ -160,6 +187,21 @@ class ConvTables:
         source, target = np.flatnonzero(~hidden).astype(np.uint64), _outer_sum(targets)[~hidden].astype(np.uint64)
         lags = _round_up(int(position[-1]) + 1, LANES)
         return cls((source, target, position.astype(np.uint64), size, len(weights)), lags, _whole_tiles(weights))
+
+
+@lru_cache(maxsize=64)
+def _plane_tables(geometry: ConvGeometry, spatial: tuple[int, ...]) -> tuple[Array, Array, Array, int]:
+    """Return in the padded plane: where positions, kernel places and input cells (−1: cropped) lie, and its size."""
+    padded, out = geometry.padded(spatial), geometry.output(spatial)
+    positions, places, cells, hidden = [], [], [], []
+    for axis, size in enumerate(spatial):
+        pitch, at = prod(padded[axis + 1 :]), np.arange(size) + geometry.pads[axis]
+        positions.append(np.arange(out[axis]) * geometry.strides[axis] * pitch)
+        places.append(np.arange(geometry.kernel[axis]) * geometry.dilations[axis] * pitch)
+        cells.append(at * pitch)
+        hidden.append(((at < 0) | (at >= padded[axis])).astype(int))
+    seen = np.where(_outer_sum(hidden) > 0, -1, _outer_sum(cells))
+    return _outer_sum(positions), _outer_sum(places), seen, prod(padded)
 
 
 def _flat(planes: Array) -> Array:

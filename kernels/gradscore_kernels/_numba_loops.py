@@ -368,6 +368,49 @@ def unpool(activation: Array, pooled: Array, windows: Array, slots: Array, delta
 
 
 @compiled
+def unpooled_input(
+    a: Array,
+    activation: Array,
+    pooled: Array,
+    windows: Array,
+    slots: Array,
+    tables: tuple[Array, Array, Array, int],
+    weight: Array,
+    slope: float,
+    passed: Array,
+    _out: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Fill `passed`, shaped as a `[B, groups, C, in]`, from activation and pooled `[B, groups, M, …]`.
+
+    `tables` place positions, kernel places and input cells in the padded plane; weight is `[groups, M, places, C]`.
+    """
+    positions, places, cells, size = tables
+    groups, filters, count, channels = weight.shape
+    delta = np.empty(activation.shape[2:], activation.dtype)
+    sums = np.empty((size, channels), a.dtype)
+    for b in range(start, stop):
+        for group in range(groups):
+            unpool(activation[b, group], pooled[b, group], windows, slots, delta)
+            sums[:] = 0
+            for m in range(filters):
+                row, own = delta[m], weight[group, m]
+                for t in range(len(row)):
+                    if row[t] != 0:
+                        given = row[t]
+                        for k in range(count):
+                            to, factors = sums[positions[t] + places[k]], own[k]
+                            for c in range(channels):
+                                to[c] += given * factors[c]
+            for c in range(channels):
+                seen, to = a[b, group, c], passed[b, group, c]
+                for i in range(len(cells)):
+                    found = sums[cells[i], c] if cells[i] >= 0 else to.dtype.type(0)
+                    to[i] = found if seen[i] > 0 else found * slope
+
+
+@compiled
 def conv_by_dots(
     a: Array, delta: Array, tables: Tables, lags: int, rows: Array, out: Array, start: int, stop: int
 ) -> None:

@@ -1,5 +1,6 @@
 """The oracle: float64 NumPy that forms every gradient and follows the definitions. Slow, and B×P in memory."""
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -27,11 +28,7 @@ def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -
     out = delta.shape[2:]
     d = delta.astype(np.float64).reshape(batch, groups, filters, int(np.prod(out)))
     gradient = np.empty((batch, groups, filters, channels, geometry.kernel_size))
-    for k, place in enumerate(product(*map(range, geometry.kernel))):
-        window = tuple(
-            slice(at * dilation, at * dilation + stride * (size - 1) + 1, stride)
-            for at, dilation, stride, size in zip(place, geometry.dilations, geometry.strides, out, strict=True)
-        )
+    for k, window in enumerate(_windows(geometry, out)):
         seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, channels, d.shape[-1])
         gradient[..., k] = np.einsum("bgmt,bgct->bgmc", d, seen)
     return direct_moments(gradient.reshape(batch, groups * filters * channels * geometry.kernel_size), threads)
@@ -40,18 +37,33 @@ def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -
 def unpooled_conv_moments(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
 ) -> Accumulators:
-    """See `gradscore_kernels.unpooled_conv_moments`: δ at full resolution, window by window."""
-    batch, filters, spatial = len(a), activation.shape[1], activation.shape[2:]
-    seen = activation.reshape(batch, filters, int(np.prod(spatial)))
-    pooled = pooled_delta.reshape(batch, filters, int(np.prod(pooled_delta.shape[2:])))
-    delta = np.zeros(seen.shape)
-    plane = np.arange(batch)[:, None], np.arange(filters)[None, :]
-    for window, cells in zip(*pool.windows(spatial, pooled_delta.shape[2:]), strict=True):
-        values = seen[:, :, cells]
-        with np.errstate(invalid="ignore"):
-            given = np.where(np.isnan(values).any(2), np.nan, pooled[:, :, window])
-            delta[(*plane, cells[values.argmax(2)])] += given
-    return conv_moments(a, delta.reshape(activation.shape), geometry, threads)
+    """See `gradscore_kernels.unpooled_conv_moments`: δ at full resolution."""
+    return conv_moments(a, _unpooled(activation, pooled_delta, pool), geometry, threads)
+
+
+def unpooled_conv_input(
+    a: Array,
+    activation: Array,
+    pooled_delta: Array,
+    weight: Array,
+    geometry: ConvGeometry,
+    pool: PoolGeometry,
+    slope: float,
+    threads: int,  # noqa: ARG001 - every back end has the same signature
+) -> Array:
+    """See `gradscore_kernels.unpooled_conv_input`: one product per kernel position."""
+    batch, groups, out = len(a), geometry.groups, activation.shape[2:]
+    delta = _unpooled(activation, pooled_delta, pool).reshape(
+        batch, groups, activation.shape[1] // groups, int(np.prod(out))
+    )
+    filters, channels = delta.shape[2], a.shape[1] // groups
+    weights = weight.astype(np.float64).reshape(groups, filters, channels, geometry.kernel_size)
+    padded = np.zeros((batch, a.shape[1], *geometry.padded(a.shape[2:])))
+    with np.errstate(invalid="ignore"):
+        for k, window in enumerate(_windows(geometry, out)):
+            passed = np.einsum("bgmt,gmc->bgct", delta, weights[..., k])
+            padded[(slice(None), slice(None), *window)] += passed.reshape(batch, a.shape[1], *out)
+        return np.asarray(_unpad(padded, a.shape[2:], geometry) * np.where(a > 0, 1.0, slope), dtype=a.dtype)
 
 
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
@@ -96,6 +108,40 @@ def embedding_moments(ids: Array, delta: Array, vocabulary: int, threads: int) -
     with np.errstate(invalid="ignore"):
         np.add.at(gradient, (np.arange(len(ids))[:, None], ids), delta.astype(np.float64))
     return direct_moments(gradient.reshape(len(ids), vocabulary * delta.shape[2]), threads)
+
+
+def _unpooled(activation: Array, pooled_delta: Array, pool: PoolGeometry) -> Array:
+    """Return δ at full resolution, window by window."""
+    batch, filters, spatial = len(activation), activation.shape[1], activation.shape[2:]
+    seen = activation.reshape(batch, filters, int(np.prod(spatial)))
+    pooled = pooled_delta.reshape(batch, filters, int(np.prod(pooled_delta.shape[2:])))
+    delta = np.zeros(seen.shape)
+    plane = np.arange(batch)[:, None], np.arange(filters)[None, :]
+    for window, cells in zip(*pool.windows(spatial, pooled_delta.shape[2:]), strict=True):
+        values = seen[:, :, cells]
+        with np.errstate(invalid="ignore"):
+            given = np.where(np.isnan(values).any(2), np.nan, pooled[:, :, window])
+            delta[(*plane, cells[values.argmax(2)])] += given
+    return delta.reshape(activation.shape)
+
+
+def _windows(geometry: ConvGeometry, out: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Yield what each kernel position sees of the padded input."""
+    for place in product(*map(range, geometry.kernel)):
+        yield tuple(
+            slice(at * dilation, at * dilation + stride * (size - 1) + 1, stride)
+            for at, dilation, stride, size in zip(place, geometry.dilations, geometry.strides, out, strict=True)
+        )
+
+
+def _unpad(padded: Array, spatial: tuple[int, ...], geometry: ConvGeometry) -> Array:
+    """Undo `_pad` in the spatial axes: what was cropped away is zero."""
+    whole = np.zeros((*padded.shape[:2], *spatial))
+    axes = list(zip(geometry.pads[: len(spatial)], spatial, padded.shape[2:], strict=True))
+    kept = tuple(slice(max(-begin, 0), min(size, extent - begin)) for begin, size, extent in axes)
+    seen = tuple(slice(part.start + begin, part.stop + begin) for part, (begin, _, _) in zip(kept, axes, strict=True))
+    whole[(slice(None), slice(None), *kept)] = padded[(slice(None), slice(None), *seen)]
+    return whole
 
 
 def _pad(a: Array, geometry: ConvGeometry) -> Array:

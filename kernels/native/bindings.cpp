@@ -17,7 +17,8 @@ template <class T, std::size_t Rank>
 using Array = nb::ndarray<const T, nb::ndim<Rank>, nb::c_contig, nb::device::cpu>;
 template <class T>
 using AnyArray = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-using Result = nb::ndarray<nb::numpy, double, nb::ndim<2>>;
+template <class T>
+using Result = nb::ndarray<nb::numpy, T>;
 
 Index size(const nb::ndarray<>& array, std::size_t axis) { return static_cast<Index>(array.shape(axis)); }
 
@@ -27,20 +28,25 @@ std::vector<Index> spatial(const nb::ndarray<>& array) {
   return sizes;
 }
 
-// Let `fill` write a new array [batch, columns] while other Python threads run.
-template <class Fill>
-Result rows(Index batch, Index columns, const Fill& fill) {
-  double* values = new double[batch * columns];
-  const nb::capsule owner(values, [](void* memory) noexcept { delete[] static_cast<double*>(memory); });
+// Let `fill` write a new array while other Python threads run.
+template <class T, class Fill>
+Result<T> filled(const std::vector<std::size_t>& shape, const Fill& fill) {
+  T* values = new T[std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<std::size_t>())];
+  const nb::capsule owner(values, [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
   {
     const nb::gil_scoped_release released;
     fill(values);
   }
-  return Result(values, {static_cast<std::size_t>(batch), static_cast<std::size_t>(columns)}, owner);
+  return Result<T>(values, shape.size(), shape.data(), owner);
 }
 
 template <class Fill>
-Result accumulators(Index batch, const Fill& fill) {
+Result<double> rows(Index batch, Index columns, const Fill& fill) {
+  return filled<double>({static_cast<std::size_t>(batch), static_cast<std::size_t>(columns)}, fill);
+}
+
+template <class Fill>
+Result<double> accumulators(Index batch, const Fill& fill) {
   return rows(batch, kAccumulator, fill);
 }
 
@@ -116,6 +122,23 @@ void bind(nb::module_& module) {
         });
       },
       "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "geometry"_a, "pool"_a, "threads"_a);
+  module.def(
+      "unpooled_conv_input",
+      [](const AnyArray<T>& a, const AnyArray<T>& activation, const AnyArray<T>& pooled, const AnyArray<T>& weight,
+         const nb::object& conv, const nb::object& object, double slope, int threads) {
+        const Geometry geometry = geometry_of(conv);
+        const std::vector<Index> input = spatial(nb::ndarray<>(a)), output = spatial(nb::ndarray<>(activation));
+        const Index batch = a.shape(0), channels = a.shape(1), filters = activation.shape(1);
+        const Pool pool(object, filters, output, spatial(nb::ndarray<>(pooled)));
+        std::vector<std::size_t> shape;
+        for (std::size_t axis = 0; axis < a.ndim(); ++axis) shape.push_back(a.shape(axis));
+        return filled<T>(shape, [&](T* out) {
+          unpooled_conv_input<T>(a.data(), activation.data(), pooled.data(), weight.data(), static_cast<T>(slope),
+                                 batch, channels, filters, input, output, geometry, pool.plan, threads, out);
+        });
+      },
+      "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "weight"_a.noconvert(),
+      "geometry"_a, "pool"_a, "slope"_a, "threads"_a);
   module.def(
       "sequence_moments",
       [](const Array<T, 3>& a, const Array<T, 3>& delta, int threads) {

@@ -93,9 +93,8 @@ void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Ind
   const ConvTables tables(channels, filters, input, output, geometry);
   const ConvPlan& plan = tables.plan();
   const Kernels<T>& use = kernels<T>();
-  constexpr Index wide = kAlignment / sizeof(T);
   const LaneTables folded(plan, geometry, false), unfolded(plan, geometry, true);
-  const LanePlan& lanes = (2 * unfolded.vectors(wide) <= folded.vectors(wide) ? unfolded : folded).plan();
+  const LanePlan& lanes = (2 * unfolded.vectors(kLine<T>) <= folded.vectors(kLine<T>) ? unfolded : folded).plan();
   const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
   const Index pooled_size = filters * pool.pooled_plane;
   const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
@@ -103,6 +102,26 @@ void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Ind
   for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
     use.unpooled_conv(plan, lanes, pool, a + b * a_size, activation + b * delta_size, pooled + b * pooled_size,
                       scratch.as<T>(), out + b * kAccumulator);
+  });
+}
+
+template <class T>
+void unpooled_conv_input(const T* a, const T* activation, const T* pooled, const T* weight, T slope, Index batch,
+                         Index channels, Index filters, const std::vector<Index>& input,
+                         const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool, int threads,
+                         T* out) {
+  const ConvTables tables(channels, filters, input, output, geometry);
+  const ConvPlan& plan = tables.plan();
+  const Kernels<T>& use = kernels<T>();
+  const LaneTables lanes(plan, geometry, false);
+  const std::vector<T> rearranged = lanes.weights(weight, plan, filters);
+  const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
+  const Index pooled_size = filters * pool.pooled_plane;
+  const double cost = static_cast<double>(pooled_size) * plan.channels * plan.kernel_size / 8;
+  const std::size_t bytes = use.unpooled_input_scratch(plan, pool) * sizeof(T);
+  for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
+    use.unpooled_input(plan, lanes.plan(), pool, a + b * a_size, activation + b * delta_size, pooled + b * pooled_size,
+                       rearranged.data(), slope, scratch.as<T>(), out + b * a_size);
   });
 }
 
@@ -165,6 +184,9 @@ void embedding_moments(const std::int64_t* ids, const T* delta, Index batch, Ind
                              const std::vector<Index>&, const Geometry&, int, double*);                                \
   template void unpooled_conv_moments(const T*, const T*, const T*, Index, Index, Index, const std::vector<Index>&,      \
                                       const std::vector<Index>&, const Geometry&, const PoolPlan&, int, double*);      \
+  template void unpooled_conv_input(const T*, const T*, const T*, const T*, T, Index, Index, Index,                    \
+                                    const std::vector<Index>&, const std::vector<Index>&, const Geometry&,             \
+                                    const PoolPlan&, int, T*);                                                         \
   template void sequence_moments(const T*, const T*, Index, const SequenceShape&, int, double*);                       \
   template void direct_moments(const T*, Index, Index, int, double*);                                                  \
   template void position_sum_moments(const T*, Index, Index, Index, int, double*);                                     \

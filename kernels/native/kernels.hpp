@@ -35,6 +35,13 @@ void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Ind
                            const std::vector<Index>& input, const std::vector<Index>& output, const Geometry& geometry,
                            const PoolPlan& pool, int threads, double* out);
 
+// The derivative by that convolution's input, times 1 where `a` is positive, else `slope`: `out` is shaped as `a`.
+template <class T>
+void unpooled_conv_input(const T* a, const T* activation, const T* pooled, const T* weight, T slope, Index batch,
+                         Index channels, Index filters, const std::vector<Index>& input,
+                         const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool, int threads,
+                         T* out);
+
 template <class T>
 void sequence_moments(const T* a, const T* delta, Index batch, const SequenceShape& shape, int threads, double* out);
 

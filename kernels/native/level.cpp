@@ -50,6 +50,8 @@ constexpr Kernels<T> table() {
           conv<T>,
           unpooled_conv_scratch<T>,
           unpooled_conv<T>,
+          unpooled_input_scratch<T>,
+          unpooled_input<T>,
           sequence_scratch<T>,
           sequence<T>,
           direct<T>,

@@ -11,6 +11,10 @@ using Index = std::ptrdiff_t;
 constexpr int kAccumulator = 8;  // n, sum |g|, mean, M2, M3, M4, min, max
 constexpr Index kPanel = 12;     // neighbouring inputs of a sequence that are packed side by side
 
+// Numbers of a cache line, which no vector is longer than.
+template <class T>
+constexpr Index kLine = 64 / sizeof(T);
+
 // A run of input elements and where it lies in the padded plane.
 struct Segment {
   Index source, target, length;
@@ -69,6 +73,11 @@ struct Kernels {
   Index (*unpooled_conv_scratch)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool);
   void (*unpooled_conv)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a,
                         const T* activation, const T* pooled, T* scratch, double* out);
+  // That delta's derivative by a, times 1 where a is positive, else `slope`. `weight` is [filters][runs][run, up to a
+  // whole number of kLine<T>]; scratch in elements of T.
+  Index (*unpooled_input_scratch)(const ConvPlan& plan, const PoolPlan& pool);
+  void (*unpooled_input)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a,
+                         const T* activation, const T* pooled, const T* weight, T slope, T* scratch, T* out);
   Index (*sequence_scratch)(const SequenceShape& shape);  // elements of T
   void (*sequence)(const SequenceShape& shape, const T* a, const T* delta, T* scratch, double* out);
   void (*direct)(const T* g, Index count, double* out);

@@ -132,6 +132,19 @@ class LaneTables {
 
   const LanePlan& plan() const { return plan_; }
 
+  // Weights [filters][channels][kernel_size] in the order of a receptive field's numbers, each run up to a whole line.
+  template <class T>
+  std::vector<T> weights(const T* given, const ConvPlan& plan, Index filters) const {
+    const Index line = (plan_.run + kLine<T> - 1) / kLine<T> * kLine<T>, across = plan_.run / plan_.lanes;
+    std::vector<T> ordered(filters * plan_.run_count * line);
+    for (Index i = 0; i < filters * plan.channels * plan.kernel_size; ++i) {
+      const Index k = i % plan.kernel_size, c = i / plan.kernel_size % plan.channels;
+      const Index run = i / plan.kernel_size / plan.channels * plan_.run_count + k / across;
+      ordered[run * line + k % across * plan_.lanes + c] = given[i];
+    }
+    return ordered;
+  }
+
   // Number of vectors that hold a receptive field.
   Index vectors(Index width) const { return plan_.run_count * ((plan_.run + width - 1) / width); }
 

@@ -1,5 +1,5 @@
 // A convolution whose output's derivative is zero but for one position a window of a max pooling: products with what is
-// there, and none with zeros. Included inside a level's namespace after products.hpp and maxima.hpp.
+// there, and none with zeros; statistics of its weights' gradient, and the derivative by its input. Included inside a level's namespace after products.hpp and maxima.hpp.
 //
 // The input lies rearranged, all numbers of a cell side by side, so that a position's receptive field is a few runs of
 // neighbours, and vectors run along weights.
@@ -205,4 +205,91 @@ void unpooled_conv(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& 
                                                      pool.window_count);
   }
   reducer.finish().write(out);
+}
+
+// One sample's scratch of the input's derivative: the maxima, its sums with a cell's channels side by side, its planes.
+template <class T>
+struct InputScratch {
+  Index listed, sums, pitch, planes;
+
+  InputScratch(const ConvPlan& plan, const PoolPlan& pool)
+      : listed(round_up(pool.planes * pool.window_count, 16) + 16),
+        sums(round_up(plan.channels * plan.padded_plane, 16) + 2 * kWidth<T>),
+        pitch(round_up(plan.padded_plane, kWidth<T>)),
+        planes(plan.channels * pitch) {}
+
+  Index size() const { return 2 * listed + sums + planes; }
+};
+
+template <class T>
+Index unpooled_input_scratch(const ConvPlan& plan, const PoolPlan& pool) {
+  return InputScratch<T>(plan, pool).size();
+}
+
+// Add each window's derivative times its filter's weights around the place of its maximum. A run's weights are followed
+// by zeros, up to a whole line: what they are added to changes by nothing.
+template <class T, int W>
+void scatter(const LanePlan& lanes, const Place<T>* at, const T* given, const T* weight, Index filters, Index windows,
+             T* sums) {
+  const Index each = (lanes.run + W - 1) / W, line = round_up(lanes.run, kLine<T>);
+  for (Index m = 0; m < filters; ++m, weight += lanes.run_count * line) {
+    for (Index w = 0; w < windows; ++w) {
+      const Vector<T, W> g = fill<T, W>(*given++);
+      T* corner = sums + *at++;
+      for (Index i = 0; i < lanes.run_count; ++i) {
+        for (Index v = 0; v < each; ++v) {
+          T* to = corner + lanes.runs[i] + v * W;
+          store<T, W>(to, load<T, W>(to) + g * load<T, W>(weight + i * line + v * W));
+        }
+      }
+    }
+  }
+}
+
+// The same in vectors that end where a cell does, if there are such: the next load then finds what was just stored.
+template <class T>
+void scatter_by_cells(const LanePlan& lanes, const Place<T>* at, const T* given, const T* weight, Index filters,
+                      Index windows, T* sums) {
+  constexpr int W = kWidth<T>, half = W >= 8 ? W / 2 : W, quarter = W >= 16 ? W / 4 : half;
+  const auto run = lanes.lanes % W == 0         ? scatter<T, W>
+                   : lanes.lanes % half == 0    ? scatter<T, half>
+                   : lanes.lanes % quarter == 0 ? scatter<T, quarter>
+                                                : scatter<T, W>;
+  run(lanes, at, given, weight, filters, windows, sums);
+}
+
+// Times an activation's slope at `seen`: 1 where it is positive, else `slope`.
+template <class T>
+void sloped(const T* from, const T* seen, Index count, T slope, T* to) {
+  for (Index i = 0; i < count; ++i) to[i] = seen[i] > 0 ? from[i] : from[i] * slope;
+}
+
+template <class T>
+void unpooled_input(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a, const T* activation,
+                    const T* pooled, const T* weight, T slope, T* scratch, T* out) {
+  const InputScratch<T> sizes(plan, pool);
+  Place<T>* at = reinterpret_cast<Place<T>*>(scratch);
+  T* room = scratch + sizes.listed;
+  T* sums = room + sizes.listed;
+  T* planes = sums + sizes.sums;
+  const T* given = maxima(pool, lanes.place, activation, pooled, at, room);
+  const Index each = plan.filters * pool.window_count;
+  const Index weights = plan.filters * lanes.run_count * round_up(lanes.run, kLine<T>);
+  for (Index group = 0; group < plan.groups; ++group, at += each, given += each, weight += weights) {
+    for (Index i = 0; i < sizes.sums; ++i) sums[i] = 0;
+    scatter_by_cells(lanes, at, given, weight, plan.filters, pool.window_count, sums);
+    interleave<T, kWidth<T>>(sums, plan.channels, plan.padded_plane, plan.channels, planes, sizes.pitch);
+    for (Index c = 0; c < plan.channels; ++c, a += plan.plane, out += plan.plane) {
+      const T* found = planes + c * sizes.pitch;
+      if (!plan.padded) {
+        sloped(found, a, plan.plane, slope, out);
+        continue;
+      }
+      for (Index i = 0; i < plan.plane; ++i) out[i] = 0;
+      for (Index i = 0; i < plan.segment_count; ++i) {
+        const Segment& segment = plan.segments[i];
+        sloped(found + segment.target, a + segment.source, segment.length, slope, out + segment.source);
+      }
+    }
+  }
 }

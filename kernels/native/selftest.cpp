@@ -139,6 +139,45 @@ void try_unpooled(const Conv& c, Index size, Index step, int threads) {
   }
 }
 
+// What a pooled derivative passes back, against plain loops over a derivative at full resolution.
+template <class T>
+void try_input(const Conv& c, Index size, Index step, int threads) {
+  const Index batch = 3, rows = c.rows(), columns = c.columns(), plane = c.height * c.width;
+  const Index channels = c.channels / c.groups, filters = c.filters / c.groups;
+  const Pooling pooling(rows, columns, size, step);
+  const auto a = draw<T>(batch * c.channels * plane), seen = draw<T>(batch * c.filters * rows * columns);
+  const auto pooled = draw<T>(batch * c.filters * pooling.down * pooling.across);
+  const auto weight = draw<T>(c.filters * channels * c.kernel * c.kernel);
+  const auto delta = pooling.unpooled(seen, pooled);
+  std::vector<double> wanted(a.size());
+  for (Index i = 0; i < static_cast<Index>(weight.size()) * batch * rows * columns; ++i) {
+    const Index t = i % (rows * columns), r = i / (rows * columns) % weight.size(), b = i / (rows * columns) / weight.size();
+    const Index kx = r % c.kernel, ky = r / c.kernel % c.kernel, m = r / (c.kernel * c.kernel * channels);
+    const Index channel = m / filters * channels + r / (c.kernel * c.kernel) % channels;
+    const Index y = t / columns * c.stride + ky * c.dilation - c.pad, x = t % columns * c.stride + kx * c.dilation - c.pad;
+    if (y < 0 || x < 0 || y >= c.height || x >= c.width) continue;
+    wanted[(b * c.channels + channel) * plane + y * c.width + x] +=
+        static_cast<double>(weight[r]) * delta[(b * c.filters + m) * rows * columns + t];
+  }
+  std::vector<T> found(a.size());
+  unpooled_conv_input<T>(a.data(), seen.data(), pooled.data(), weight.data(), T(0.25), batch, c.channels, c.filters,
+                         {c.height, c.width}, {rows, columns}, c.geometry(), pooling.plan(c.filters), threads,
+                         found.data());
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double value = a[i] > 0 ? wanted[i] : wanted[i] * 0.25;
+    if (!(std::fabs(found[i] - value) <= (sizeof(T) == 4 ? 1e-3 : 1e-9))) {
+      std::printf("%s input: value %zu is %.9g, not %.9g\n", simd_level().c_str(), i, double(found[i]), value);
+      ++failures;
+    }
+  }
+}
+
+template <class T>
+void try_pooled(const Conv& c, Index size, Index step, int threads) {
+  try_unpooled<T>(c, size, step, threads);
+  try_input<T>(c, size, step, threads);
+}
+
 template <class T>
 void try_sequence(Index positions, Index inputs, Index outputs) {
   const Index batch = 2;
@@ -196,16 +235,17 @@ void try_all() {
   }
   for (const Index columns : {2, 3, 8, 17, 31, 66}) {
     for (const int threads : {1, 3}) {
-      try_unpooled<T>({2, 5, 5, columns, 1, 1, 1, 0, 1}, 2, 2, threads);
-      try_unpooled<T>({2, 5, 6, columns, 1, 1, 1, 0, 1}, 2, 1, threads);
-      if (columns > 2) try_unpooled<T>({2, 5, 7, columns, 1, 1, 1, 0, 1}, 3, 2, threads);
-      if (columns > 3) try_unpooled<T>({1, 7, 9, columns, 3, 1, 1, 0, 1}, 2, 2, threads);
-      try_unpooled<T>({17, 4, 6, columns, 3, 1, 1, 1, 1}, 2, 2, threads);
-      try_unpooled<T>({6, 10, 9, columns, 3, 1, 2, 2, 2}, 2, 2, threads);
-      try_unpooled<T>({24, 24, 6, columns, 3, 1, 1, 1, 24}, 2, 2, threads);
+      try_pooled<T>({2, 5, 5, columns, 1, 1, 1, 0, 1}, 2, 2, threads);
+      try_pooled<T>({2, 5, 6, columns, 1, 1, 1, 0, 1}, 2, 1, threads);
+      if (columns > 2) try_pooled<T>({2, 5, 7, columns, 1, 1, 1, 0, 1}, 3, 2, threads);
+      if (columns > 3) try_pooled<T>({1, 7, 9, columns, 3, 1, 1, 0, 1}, 2, 2, threads);
+      try_pooled<T>({17, 4, 6, columns, 3, 1, 1, 1, 1}, 2, 2, threads);
+      try_pooled<T>({6, 10, 9, columns, 3, 1, 2, 2, 2}, 2, 2, threads);
+      try_pooled<T>({24, 24, 6, columns, 3, 1, 1, 1, 24}, 2, 2, threads);
+      try_pooled<T>({16, 3, 9, columns + 8, 3, 2, 1, 0, 1}, 2, 2, threads);
     }
   }
-  try_unpooled<T>({1, 3, 40, 41, 5, 1, 1, 0, 1}, 2, 2, 1);
+  try_pooled<T>({1, 3, 40, 41, 5, 1, 1, 0, 1}, 2, 2, 1);
   for (const Index positions : {1, 2, 17, 130}) {
     for (const Index outputs : {1, 5, 16, 33, 70}) try_sequence<T>(positions, 29, outputs);
   }

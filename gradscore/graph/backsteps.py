@@ -1,0 +1,58 @@
+"""Pass 7a: what a scoring model leaves to the kernels between its pools, back in the graph.
+
+Requires: a scoring model with inferred shapes, and its backsteps. Ensures: every signal that they compute is a value of the
+graph under the signal's name, in standard operators.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from gradscore.errors import ModelError
+from gradscore.graph.emitter import Emitter, attribute
+from gradscore.graph.gradient import values_of
+from gradscore.graph.lowering import lower
+from gradscore.metadata import Backstep
+
+
+def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:
+    """Write each backstep as an engine would have, and lower that like the rest: Slope(ConvGrad(MaxPoolGrad(δ)))."""
+    graph = model.graph
+    for step in backsteps:
+        values, emit = values_of(graph), Emitter(graph, "Backstep", about=step.name)
+        delta, data, weight = (values[name] for name in (step.delta, step.activation, step.weight))
+        shown = weight.producer()  # the weight itself is an initializer, which folds
+        geometry = step.attributes["geometry"]
+        unpooled = emit("MaxPoolGrad", delta, _indices(values[step.pooled], step))
+        passed = emit(
+            "ConvGrad", unpooled, data, shown.inputs[0] if shown is not None else weight,
+            kernel_shape=geometry["kernel"], strides=geometry["strides"], dilations=geometry["dilations"],
+            pads=geometry["pads"], group=geometry["groups"],
+        )  # fmt: skip
+        sloped = emit("LeakyReluGrad", passed, data, alpha=step.attributes["slope"])
+        for value, like in ((unpooled, values[step.pooled]), (passed, data), (sloped, data)):
+            value.type, value.shape = delta.type, like.shape
+        sloped.name = step.name
+        graph.outputs.append(sloped)  # its name outlives the lowering
+    lower(model)
+
+
+def _indices(chosen_from: ir.Value, step: Backstep) -> ir.Value:
+    """Return the Indices of the pool behind a value, asking for them."""
+    pools = (use.node for use in chosen_from.uses() if use.node.op_type == "MaxPool")
+    pool = next((node for node in pools if _is(node, step.attributes["pool"])), None)
+    if pool is None:
+        raise ModelError(f"the scoring model has lost the pool behind {step.pooled!r}: prepare it again")
+    if len(pool.outputs) < 2:
+        pool.resize_outputs(2)
+        pool.outputs[1].name = f"{pool.outputs[0].name}/indices"
+    return pool.outputs[1]
+
+
+def _is(node: ir.Node, geometry: Mapping[str, Any]) -> bool:
+    rank = len(geometry["kernel"])
+    defaults = {"strides": [1] * rank, "dilations": [1] * rank, "pads": [0] * (2 * rank)}
+    return attribute(node, "kernel_shape", []) == list(geometry["kernel"]) and all(
+        attribute(node, name, default) == list(geometry[name]) for name, default in defaults.items()
+    )
