@@ -19,7 +19,7 @@ from gradscore.inputs.arrays import open_idx, open_npy, open_npz
 from gradscore.inputs.columns import open_arrow, open_parquet
 from gradscore.inputs.entries import ArrayRow, Entry, ImageEntry, ImageFile, Joined, Listing
 from gradscore.inputs.files import FolderFiles, ListedFiles
-from gradscore.inputs.remote import RemoteFiles, fetched, is_folder, is_url, remove
+from gradscore.inputs.remote import RemoteFiles, fetched, is_folder, is_url, remove, require_there
 
 __all__ = ["ArrayRow", "Entry", "ImageEntry", "ImageFile", "Source", "open_source"]
 
@@ -176,7 +176,10 @@ def _remote(url: str, reading: _Reading) -> Listing:
             raise
         weakref.finalize(listing, remove, copy)
         return listing
-    return RemoteFiles(url, reading.prefix) if is_folder(url) else ListedFiles([url])
+    if is_folder(url):
+        return RemoteFiles(url, reading.prefix)
+    require_there(url)
+    return ListedFiles([url])
 
 
 def _name(text: str) -> str:

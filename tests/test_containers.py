@@ -312,7 +312,7 @@ def served(tmp_path):
 
 
 def test_a_web_server(served, folder, pixels, pngs):
-    """A real protocol with a real server; s3:// and gs:// differ in fsspec alone."""
+    """A real protocol with a real server; `test_s3.py` has another."""
     pytest.importorskip("aiohttp", reason="aiohttp, which fsspec needs for http://, is not installed")
     zipped(folder / "x.zip", NAMES, pngs)
     np.testing.assert_allclose(read(open_source([f"{served}/x.zip"])), expected(pixels), rtol=1e-6)

@@ -107,7 +107,7 @@ def _as_pngs(images: Path, folder: Path) -> Path:
         assert isinstance(entry, ArrayRow)  # noqa: S101 - idx files hold nothing else
         path = folder / entry.id.partition("/")[0] / f"{index:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.asarray(entry.rows[index])).save(path)
+        Image.fromarray(entry.rows[index : index + 1][0]).save(path)
     return folder
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError
-from gradscore.inputs.entries import ArrayRow, Entry, Listing, utf8
+from gradscore.inputs.entries import ArrayRow, Entry, Listing, Rows, utf8
+from gradscore.inputs.stored import StoredRows
 
 _ARRAY_NAMES = ("images", "x")
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -28,9 +29,9 @@ _CHUNK = 1 << 20
 class ArrayRows(Listing):
     """The rows of an array; an id is `name#row`, below a folder named after the row's class where that is known."""
 
-    def __init__(self, path: Path, rows: NDArray[np.generic], labels: NDArray[np.generic] | None = None) -> None:
+    def __init__(self, path: Path, rows: Rows, labels: NDArray[np.generic] | None = None) -> None:
         self._name, self._rows, self._labels = utf8(path.name), rows, labels
-        if rows.ndim < 2 or not len(rows):
+        if len(rows.shape) < 2 or not len(rows):
             raise InputError(f"{path} holds an array of shape {list(rows.shape)}: the first axis must count inputs")
         if labels is not None and labels.shape != (len(rows),):
             raise InputError(f"{path} holds {len(rows)} inputs, but its labels have the shape {list(labels.shape)}")
@@ -52,12 +53,18 @@ class ArrayRows(Listing):
 
 
 def open_npy(path: Path) -> Listing:
-    """Map a .npy file into memory."""
+    """List the rows of a .npy file; they are read where they lie."""
     try:
-        array: NDArray[np.generic] = np.lib.format.open_memmap(path, mode="r")
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, by_column, kind = header(file)
+            if by_column or kind.hasobject:  # rows in pieces, or no numbers: NumPy reads or refuses it
+                file.seek(0)
+                return ArrayRows(path, np.lib.format.read_array(file, allow_pickle=False))
+            return ArrayRows(path, StoredRows(file, file.tell(), kind, shape))
     except _BROKEN as error:
         raise InputError(f"{path} is not a readable NumPy file: {error}") from error
-    return ArrayRows(path, array)
 
 
 def open_npz(path: Path) -> Listing:
@@ -70,10 +77,10 @@ def open_npz(path: Path) -> Listing:
 
 def open_idx(path: Path, *, transposed: bool = False) -> Listing:
     """Read an idx file, gzipped or not, and the labels of the idx1 file beside it where there is one."""
-    rows = _idx(path)
+    rows = _idx(path, transposed=transposed)
     beside = path.with_name(re.sub(r"images([-.])idx3", r"labels\1idx1", path.name))
-    labels = _idx(beside) if beside != path and beside.exists() else None
-    return ArrayRows(path, rows.swapaxes(1, 2) if transposed and rows.ndim > 2 else rows, labels)
+    labels = _idx(beside)[:] if beside != path and beside.exists() else None
+    return ArrayRows(path, rows, labels)
 
 
 def _archived(path: Path) -> NDArray[np.generic]:
@@ -87,20 +94,20 @@ def _archived(path: Path) -> NDArray[np.generic]:
         return array
 
 
-def _idx(path: Path) -> NDArray[np.generic]:
-    """Map an idx file; a gzipped one is first unpacked to a temporary file that has no name and goes with the process."""
+def _idx(path: Path, *, transposed: bool = False) -> StoredRows:
+    """Open an idx file; a gzipped one is first unpacked to a temporary file that has no name and goes with the process."""
     try:
         with path.open("rb") as file:
             if path.suffix.lower() != ".gz":
-                return _mapped(file, path)
+                return _stored(file, path, transposed=transposed)
             with gzip.open(file) as packed, tempfile.TemporaryFile() as unpacked:
                 _copy(packed, unpacked)
-                return _mapped(unpacked, path)
+                return _stored(unpacked, path, transposed=transposed)
     except _BROKEN as error:
         raise InputError(f"{path} is not a readable idx file: {error}") from error
 
 
-def _mapped(file: IO[bytes], path: Path) -> NDArray[np.generic]:
+def _stored(file: IO[bytes], path: Path, *, transposed: bool) -> StoredRows:
     file.seek(0)
     zeros, code, axes = struct.unpack(">HBB", file.read(4))
     if zeros or code not in _IDX_TYPES:
@@ -112,10 +119,7 @@ def _mapped(file: IO[bytes], path: Path) -> NDArray[np.generic]:
         raise InputError(
             f"{path} is not a readable idx file: {size:,} bytes do not hold an array of shape {list(shape)}"
         )
-    if not math.prod(shape):
-        return np.empty(shape, kind)
-    mapped: NDArray[np.generic] = np.memmap(file, kind, "r", start, shape)
-    return mapped
+    return StoredRows(file, start, kind, shape, transposed=transposed)
 
 
 def _copy(packed: gzip.GzipFile, unpacked: IO[bytes]) -> None:

@@ -1,5 +1,6 @@
 """Parquet and Arrow tables with a column of encoded images, or of features that the model takes as they are."""
 
+import tempfile
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
@@ -124,7 +125,7 @@ def open_parquet(path: Path) -> Listing:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path)  # not mapped: whoever cut the file short would end the process
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         return TableRows(path, file.schema_arrow, sizes, file.read_row_group)
     except (pa.ArrowException, OSError) as error:
@@ -132,19 +133,36 @@ def open_parquet(path: Path) -> Listing:
 
 
 def open_arrow(path: Path) -> Listing:
-    """List the rows of an Arrow file or stream, mapped into memory."""
+    """List the rows of an Arrow file, read a batch at a time; a stream is first copied to a nameless temporary file."""
     import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
 
     try:
-        mapped = pa.memory_map(str(path))
+        file = pa.OSFile(str(path))  # not mapped, as above
         try:
-            table = pa.ipc.open_file(mapped).read_all()
+            batches = pa.ipc.open_file(file)
         except pa.ArrowInvalid:
-            mapped.seek(0)
-            table = pa.ipc.open_stream(mapped).read_all()
-        return TableRows(path, table.schema, [len(table)], lambda _, columns: _checked(table.select(columns)))
+            file.seek(0)
+            batches = pa.ipc.open_file(_as_file(pa.ipc.open_stream(file)))
+        sizes = [batches.get_batch(index).num_rows for index in range(batches.num_record_batches)]
+
+        def load(group: int, columns: list[str]) -> Any:
+            return _checked(pa.Table.from_batches([batches.get_batch(group)]).select(columns))
+
+        return TableRows(path, batches.schema, sizes, load)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path} is not a readable Arrow file: {str(error).splitlines()[0]}") from error
+
+
+def _as_file(stream: Any) -> Any:
+    """Copy a stream, whose batches can only be read one after the other, to a file that goes with the process."""
+    import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
+
+    with tempfile.NamedTemporaryFile(prefix="gradscore-") as copy:  # what is opened below outlives the name
+        with pa.ipc.new_file(copy, stream.schema) as writer:
+            for batch in stream:
+                writer.write_batch(batch)
+        copy.flush()
+        return pa.OSFile(copy.name)
 
 
 def _checked(table: Any) -> Any:

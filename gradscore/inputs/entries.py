@@ -37,6 +37,21 @@ class Entry(Protocol):
         """
 
 
+class Rows(Protocol):
+    """An array as far as its rows are read from it: NumPy's, or one in a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Extents; the first counts the rows."""
+
+    @property
+    def dtype(self) -> Any:
+        """NumPy's type of the numbers."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, part: slice, /) -> NDArray[np.generic]: ...
+
+
 class ImageEntry:
     """An entry whose content is an encoded image."""
 
@@ -78,7 +93,7 @@ class ArrayRow:
     """One row of an array that holds many inputs."""
 
     id: str
-    rows: NDArray[np.generic]
+    rows: Rows
     index: int
 
     def read(self, metadata: ModelMetadata) -> NDArray[Any]:

@@ -77,7 +77,9 @@ def file_system(url: str) -> tuple[Any, str]:
 
     try:
         system, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        raise InputError(f"cannot open {url}: {_reason(error)}{_remedy(url)}") from error
+    except ValueError as error:
         raise InputError(f"cannot open {url}: {_reason(error)}") from error
     return system, path
 
@@ -89,6 +91,23 @@ def is_folder(url: str) -> bool:
         return bool(url.endswith("/") or system.isdir(path))
     except Exception as error:  # each file system raises its own
         raise InputError(f"cannot open {url}: {_reason(error)}") from error
+
+
+def require_there(url: str) -> None:
+    """Refuse a URL that leads nowhere, as a path would be.
+
+    Raises
+    ------
+    InputError
+        There is nothing, or it cannot be told.
+    """
+    system, path = file_system(url)
+    try:
+        there = system.exists(path)
+    except Exception as error:  # each file system raises its own
+        raise InputError(f"cannot open {url}: {_reason(error)}") from error
+    if not there:
+        raise InputError(f"{url}: no such object or folder")
 
 
 def fetched(url: str) -> Path:
@@ -106,6 +125,15 @@ def fetched(url: str) -> Path:
 def remove(copy: Path) -> None:
     """Remove what `fetched` made."""
     shutil.rmtree(copy.parent, ignore_errors=True)
+
+
+def _remedy(url: str) -> str:
+    """Return how to install what a protocol needs, where that is one package."""
+    from fsspec.registry import known_implementations  # noqa: PLC0415 - as above
+
+    known = known_implementations.get(url.partition("://")[0].lower(), {"class": "fsspec"})
+    package = str(known["class"]).partition(".")[0]
+    return "" if package == "fsspec" else f": run `pip install {package}`"
 
 
 def _reason(error: BaseException) -> str:

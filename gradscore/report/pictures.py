@@ -50,7 +50,7 @@ def _pixels(entry: Entry) -> NDArray[np.uint8] | None:
         height, width = _size(content)
         shown = Preprocessing("image", 3, height, width, color="convert")
         return np.moveaxis(pixels(content, shown), 0, -1)
-    return _from_array(entry.rows[entry.index]) if isinstance(entry, ArrayRow) else None
+    return _from_array(entry.rows[entry.index : entry.index + 1][0]) if isinstance(entry, ArrayRow) else None
 
 
 def _size(content: bytes) -> tuple[int, int]:

@@ -1,0 +1,68 @@
+"""The rows of an array in a file, read where they lie.
+
+Not mapped into memory: whoever cut a mapped file short would end every process that reads it.
+"""
+
+import math
+import os
+import weakref
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.errors import InputError
+
+
+class StoredRows:
+    """An array whose rows stand one after the other in a file, which stays open as long as anyone refers to it.
+
+    Parameters
+    ----------
+    start
+        Where in the file the first row begins.
+    transposed
+        Each row is stored with its first two axes exchanged.
+
+    Raises
+    ------
+    ValueError
+        The file is too short for the array.
+    """
+
+    def __init__(
+        self, file: IO[bytes], start: int, kind: np.dtype[Any], shape: tuple[int, ...], *, transposed: bool = False
+    ) -> None:
+        self._start, self.dtype, self._stored = start, kind, shape
+        self._transposed = transposed and len(shape) > 2
+        self.shape = (shape[0], shape[2], shape[1], *shape[3:]) if self._transposed else shape
+        if os.fstat(file.fileno()).st_size < start + kind.itemsize * math.prod(shape):
+            raise ValueError(f"it is too short for an array of shape {list(shape)}")
+        self._descriptor = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> NDArray[np.generic]:
+        first, end, _ = part.indices(len(self))
+        shape = (max(0, end - first), *self._stored[1:])
+        size = self.dtype.itemsize * math.prod(self._stored[1:])
+        rows = np.frombuffer(self._read(size * shape[0], self._start + size * first), self.dtype).reshape(shape)
+        return rows.swapaxes(1, 2) if self._transposed else rows
+
+    def _read(self, size: int, offset: int) -> bytes:
+        """Read at a position of its own, which leaves the other threads' reading alone."""
+        try:
+            content = os.pread(self._descriptor, size, offset)
+            while len(content) < size and (
+                more := os.pread(self._descriptor, size - len(content), offset + len(content))
+            ):
+                content += more  # a network's file system may give less at a time
+        except OSError as error:
+            raise InputError(f"the array cannot be read here: {error.strerror}") from error
+        if len(content) != size:
+            raise InputError(
+                f"the array cannot be read here: its file now ends {size - len(content):,} bytes too early"
+            )
+        return content
