@@ -8,14 +8,17 @@ from gradscore.graph.requirements import array_of, channels_of, input_of, rank_o
 
 
 def batch_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
-    """y = (x − μ)/√(σ² + ε) · γ + β, μ and σ² being fixed at inference."""
+    """y = (x + (−μ))/√(σ² + ε) · γ + β, μ and σ² being fixed at inference.
+
+    A sum and a product, unlike a difference, runtimes merge with the convolution before.
+    """
     data, scale, bias, mean, variance = node.inputs
     rank = rank_of(data, node)
     column = (1, -1, *[1] * (rank - 2)) if rank > 2 else (-1,)
     centre, spread = array_of(mean, node), array_of(variance, node)
     slope = 1 / np.sqrt(spread.astype(np.float64) + attribute(node, "epsilon", 1e-5))
     kind = dtype_of(data)
-    centred = emit("Sub", data, emit.constant(centre.reshape(column), kind))
+    centred = emit("Add", data, emit.constant(-centre.reshape(column), kind))
     normalised = emit("Mul", centred, emit.constant(slope.reshape(column), kind))
     return _affine(emit, normalised, scale, bias, column[1:] if rank > 2 else column)
 
