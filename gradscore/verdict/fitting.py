@@ -14,6 +14,7 @@ from gradscore.ranking import Ranking
 from gradscore.verdict.calibration import CALIBRATIONS, Calibration
 from gradscore.verdict.heads import Estimator, exporter_of
 from gradscore.verdict.methods import METHODS, Given, Method
+from gradscore.verdict.noise import without_noise
 from gradscore.verdict.settings import Settings
 from gradscore.verdict.summary import asked, learned
 from gradscore.verdict.thresholds import balanced_gain, describe
@@ -61,7 +62,8 @@ def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], 
     rows, right = features[finite], correct[finite]
     excluded = int((~finite).sum())
     _require_both_classes(right, excluded)
-    recipe = _recipe(settings, right, feature_names)
+    columns = without_noise(_columns_of(feature_names, settings.select), rows, feature_names)
+    recipe = _recipe(settings, right, columns)
     held_out, penalty, notes = _cross_validated(rows, right, recipe)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -90,7 +92,7 @@ def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], 
     return Fitted(transform, members, calibration, settings.rule.threshold(ranking), summary)
 
 
-def _recipe(settings: Settings, correct: BoolArray, feature_names: Sequence[str]) -> Recipe:
+def _recipe(settings: Settings, correct: BoolArray, columns: IntArray) -> Recipe:
     """Look up what the settings name, and refuse what cannot be."""
     if settings.ensemble < 1 or settings.folds < 0 or settings.folds == 1:
         raise InputError(
@@ -105,7 +107,7 @@ def _recipe(settings: Settings, correct: BoolArray, feature_names: Sequence[str]
         _method_of(settings.method),
         _named(TRANSFORMS, settings.transform, "transform"),
         _named(CALIBRATIONS, settings.calibration, "calibration"),
-        _columns_of(feature_names, settings.select),
+        columns,
         _possible_folds(correct, settings.folds),
         tuple(range(settings.seed, settings.seed + settings.ensemble)),
     )
