@@ -36,6 +36,12 @@ class Product:
         """Number of products."""
         return self.first.count * self.second.count
 
+    def explicit(self, emit: Emitter) -> Explicit:
+        """Emit the gradient itself."""
+        standing = emit("Unsqueeze", self.second.value, emit.integers(2))
+        lying = emit("Unsqueeze", self.first.value, emit.integers(1))
+        return Explicit(flat(emit("Mul", standing, lying), emit), self.count)
+
 
 @dataclass(frozen=True)
 class Contraction:

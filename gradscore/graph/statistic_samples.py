@@ -28,7 +28,7 @@ def add_contraction(
     body, slices, inner = _body(f"{key[0]}/sample", {name: source.value for name, source in sources.items()})
     sample = {name: Number(value, inner) for name, value in slices.items()}
     moments = _moments(gradient, sample["rows"], sample["columns"], sample["scale"], sample["mean"])
-    table.add_block([key], _scanned(body, moments, kinds, [source.value for source in sources.values()], emit), kinds)
+    table.add_row(key, _scanned(body, moments, kinds, [source.value for source in sources.values()], emit), kinds)
 
 
 def add_large(
@@ -41,7 +41,7 @@ def add_large(
     assert isinstance(gradient, Contraction), large  # noqa: S101 - no other gradient is large in the making
     centred = _Centred(gradient, inner)
     moments = _moments(gradient, centred.rows(), centred.columns(), centred.scale(), centred.mean())
-    table.add_block([key], _scanned(body, moments, kinds, list(sources.values()), emit), kinds)
+    table.add_row(key, _scanned(body, moments, kinds, list(sources.values()), emit), kinds)
 
 
 def _body(about: str, sources: Mapping[str, ir.Value]) -> tuple[ir.Graph, dict[str, ir.Value], Emitter]:

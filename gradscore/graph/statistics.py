@@ -16,8 +16,9 @@ from gradscore.errors import InputError
 from gradscore.graph.arithmetic import Number
 from gradscore.graph.emitter import Emitter
 from gradscore.graph.gradient import values_of
+from gradscore.graph.statistic_explicit import add_explicit
 from gradscore.graph.statistic_gradients import Contraction, Explicit, Gradient, Large, Product, Sparse, Values
-from gradscore.graph.statistic_moments import Key, Moments, MomentTable, add_explicit, add_products, add_sparse
+from gradscore.graph.statistic_moments import Key, Moments, MomentTable, add_products, add_sparse
 from gradscore.graph.statistic_rules import RULES
 from gradscore.graph.statistic_samples import add_contraction, add_large
 from gradscore.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
@@ -26,6 +27,8 @@ _SMALL = 4096
 AT_ONCE = 1 << 17  # numbers of one sample's gradient that may stand in memory for a whole batch
 ROUNDING = 1e-6  # a standard deviation below this part of the mean is single-precision rounding of a constant
 Asked = Mapping[str, frozenset[str]]
+Members = dict[str, list[Key]]
+Gradients = dict[Key, tuple[Gradient, frozenset[str]]]
 
 
 def append_statistics(
@@ -52,6 +55,7 @@ def append_statistics(
     members = _members(layers)
     values = values_of(graph)
     gradients = _gradients(layers, members, asked, values, emit, at_once)
+    members, gradients = _joined(members, gradients, emit)
     table = _table(gradients, values, emit)
     blocks: list[Number] = []
     column: dict[str, int] = {}
@@ -94,7 +98,7 @@ def _largest(layer: Layer) -> int:
     return max(max(item.shape) if reduction.kernel == "outer" else item.count for reduction, item in pairs)
 
 
-def _members(layers: Sequence[Layer]) -> dict[str, list[Key]]:
+def _members(layers: Sequence[Layer]) -> Members:
     """Number the reductions of all layers; "all" has every one."""
     members, position = {}, 0
     for layer in layers:
@@ -104,8 +108,8 @@ def _members(layers: Sequence[Layer]) -> dict[str, list[Key]]:
 
 
 def _gradients(
-    layers: Sequence[Layer], members: Mapping[str, list[Key]], asked: Asked, values: Values, emit: Emitter, at_once: int
-) -> dict[Key, tuple[Gradient, frozenset[str]]]:  # fmt: skip
+    layers: Sequence[Layer], members: Members, asked: Asked, values: Values, emit: Emitter, at_once: int
+) -> Gradients:  # fmt: skip
     """Emit each gradient of which some statistic is wanted, for its layer or for all."""
     gradients = {}
     for layer in layers:
@@ -121,10 +125,27 @@ def _gradient(reduction: Reduction, parameter: Parameter, values: Values, emit: 
     if rule.making(reduction, parameter, values) > at_once:
         return Large(rule, reduction, parameter)
     gradient = rule.gradient(reduction, parameter, values, emit)
-    return gradient.explicit(emit) if isinstance(gradient, Contraction) and gradient.count <= at_once else gradient
+    is_small = gradient.count <= (_SMALL if isinstance(gradient, Product) else at_once)
+    return gradient.explicit(emit) if isinstance(gradient, Product | Contraction) and is_small else gradient
 
 
-def _table(gradients: Mapping[Key, tuple[Gradient, frozenset[str]]], values: Values, emit: Emitter) -> MomentTable:
+def _joined(members: Members, gradients: Gradients, emit: Emitter) -> tuple[Members, Gradients]:
+    """Lay what small gradients a layer has side by side: its statistics are those of all of them together."""
+    joined = dict(gradients)
+    for layer, keys in members.items():
+        own = [key for key in keys if layer != ALL_LAYERS and key in gradients]
+        parts = {key: part for key in own for part, _ in [gradients[key]] if isinstance(part, Explicit)}
+        small = {key: part for key, part in parts.items() if part.count <= _SMALL}
+        if len(small) > 1:
+            first, *others = small
+            together = emit("Concat", *(part.value for part in small.values()), axis=1)
+            joined[first] = Explicit(together, sum(part.count for part in small.values())), gradients[first][1]
+            for key in others:
+                del joined[key]
+    return {layer: [key for key in keys if key in joined] for layer, keys in members.items()}, joined
+
+
+def _table(gradients: Gradients, values: Values, emit: Emitter) -> MomentTable:
     """Emit the moments of all gradients, those of the factors of outer products among the others."""
     table = MomentTable(emit)
     explicit: dict[Key, tuple[Explicit, frozenset[str]]] = {}
