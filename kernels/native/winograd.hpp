@@ -10,6 +10,7 @@
 constexpr int kPoints = 16;
 constexpr Index kFewest = 8;        // channels, and filters, of a group below which the transforms cost what they save
 constexpr Index kMostSquares = 1024;  // in a plane, above which the transformed planes leave the caches
+constexpr Index kFewSquares = 8;      // in a plane, up to which a weight's points are summed side by side
 
 constexpr Index squares_of(const ConvPlan& plan) { return (plan.rows + 1) / 2 * ((plan.columns + 1) / 2); }
 
@@ -21,21 +22,23 @@ inline bool takes_winograd(const ConvPlan& plan) {
 template <class T>
 struct WinogradRoom {
   static constexpr Index kLanes = round_up(kPanel, kWidth<T>);  // channels of a panel, side by side
-  Index squares, panel, planes, lanes, inputs, strip, derivatives, end;
+  Index squares;
+  bool few;                   // a square's points lie side by side, else a point's squares
+  Index point, square, panel;  // distances of two points, two squares and two panels of inputs
+  Index lanes, inputs, strip, derivatives, end;
 
   explicit WinogradRoom(const ConvPlan& plan) {
     squares = squares_of(plan);
-    panel = kPoints * point();
-    planes = 0;
+    few = squares <= kFewSquares;
+    square = few ? kPoints * kLanes : kPanel;
+    point = few ? kLanes : squares * kPanel + kWidth<T>;  // with room for what the last vector holds too much
+    panel = few ? squares * square : kPoints * point;
     lanes = plan.padded ? round_up(plan.channels * plan.padded_plane, 16) : 0;
     inputs = lanes + round_up(kLanes * plan.padded_plane, 16);
     strip = inputs + round_up((plan.channels + kPanel - 1) / kPanel * panel, 16);
     derivatives = strip + 2 * kWidth<T> * plan.positions;
     end = derivatives + kPoints * 2 * kWidth<T> * squares;
   }
-
-  // Elements of a panel at one point: [squares][kPanel], and room for what the last vector holds too much.
-  Index point() const { return squares * kPanel + kWidth<T>; }
 };
 
 template <class Lanes>
@@ -63,14 +66,14 @@ GRADSCORE_INLINE void transform_back(Lanes m0, Lanes m1, Lanes m2, Lanes m3, Lan
   g[2 * step] = sum + m3;
 }
 
-// A panel's channels, which lie side by side at each point of their planes, to [points][squares][kPanel].
+// A panel's channels, which lie side by side at each point of their planes, transformed.
 template <class T>
 void panel_of_inputs(const ConvPlan& plan, const WinogradRoom<T>& room, const T* lanes, T* panel) {
   constexpr int W = kWidth<T>;
   using Lanes = Vector<T, W>;
   const T* first = lanes + plan.position[0] * room.kLanes;
   for (Index y = 0; y < plan.rows; y += 2) {
-    for (Index x = 0; x < plan.columns; x += 2, panel += kPanel) {
+    for (Index x = 0; x < plan.columns; x += 2, panel += room.square) {
       for (Index part = 0; part < kPanel; part += W) {
         Lanes half[kPoints], whole[kPoints];
         GRADSCORE_UNROLL
@@ -87,21 +90,22 @@ void panel_of_inputs(const ConvPlan& plan, const WinogradRoom<T>& room, const T*
         for (int i = 0; i < 4; ++i) {
           transform_inputs(half[4 * i], half[4 * i + 1], half[4 * i + 2], half[4 * i + 3], whole + 4 * i, 1);
         }
-        // What a vector holds beyond the panel's channels is overwritten by the next square.
+        // What a vector holds beyond the panel's channels is overwritten by the next square, or is not read.
         GRADSCORE_UNROLL
-        for (int p = 0; p < kPoints; ++p) store<T, W>(panel + p * room.point() + part, whole[p]);
+        for (int p = 0; p < kPoints; ++p) store<T, W>(panel + p * room.point + part, whole[p]);
       }
     }
   }
 }
 
-// A strip of derivatives [positions][pitch] to [points][squares][pitch].
+// A strip of derivatives [positions][pitch] transformed, to [squares][points][pitch] or [points][squares][pitch].
 template <class T, int W>
-void points_of_derivatives(const ConvPlan& plan, Index squares, const T* strip, Index pitch, T* to) {
+void points_of_derivatives(const ConvPlan& plan, const WinogradRoom<T>& room, const T* strip, Index pitch, T* to) {
   using Lanes = Vector<T, W>;
   const Lanes none = fill<T, W>(0), half_of = fill<T, W>(T(0.5));
+  const Index point = room.few ? pitch : room.squares * pitch, square = room.few ? kPoints * pitch : pitch;
   for (Index y = 0; y < plan.rows; y += 2) {
-    for (Index x = 0; x < plan.columns; x += 2, to += pitch) {
+    for (Index x = 0; x < plan.columns; x += 2, to += square) {
       const T* from = strip + (y * plan.columns + x) * pitch;
       const bool below = y + 1 < plan.rows, right = x + 1 < plan.columns;
       for (Index part = 0; part < pitch; part += W) {
@@ -115,7 +119,7 @@ void points_of_derivatives(const ConvPlan& plan, Index squares, const T* strip, 
         GRADSCORE_UNROLL
         for (int i = 0; i < 4; ++i) transform_derivatives(left[i], other[i], half_of, whole + 4 * i, 1);
         GRADSCORE_UNROLL
-        for (int p = 0; p < kPoints; ++p) store<T, W>(to + p * squares * pitch + part, whole[p]);
+        for (int p = 0; p < kPoints; ++p) store<T, W>(to + p * point + part, whole[p]);
       }
     }
   }
@@ -137,6 +141,39 @@ GRADSCORE_INLINE void weights_of_points(const T* points, Index step, Vector<T, W
   }
 }
 
+// Half of the points (two of their four rows) of R channels and W of P filters, summed in registers and transformed back
+// along one axis: to[R][2][3][W].
+template <class T, int W, int P, int R>
+void half_of_points(const T* panel, const T* derivatives, Index squares, T* to) {
+  using Lanes = Vector<T, W>;
+  constexpr int kHalf = kPoints / 2;
+  constexpr Index kLanes = WinogradRoom<T>::kLanes;
+  Lanes sums[R][kHalf];
+  GRADSCORE_UNROLL
+  for (int r = 0; r < R; ++r) {
+    GRADSCORE_UNROLL
+    for (int p = 0; p < kHalf; ++p) sums[r][p] = fill<T, W>(0);
+  }
+  for (Index t = 0; t < squares; ++t, panel += kPoints * kLanes, derivatives += kPoints * P) {
+    GRADSCORE_UNROLL
+    for (int p = 0; p < kHalf; ++p) {
+      const Lanes d = load<T, W>(derivatives + p * P);
+      GRADSCORE_UNROLL
+      for (int r = 0; r < R; ++r) sums[r][p] = sums[r][p] + fill<T, W>(panel[p * kLanes + r]) * d;
+    }
+  }
+  GRADSCORE_UNROLL
+  for (int r = 0; r < R; ++r) {
+    GRADSCORE_UNROLL
+    for (int i = 0; i < 2; ++i, to += 3 * W) {
+      Lanes g[3];
+      transform_back(sums[r][4 * i], sums[r][4 * i + 1], sums[r][4 * i + 2], sums[r][4 * i + 3], g, 1);
+      GRADSCORE_UNROLL
+      for (int k = 0; k < 3; ++k) store<T, W>(to + k * W, g[k]);
+    }
+  }
+}
+
 // A block of a group's filters against all panels of its channels.
 template <class T>
 struct WinogradBlock {
@@ -149,15 +186,55 @@ struct WinogradBlock {
   template <int W, int V>
   void run(Index valid) {
     T* strip = scratch + room.strip;
-    T* derivatives = scratch + room.derivatives;
     interleave<T, W>(delta, plan.positions, valid, plan.positions, strip, W * V);
-    points_of_derivatives<T, W>(plan, room.squares, strip, W * V, derivatives);
+    points_of_derivatives<T, W>(plan, room, strip, W * V, scratch + room.derivatives);
+    if (room.few) {
+      for (Index lane = 0; lane < valid; lane += W) {
+        in_registers<W, W * V>(scratch + room.derivatives + lane, valid - lane < W ? valid - lane : W);
+      }
+    } else {
+      by_points<W, V>(valid);
+    }
+  }
+
+  // Where squares are few, sums of all points would go to memory and come back for next to nothing.
+  template <int W, int P>
+  void in_registers(const T* derivatives, Index used) {
+    constexpr int R = kRows / 4, kHalf = kPoints / 2;
     const T* panel = scratch + room.inputs;
+    for (Index start = 0; start < plan.channels; start += kPanel, panel += room.panel) {
+      const Index some = plan.channels - start < kPanel ? plan.channels - start : kPanel;
+      for (Index row = 0; row < some; row += R) {
+        alignas(64) T half[2][R * 6 * W];
+        half_of_points<T, W, P, R>(panel + row, derivatives, room.squares, half[0]);
+        half_of_points<T, W, P, R>(panel + row + kHalf * room.kLanes, derivatives + kHalf * P, room.squares, half[1]);
+        const Index rows = some - row < R ? some - row : R;
+        T* out = reducer.room(R * 9 * W + W);
+        for (Index r = 0; r < rows; ++r) {
+          GRADSCORE_UNROLL
+          for (int k = 0; k < 3; ++k) {
+            const T *first = half[0] + (r * 6 + k) * W, *last = half[1] + (r * 6 + k) * W;
+            Vector<T, W> g[3];
+            transform_back(load<T, W>(first), load<T, W>(first + 3 * W), load<T, W>(last), load<T, W>(last + 3 * W), g,
+                           1);
+            GRADSCORE_UNROLL
+            for (int i = 0; i < 3; ++i, out += used) store<T, W>(out, g[i]);
+          }
+        }
+        reducer.keep(rows * 9 * used);
+      }
+    }
+  }
+
+  template <int W, int V>
+  void by_points(Index valid) {
+    const T* panel = scratch + room.inputs;
+    const T* derivatives = scratch + room.derivatives;
     for (Index start = 0; start < plan.channels; start += kPanel, panel += room.panel) {
       const Index some = plan.channels - start < kPanel ? plan.channels - start : kPanel;
       alignas(64) T points[kPoints * kPanel * W * V];
       for (int p = 0; p < kPoints; ++p) {
-        Tiles<T, W, V, Input::kPanel>::products(panel + p * room.point(), some, room.squares,
+        Tiles<T, W, V, Input::kPanel>::products(panel + p * room.point, some, room.squares,
                                                 derivatives + p * room.squares * W * V, points + p * kPanel * W * V);
       }
       for (Index r = 0; r < some; ++r) reduce<W, V>(points + r * W * V, valid);
