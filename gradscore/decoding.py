@@ -3,7 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from threading import Semaphore
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock, Semaphore
 from typing import Any, Self
 
 from numpy.typing import NDArray
@@ -36,6 +37,9 @@ class Decoders:
         self._most = threads // 2 if preprocessing.kind == "image" and can_start() else 0
         self._room = Semaphore(self._most)
         self._idle: list[DecodingProcess] = []
+        self._first: Future[None] | None = None
+        self._lock = Lock()
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="gradscore-start")
         self._read_here, self._small = 0, False
 
     def __enter__(self) -> Self:
@@ -43,15 +47,38 @@ class Decoders:
 
     def __exit__(self, *_: object) -> None:
         """End the processes; nobody reads any longer."""
+        self._starter.shutdown(cancel_futures=True)
         while self._idle:
             self._idle.pop().close()
 
     def read(self, entries: Sequence[Entry]) -> list[Found]:
         """Read inputs in order; safe to call from any thread."""
         files = [entry for entry in entries if type(entry) is ImageFile]
-        if self._most and self._small and self._read_here >= _ENOUGH and len(files) == len(entries):
+        if self._most and self._small and self._read_here >= _ENOUGH and len(files) == len(entries) and self._started():
             return self._elsewhere(files)
         return self._here(entries)
+
+    def _started(self) -> bool:
+        """Tell whether the first process is up; it is given some tenths of a second while reading goes on here."""
+        with self._lock:
+            if self._first is None:
+                self._first = self._starter.submit(self._start)
+            return self._first.done()
+
+    def _start(self) -> None:
+        process = None
+        try:
+            process = DecodingProcess(self._preprocessing)
+            process.read([])
+            self._idle.append(process)
+        except (OSError, ValueError) as error:
+            self._give_up(process, error)
+
+    def _give_up(self, process: DecodingProcess | None, error: Exception) -> None:
+        _log.warning("decoding goes on without a process of its own, which ended: %s", error)
+        self._most = 0
+        if process is not None:
+            process.close()
 
     def _here(self, entries: Sequence[Entry]) -> list[Found]:
         start, cpu = time.perf_counter(), time.thread_time()
@@ -67,10 +94,7 @@ class Decoders:
                 process = self._idle.pop() if self._idle else DecodingProcess(self._preprocessing)
                 read = process.read([file.path for file in files])
             except (OSError, ValueError) as error:
-                _log.warning("decoding goes on without a process of its own, which ended: %s", error)
-                self._most = 0
-                if process is not None:
-                    process.close()
+                self._give_up(process, error)
                 return self._here(files)
             self._idle.append(process)
         self._judge(len(files), read.cpu, read.wall)
