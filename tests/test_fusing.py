@@ -25,6 +25,7 @@ from gradscore import (
 )
 from gradscore.inspection import inspect_model
 from gradscore.session import open_session
+from gradscore.verdict.methods import METHODS
 from models.digits_cnn import DigitsCNN
 from models.paper_cnn import PaperCNN
 
@@ -132,17 +133,15 @@ def test_features_equal_the_kernels_for_the_rest(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "tolerance"),
+    ("method", "options"),
     [
-        ("lasso", {}, 1e-5),
-        ("threshold", {"calibration": "platt", "folds": 2}, 1e-5),
-        ("boosting", {}, 1e-5),
-        ("nn", {}, 1e-5),
-        ("threshold", {"transform": "quantile", "calibration": "isotonic", "folds": 2}, 1e-5),
+        *((method, {}) for method in METHODS),
+        ("threshold", {"calibration": "platt", "folds": 2}),
+        ("threshold", {"transform": "quantile", "calibration": "isotonic", "folds": 2}),
     ],
-    ids=["lasso", "platt", "boosting", "nn", "quantile"],
+    ids=[*METHODS, "platt", "quantile"],
 )
-def test_p_correct_equals_apply(digits, tmp_path, method, options, tolerance):
+def test_p_correct_equals_apply(digits, tmp_path, method, options):
     folder, rows = digits
     scorer = Scorer.load(folder / "s.onnx")
     verdict = verdict_for(scorer, rows, method=method, **options)
@@ -152,8 +151,8 @@ def test_p_correct_equals_apply(digits, tmp_path, method, options, tolerance):
     assert (found["p_correct"].dtype, found["accept"].dtype) == (np.float32, np.bool_)
     np.testing.assert_allclose(found["p_correct"], verdict.apply(found["features"]), atol=1e-5)
     expected = verdict.apply(scorer.score(rows).features)
-    np.testing.assert_allclose(found["p_correct"], expected, atol=tolerance)
-    sure = np.abs(expected - verdict.threshold) > tolerance
+    np.testing.assert_allclose(found["p_correct"], expected, atol=1e-5)
+    sure = np.abs(expected - verdict.threshold) > 1e-5
     np.testing.assert_array_equal(found["accept"][sure], (expected >= verdict.threshold)[sure])
     np.testing.assert_allclose(found["entropy"], scorer.score(rows).entropy, rtol=1e-6)
 
