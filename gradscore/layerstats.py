@@ -1,6 +1,7 @@
 """signals -> per-sample accumulators -> statistics: the layer table's backsteps and reductions, run by the kernels."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import gradscore_kernels as kernels
@@ -11,6 +12,8 @@ from gradscore.metadata import LAYER_STATISTICS, SCALED_STATISTICS, SIGNAL_FEATU
 
 Signals = Mapping[str, NDArray[Any]]
 FloatArray = NDArray[np.float64]
+_conv_geometry = lru_cache(kernels.ConvGeometry)  # a batch is little more work than its geometries are to check
+_pool_geometry = lru_cache(kernels.PoolGeometry)
 
 
 def passed_back(
@@ -63,7 +66,7 @@ def _sequence(reduction: Reduction, signals: Signals, **options: Any) -> FloatAr
 
 
 def _conv(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
-    geometry = kernels.ConvGeometry(**{key: _tuple(value) for key, value in (reduction.attributes or {}).items()})
+    geometry = _conv_geometry(**_hashable(reduction.attributes or {}))
     return kernels.conv_moments(_activation(reduction, signals), signals[reduction.delta], geometry, **options)
 
 
@@ -80,8 +83,7 @@ def _unpooled_conv(reduction: Reduction, signals: Signals, **options: Any) -> Fl
 
 def _geometries(attributes: Mapping[str, Any]) -> tuple[kernels.ConvGeometry, kernels.PoolGeometry]:
     """Return the geometries of a convolution and of the pool behind it."""
-    geometry = kernels.ConvGeometry(**{key: _tuple(value) for key, value in attributes["geometry"].items()})
-    return geometry, kernels.PoolGeometry(**{key: _tuple(value) for key, value in attributes["pool"].items()})
+    return _conv_geometry(**_hashable(attributes["geometry"])), _pool_geometry(**_hashable(attributes["pool"]))
 
 
 def _position_sum(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:
@@ -101,8 +103,8 @@ def _activation(reduction: Reduction, signals: Signals) -> NDArray[Any]:
     return signals[reduction.activation]
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list | tuple) else value
+def _hashable(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in attributes.items()}
 
 
 def _whole(reduction: Reduction, signals: Signals, **options: Any) -> FloatArray:

@@ -149,7 +149,12 @@ def test_back_ends_agree(backend, prepared, rng):
         _, shape, scorer = scorer_for(name, prepared, backend=backend)
         inputs = rng.standard_normal((5, *shape)).astype(np.float32)
         reference = Scorer.load(prepared(name, None, None), backend="reference").score(inputs)
-        np.testing.assert_allclose(scorer.score(inputs).features, reference.features, rtol=2e-5, atol=2e-7)
+        found = scorer.score(inputs).features
+        # Skewness and kurtosis are of order one, and from powers that the native back end sums in single precision.
+        of_powers = np.array([name.endswith(("skewness", "kurtosis")) for name in scorer.feature_names])
+        for columns, absolute in ((~of_powers, 2e-7), (of_powers, 1e-6)):
+            expected = reference.features[:, columns]
+            np.testing.assert_allclose(found[:, columns], expected, rtol=2e-5, atol=absolute)
 
 
 def test_threads_change_nothing(prepared, rng):

@@ -96,6 +96,7 @@ CASES: dict[str, KernelCase] = {
     "conv 512→512 3×3 4²": _conv(4, 512, 512, 4, THREE_SAME),
     "conv depthwise 128 3×3 14²": _conv(32, 128, 128, 14, ConvGeometry((3, 3), pads=SAME, groups=128)),
     "conv 1→16 3×3 28² behind 2×2 pool": _unpooled(256, 1, 16, 28, THREE),
+    "conv 16→16 3×3 13² behind 2×2 pool": _unpooled(256, 16, 16, 13, THREE),
     "sequence 64 × 128→512": KernelCase("sequence_moments", ((16, 64, 128), (16, 64, 512))),
     "sequence 16 × 32→32": KernelCase("sequence_moments", ((256, 16, 32), (256, 16, 32))),
     "outer 784→512": KernelCase("outer_moments", ((256, 784), (256, 512))),

@@ -1,6 +1,8 @@
 """The kernels: one signature each, checked once, run by the back end asked for."""
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -220,8 +222,8 @@ def layer_statistics(
         `[B]`, what the gradients are to be multiplied by.
     """
     parts = [checked_accumulators(part) for part in accumulators]
-    steps = np.diff(layers, prepend=0)
-    if not parts or len(parts) != len(layers) or layers[0] != 0 or not np.isin(steps, (0, 1)).all():
+    counted = bool(layers) and layers[0] == 0 and all(after - before in (0, 1) for before, after in pairwise(layers))
+    if not parts or len(parts) != len(layers) or not counted:
         raise KernelError(
             f"layer_statistics: {len(parts)} accumulators of the layers {list(layers)}: pass at least one, and a layer "
             "for each, 0 first and then the same or one more"
@@ -241,30 +243,37 @@ def _check_geometry(name: str, pair: dict[str, Array], geometry: ConvGeometry) -
     """Refuse a pair of arrays that no convolution of this geometry has as input and output."""
     if not isinstance(geometry, ConvGeometry):
         raise KernelError(f"{name}: geometry is a {type(geometry).__name__}: pass a ConvGeometry(kernel=...)")
-    rank = len(geometry.kernel)
-    for key, array in pair.items():
-        if array.ndim != rank + 2:
-            raise KernelError(
-                f"{name}: {key!r} has shape {list(array.shape)}: a kernel {geometry.kernel} needs {rank + 2} axes"
-            )
-        if array.shape[1] % geometry.groups:
-            raise KernelError(
-                f"{name}: {array.shape[1]} channels of {key!r} do not divide into {geometry.groups} groups"
-            )
-    (source, a), (target, out) = pair.items()
-    expected = geometry.output(a.shape[2:])
-    if out.shape[2:] != expected:
-        raise KernelError(
-            f"{name}: {source!r} of spatial size {list(a.shape[2:])} under {geometry} gives an output of size "
-            f"{list(expected)}, but {target!r} has {list(out.shape[2:])}: check strides, dilations and pads"
-        )
+    _check_convolution(name, tuple((key, tuple(array.shape)) for key, array in pair.items()), geometry)
 
 
 def _check_pool(name: str, activation: Array, pooled_delta: Array, pool: PoolGeometry) -> None:
     """Refuse a pooled array that no max pooling of this geometry gives."""
     if not isinstance(pool, PoolGeometry):
         raise KernelError(f"{name}: pool is a {type(pool).__name__}: pass a PoolGeometry(kernel=...)")
-    spatial, pooled = activation.shape[2:], pooled_delta.shape[2:]
+    _check_pooling(name, tuple(activation.shape[2:]), tuple(pooled_delta.shape[2:]), pool)
+
+
+@lru_cache(maxsize=1024)
+def _check_convolution(name: str, pair: tuple[tuple[str, tuple[int, ...]], ...], geometry: ConvGeometry) -> None:
+    rank = len(geometry.kernel)
+    for key, shape in pair:
+        if len(shape) != rank + 2:
+            raise KernelError(
+                f"{name}: {key!r} has shape {list(shape)}: a kernel {geometry.kernel} needs {rank + 2} axes"
+            )
+        if shape[1] % geometry.groups:
+            raise KernelError(f"{name}: {shape[1]} channels of {key!r} do not divide into {geometry.groups} groups")
+    (source, a), (target, out) = pair
+    expected = geometry.output(a[2:])
+    if out[2:] != expected:
+        raise KernelError(
+            f"{name}: {source!r} of spatial size {list(a[2:])} under {geometry} gives an output of size "
+            f"{list(expected)}, but {target!r} has {list(out[2:])}: check strides, dilations and pads"
+        )
+
+
+@lru_cache(maxsize=1024)
+def _check_pooling(name: str, spatial: tuple[int, ...], pooled: tuple[int, ...], pool: PoolGeometry) -> None:
     if not len(spatial) == len(pooled) == len(pool.kernel):
         raise KernelError(
             f"{name}: 'activation' has {len(spatial)} spatial axes and 'pooled_delta' {len(pooled)}, but the pooling's "

@@ -1,7 +1,7 @@
 """The one check of shapes and types around every kernel."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -28,12 +28,21 @@ def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
         device memory (with the CUDA array interface) are handed to the back end cuda as they are.
     """
     axes = {name: spec.split() for name, spec in shapes.items()}
+    all_floats = "ids" not in axes
 
     def decorate(method: Kernel[P]) -> Kernel[P]:
         name = method.__name__
+        call: Callable[..., NDArray[Any]] = method
+
+        @lru_cache(maxsize=1024)
+        def check_shapes(shapes: tuple[tuple[int, ...], ...]) -> None:
+            _check_shapes(name, axes, dict(zip(axes, shapes, strict=True)))
 
         @wraps(method)
         def checked(*args: P.args, **kwargs: P.kwargs) -> NDArray[Any]:
+            if all_floats and _are_ready(args[: len(axes)], len(axes)):
+                check_shapes(tuple(array.shape for array in args[: len(axes)]))  # type: ignore[attr-defined]  # arrays
+                return call(*args, **kwargs)
             given = dict(zip(axes, args, strict=False)) | {key: kwargs.pop(key) for key in axes if key in kwargs}
             if len(given) < len(axes):
                 missing = next(key for key in axes if key not in given)
@@ -43,8 +52,7 @@ def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
             if on_device:
                 options["backend"] = _device_backend(name, on_device[0], options.get("backend", "auto"))
             arrays = {key: _array(name, key, given[key]) for key in axes}
-            _check_shapes(name, axes, arrays)
-            call: Callable[..., NDArray[Any]] = method
+            check_shapes(tuple(tuple(array.shape) for array in arrays.values()))
             return call(*_one_type(name, arrays).values(), *args[len(axes) :], **options)
 
         return checked
@@ -78,11 +86,19 @@ def _array(kernel_name: str, key: str, value: Any) -> Any:
     return array
 
 
-def _check_shapes(kernel_name: str, axes: dict[str, list[str]], arrays: dict[str, NDArray[Any]]) -> None:
+def _are_ready(arrays: tuple[Any, ...], count: int) -> bool:
+    """Say whether these are `count` arrays that need neither conversion nor copy."""
+    if len(arrays) != count or any(type(array) is not np.ndarray for array in arrays):
+        return False
+    first = arrays[0].dtype
+    return first in FLOATS and all(array.dtype == first and array.flags.c_contiguous for array in arrays)
+
+
+def _check_shapes(kernel_name: str, axes: dict[str, list[str]], shapes: dict[str, tuple[int, ...]]) -> None:
     """Refuse arrays whose axes do not fit their names, or that hold no gradient at all."""
     sizes: dict[str, tuple[str, int]] = {}
     for key, names in axes.items():
-        shape, fixed = arrays[key].shape, [axis for axis in names if not axis.startswith("*")]
+        shape, fixed = shapes[key], [axis for axis in names if not axis.startswith("*")]
         if len(shape) < len(fixed) or (len(shape) > len(fixed) and len(fixed) == len(names)):
             raise KernelError(f"{kernel_name}: {key!r} has shape {list(shape)}, not {_text(names)}")
         for axis, size in zip(fixed, shape, strict=False):
@@ -90,7 +106,7 @@ def _check_shapes(kernel_name: str, axes: dict[str, list[str]], arrays: dict[str
             if known != size:
                 raise KernelError(
                     f"{kernel_name}: axis {axis} is {known} in {owner!r} and {size} in {key!r}; shapes are "
-                    + ", ".join(f"{k} {list(array.shape)}, expected {_text(axes[k])}" for k, array in arrays.items())
+                    + ", ".join(f"{k} {list(own)}, expected {_text(axes[k])}" for k, own in shapes.items())
                 )
         if 0 in shape[1:]:
             raise KernelError(

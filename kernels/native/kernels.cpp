@@ -118,7 +118,7 @@ void unpooled_conv_input(const T* a, const T* activation, const T* pooled, const
   const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
   const Index pooled_size = filters * pool.pooled_plane;
   const double cost = static_cast<double>(pooled_size) * plan.channels * plan.kernel_size / 8;
-  const std::size_t bytes = use.unpooled_input_scratch(plan, pool) * sizeof(T);
+  const std::size_t bytes = use.unpooled_input_scratch(plan, lanes.plan(), pool) * sizeof(T);
   for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
     use.unpooled_input(plan, lanes.plan(), pool, a + b * a_size, activation + b * delta_size, pooled + b * pooled_size,
                        rearranged.data(), slope, scratch.as<T>(), out + b * a_size);

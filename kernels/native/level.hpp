@@ -75,7 +75,7 @@ struct Kernels {
                         const T* activation, const T* pooled, T* scratch, double* out);
   // That delta's derivative by a, times 1 where a is positive, else `slope`. `weight` is [filters][runs][run, up to a
   // whole number of kLine<T>]; scratch in elements of T.
-  Index (*unpooled_input_scratch)(const ConvPlan& plan, const PoolPlan& pool);
+  Index (*unpooled_input_scratch)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool);
   void (*unpooled_input)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a,
                          const T* activation, const T* pooled, const T* weight, T slope, T* scratch, T* out);
   Index (*sequence_scratch)(const SequenceShape& shape);  // elements of T

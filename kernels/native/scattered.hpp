@@ -207,55 +207,103 @@ void unpooled_conv(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& 
   reducer.finish().write(out);
 }
 
-// One sample's scratch of the input's derivative: the maxima, its sums with a cell's channels side by side, its planes.
+// One sample's scratch of the input's derivative: the maxima, what is listed at each position, vectors of a receptive
+// field, sums with a cell's channels side by side, and planes.
 template <class T>
 struct InputScratch {
-  Index listed, sums, pitch, planes;
+  Index listed, heads, vectors, sums, pitch, planes;
 
-  InputScratch(const ConvPlan& plan, const PoolPlan& pool)
+  InputScratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool)
       : listed(round_up(pool.planes * pool.window_count, 16) + 16),
+        heads(round_up(plan.positions, 16)),
+        vectors(round_up(lanes.run_count * round_up(lanes.run, kLine<T>) * Index{sizeof(Index) / sizeof(T)}, 16)),
         sums(round_up(plan.channels * plan.padded_plane, 16) + 2 * kWidth<T>),
         pitch(round_up(plan.padded_plane, kWidth<T>)),
         planes(plan.channels * pitch) {}
 
-  Index size() const { return 2 * listed + sums + planes; }
+  Index size() const { return 4 * listed + heads + 2 * vectors + sums + planes; }
 };
 
 template <class T>
-Index unpooled_input_scratch(const ConvPlan& plan, const PoolPlan& pool) {
-  return InputScratch<T>(plan, pool).size();
+Index unpooled_input_scratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool) {
+  return InputScratch<T>(plan, lanes, pool).size();
 }
 
-// Add each window's derivative times its filter's weights around the place of its maximum. A run's weights are followed
-// by zeros, up to a whole line: what they are added to changes by nothing.
-template <class T, int W>
-void scatter(const LanePlan& lanes, const Place<T>* at, const T* given, const T* weight, Index filters, Index windows,
-             T* sums) {
-  const Index each = (lanes.run + W - 1) / W, line = round_up(lanes.run, kLine<T>);
-  for (Index m = 0; m < filters; ++m, weight += lanes.run_count * line) {
-    for (Index w = 0; w < windows; ++w) {
-      const Vector<T, W> g = fill<T, W>(*given++);
-      T* corner = sums + *at++;
-      for (Index i = 0; i < lanes.run_count; ++i) {
-        for (Index v = 0; v < each; ++v) {
-          T* to = corner + lanes.runs[i] + v * W;
-          store<T, W>(to, load<T, W>(to) + g * load<T, W>(weight + i * line + v * W));
-        }
+// The windows whose maximum lies at a position, one list a position, ended by −1: `row` tells where their filter's
+// weights begin. Each sum is read and written once a position, not once a window.
+template <class T>
+struct Lists {
+  Place<T>*first, *next, *row;
+  const T* given;
+
+  void fill(const Place<T>* at, Index positions, Index filters, Index windows, Index pitch) {
+    for (Index t = 0; t < positions; ++t) first[t] = -1;
+    for (Index m = filters - 1, i = filters * windows - 1; m >= 0; --m) {
+      for (Index w = windows - 1; w >= 0; --w, --i) {
+        next[i] = first[at[i]];
+        first[at[i]] = static_cast<Place<T>>(i);
+        row[i] = static_cast<Place<T>>(m * pitch);
       }
+    }
+  }
+};
+
+// Add what a list's windows pass back to R vectors of a receptive field.
+template <class T, int W, int R>
+void add_list(const Lists<T>& lists, Place<T> i, const T* weight, const Index* from, const Index* to, T* field) {
+  Vector<T, W> sums[R];
+  GRADSCORE_UNROLL
+  for (int r = 0; r < R; ++r) sums[r] = load<T, W>(field + to[r]);
+  for (; i >= 0; i = lists.next[i]) {
+    const Vector<T, W> g = fill<T, W>(lists.given[i]);
+    const T* own = weight + lists.row[i];
+    GRADSCORE_UNROLL
+    for (int r = 0; r < R; ++r) sums[r] = sums[r] + g * load<T, W>(own + from[r]);
+  }
+  GRADSCORE_UNROLL
+  for (int r = 0; r < R; ++r) store<T, W>(field + to[r], sums[r]);
+}
+
+// Add all lists. A run's weights are followed by zeros, up to a whole line: what a vector reaches beyond its run is
+// written back as it was, and before the vector that it belongs to.
+template <class T, int W>
+void add_lists(const LanePlan& lanes, const Lists<T>& lists, Index positions, const T* weight, Index* from, Index* to,
+               T* sums) {
+  Index vectors = 0;
+  for (Index i = 0; i < lanes.run_count; ++i) {
+    for (Index lane = 0; lane < lanes.run; lane += W, ++vectors) {
+      from[vectors] = i * round_up(lanes.run, kLine<T>) + lane;
+      to[vectors] = lanes.runs[i] + lane;
+    }
+  }
+  for (Index t = 0; t < positions; ++t) {
+    const Place<T> first = lists.first[t];
+    for (Index v = 0, used = 0; first >= 0 && v < vectors; v += used) {
+      const auto with = [&](auto add, Index count) {
+        add(lists, first, weight, from + v, to + v, sums + lanes.place[t]);
+        return count;
+      };
+      constexpr int many = kRows < 9 ? kRows : 9;
+      const Index left = vectors - v;
+      used = left >= kRows  ? with(add_list<T, W, kRows>, kRows)
+             : left >= many ? with(add_list<T, W, many>, many)
+             : left >= 6    ? with(add_list<T, W, 6>, 6)
+             : left >= 3    ? with(add_list<T, W, 3>, 3)
+                            : with(add_list<T, W, 1>, 1);
     }
   }
 }
 
 // The same in vectors that end where a cell does, if there are such: the next load then finds what was just stored.
 template <class T>
-void scatter_by_cells(const LanePlan& lanes, const Place<T>* at, const T* given, const T* weight, Index filters,
-                      Index windows, T* sums) {
+void add_by_cells(const LanePlan& lanes, const Lists<T>& lists, Index positions, const T* weight, Index* from,
+                  Index* to, T* sums) {
   constexpr int W = kWidth<T>, half = W >= 8 ? W / 2 : W, quarter = W >= 16 ? W / 4 : half;
-  const auto run = lanes.lanes % W == 0         ? scatter<T, W>
-                   : lanes.lanes % half == 0    ? scatter<T, half>
-                   : lanes.lanes % quarter == 0 ? scatter<T, quarter>
-                                                : scatter<T, W>;
-  run(lanes, at, given, weight, filters, windows, sums);
+  const auto run = lanes.lanes % W == 0         ? add_lists<T, W>
+                   : lanes.lanes % half == 0    ? add_lists<T, half>
+                   : lanes.lanes % quarter == 0 ? add_lists<T, quarter>
+                                                : add_lists<T, W>;
+  run(lanes, lists, positions, weight, from, to, sums);
 }
 
 // Times an activation's slope at `seen`: 1 where it is positive, else `slope`.
@@ -267,17 +315,21 @@ void sloped(const T* from, const T* seen, Index count, T slope, T* to) {
 template <class T>
 void unpooled_input(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a, const T* activation,
                     const T* pooled, const T* weight, T slope, T* scratch, T* out) {
-  const InputScratch<T> sizes(plan, pool);
+  const InputScratch<T> sizes(plan, lanes, pool);
   Place<T>* at = reinterpret_cast<Place<T>*>(scratch);
   T* room = scratch + sizes.listed;
-  T* sums = room + sizes.listed;
+  Place<T>* next = reinterpret_cast<Place<T>*>(room + sizes.listed);
+  Place<T>* heads = next + 2 * sizes.listed;
+  Index* from = reinterpret_cast<Index*>(heads + sizes.heads);
+  Index* to = reinterpret_cast<Index*>(heads + sizes.heads + sizes.vectors);
+  T* sums = reinterpret_cast<T*>(heads + sizes.heads + 2 * sizes.vectors);
   T* planes = sums + sizes.sums;
-  const T* given = maxima(pool, lanes.place, activation, pooled, at, room);
-  const Index each = plan.filters * pool.window_count;
-  const Index weights = plan.filters * lanes.run_count * round_up(lanes.run, kLine<T>);
-  for (Index group = 0; group < plan.groups; ++group, at += each, given += each, weight += weights) {
+  Lists<T> lists{heads, next, next + sizes.listed, maxima(pool, lanes.own, activation, pooled, at, room)};
+  const Index each = plan.filters * pool.window_count, pitch = lanes.run_count * round_up(lanes.run, kLine<T>);
+  for (Index group = 0; group < plan.groups; ++group, at += each, lists.given += each) {
     for (Index i = 0; i < sizes.sums; ++i) sums[i] = 0;
-    scatter_by_cells(lanes, at, given, weight, plan.filters, pool.window_count, sums);
+    lists.fill(at, plan.positions, plan.filters, pool.window_count, pitch);
+    add_by_cells(lanes, lists, plan.positions, weight + group * plan.filters * pitch, from, to, sums);
     interleave<T, kWidth<T>>(sums, plan.channels, plan.padded_plane, plan.channels, planes, sizes.pitch);
     for (Index c = 0; c < plan.channels; ++c, a += plan.plane, out += plan.plane) {
       const T* found = planes + c * sizes.pitch;
