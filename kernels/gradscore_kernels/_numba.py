@@ -23,6 +23,7 @@ Work = Callable[[Accumulators, int, int], None]
 TILE = 4
 LANES = 16  # lags are filled up to whole vectors
 FEW, MANY = 96, 64  # up to so many positions, vectors run over at least so many filters or weights (measured)
+MANY_OUTPUTS = 32  # the same of a sequence
 STRETCH = 1 << 18  # bytes of δ that are unpooled at a time
 SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second thread would start
 
@@ -104,7 +105,7 @@ def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
     work: Work
     if positions == 1:
         return outer_moments(a[:, 0], delta[:, 0], threads)
-    if positions <= FEW and outputs >= MANY:
+    if positions <= FEW and outputs >= MANY_OUTPUTS:
         whole = _whole_tiles(np.arange(positions) * inputs)
         work = partial(loops.sequence_over_outputs, a, delta, whole, _whole_tiles(np.arange(inputs)))
     else:
