@@ -41,9 +41,16 @@ def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -
 def unpooled_conv_moments(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
 ) -> Accumulators:
-    """See `gradscore_kernels.unpooled_conv_moments`: δ of a few samples at a time, which stay in cache."""
+    """See `gradscore_kernels.unpooled_conv_moments`: without δ where that pays, else of a few samples at a time."""
     windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
-    slots = np.ascontiguousarray(cells.T)
+    slots = np.ascontiguousarray(cells.T, np.uint32)  # as wide as what they choose from, mostly
+    run = geometry.kernel[-1] if geometry.dilations[-1] == 1 else 1
+    neighbours, positions = run * a.shape[1] // geometry.groups, prod(activation.shape[2:])
+    if neighbours >= LANES and 2 * len(windows) <= positions <= loops.RUN and np.isfinite(a).all():
+        planes, seen, given = (_by_group(values, geometry.groups) for values in (a, activation, pooled_delta))
+        tables = _plane_tables(geometry, a.shape[2:])
+        chosen = partial(loops.unpooled_conv, planes, seen, given, windows, slots, tables, run)
+        return _share(chosen, len(a), a.size * geometry.kernel_size, threads)
     step = max(1, STRETCH // activation[0].nbytes) if len(a) else 1
 
     def work(out: Accumulators, start: int, stop: int) -> None:
@@ -72,12 +79,10 @@ def unpooled_conv_input(
     windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
     tables = _plane_tables(geometry, a.shape[2:])
     by_place = weight.reshape(groups, len(weight) // groups, channels, geometry.kernel_size).transpose(0, 1, 3, 2)
-    planes = a.reshape(len(a), groups, channels, prod(a.shape[2:]))
-    given = activation.reshape(len(a), groups, by_place.shape[1], prod(activation.shape[2:]))
-    deltas = pooled_delta.reshape(len(a), groups, by_place.shape[1], prod(pooled_delta.shape[2:]))
+    planes, given, deltas = (_by_group(values, groups) for values in (a, activation, pooled_delta))
     passed = np.empty_like(planes)
     work = partial(
-        loops.unpooled_input, planes, given, deltas, windows, np.ascontiguousarray(cells.T), tables,
+        loops.unpooled_input, planes, given, deltas, windows, np.ascontiguousarray(cells.T, np.uint32), tables,
         np.ascontiguousarray(by_place), a.dtype.type(slope), passed,
     )  # fmt: skip
     _share(work, len(a), pooled_delta.size * geometry.kernel_size, threads)
@@ -88,8 +93,7 @@ def _conv_work(a: Array, delta: Array, geometry: ConvGeometry) -> Work:
     """Choose the loop that is fastest for the sizes at hand."""
     groups, filters = geometry.groups, delta.shape[1] // geometry.groups
     tables = ConvTables.of(geometry, a.shape[1] // groups, a.shape[2:])
-    planes = a.reshape(len(a), groups, a.shape[1] // groups, prod(a.shape[2:]))
-    maps = delta.reshape(len(a), groups, filters, prod(delta.shape[2:]))
+    planes, maps = _by_group(a, groups), _by_group(delta, groups)
     positions, weights = maps.shape[3], tables.layout[-1]
     given = (planes, maps, tables.layout)
     if positions <= FEW and filters >= MANY:
@@ -203,6 +207,11 @@ def _plane_tables(geometry: ConvGeometry, spatial: tuple[int, ...]) -> tuple[Arr
         hidden.append(((at < 0) | (at >= padded[axis])).astype(int))
     seen = np.where(_outer_sum(hidden) > 0, -1, _outer_sum(cells))
     return _outer_sum(positions), _outer_sum(places), seen, prod(padded)
+
+
+def _by_group(planes: Array, groups: int) -> Array:
+    """View `[B, M, *spatial]` as `[B, groups, M / groups, cells]`."""
+    return planes.reshape(len(planes), groups, planes.shape[1] // groups, prod(planes.shape[2:]))
 
 
 def _flat(planes: Array) -> Array:

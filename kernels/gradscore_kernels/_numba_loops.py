@@ -342,29 +342,84 @@ def lay_out(a: Array, source: Array, target: Array, size: int, flat: Array) -> N
 
 
 @compiled
+def maxima(seen: Array, slots: Array, largest: Array, at: Array) -> None:
+    """Find each window's first maximum among seen `[cells]`, and its cell; NaN is taken, and nothing is more than it.
+
+    `slots` `[kernel size, W]` holds the cells of the windows. The inner loop runs over windows and does not branch, as which
+    cell is the largest cannot be predicted.
+    """
+    at[:] = slots[0]
+    for w in range(len(at)):
+        largest[w] = seen[np.uint64(at[w])]
+    for k in range(1, len(slots)):
+        cells = slots[k]
+        for w in range(len(cells)):
+            value, known = seen[np.uint64(cells[w])], largest[w]
+            more = (value > known) | (value != value)  # noqa: PLR0124 - true of NaN alone
+            largest[w] = value if more else known
+            at[w] = cells[w] if more else at[w]
+
+
+@compiled
 def unpool(activation: Array, pooled: Array, windows: Array, slots: Array, delta: Array) -> None:
     """Add pooled `[planes, …]` at each window's first maximum of activation `[planes, cells]`, in a cleared δ.
 
-    `slots` `[kernel size, W]` holds the cells of `windows` `[W]`. A window with NaN passes on NaN. The inner loop runs
-    over windows and does not branch, as which cell is the largest cannot be predicted.
+    `slots` are those of `windows` `[W]`. A window with NaN passes on NaN.
     """
-    largest, at = np.empty(len(windows), activation.dtype), np.empty(len(windows), np.int64)
+    largest, at = np.empty(len(windows), activation.dtype), np.empty(len(windows), slots.dtype)
     for plane in range(len(pooled)):
-        seen, to, given = activation[plane], delta[plane], pooled[plane]
+        to, given = delta[plane], pooled[plane]
         to[:] = 0
-        at[:] = slots[0]
+        maxima(activation[plane], slots, largest, at)
         for w in range(len(at)):
-            largest[w] = seen[np.uint64(at[w])]
-        for k in range(1, len(slots)):
-            cells = slots[k]
-            for w in range(len(cells)):
-                value, known = seen[np.uint64(cells[w])], largest[w]
-                more = (value > known) | (value != value)  # noqa: PLR0124 - true of NaN alone
-                largest[w] = value if more else known
-                at[w] = cells[w] if more else at[w]
-        for w in range(len(at)):
-            number = largest[w] == largest[w]
-            to[np.uint64(at[w])] += given[np.uint64(windows[w])] if number else np.nan
+            known = given[np.uint64(windows[w])]
+            to[np.uint64(at[w])] += known if largest[w] == largest[w] else given.dtype.type(np.nan)
+
+
+@compiled
+def unpooled_conv(
+    a: Array,
+    activation: Array,
+    pooled: Array,
+    windows: Array,
+    slots: Array,
+    tables: tuple[Array, Array, Array, int],
+    run: int,
+    out: Array,
+    start: int,
+    stop: int,
+) -> None:
+    """Reduce weight gradients of finite a `[B, groups, C, in]`: products with what the windows chose, and none with zeros.
+
+    A cell's channels lie side by side, so that `run` kernel places in a row are neighbours: vectors run over weights.
+    `tables` are those of `unpooled_input`; activation and pooled are `[B, groups, M, …]`.
+    """
+    positions, places, cells, size = tables
+    channels, filters, width = a.shape[2], activation.shape[2], run * a.shape[2]
+    side, gradient = np.zeros(size * channels, a.dtype), np.empty(len(places) * channels, a.dtype)
+    largest, at = np.empty(len(windows), activation.dtype), np.empty(len(windows), slots.dtype)
+    held = buffers()
+    for b in range(start, stop):
+        fill = 0
+        for group in range(a.shape[1]):
+            for c in range(channels):
+                plane = a[b, group, c]
+                for i in range(len(cells)):
+                    if cells[i] >= 0:
+                        side[np.uint64(cells[i] * channels + c)] = plane[i]
+            for m in range(filters):
+                given = pooled[b, group, m]
+                maxima(activation[b, group, m], slots, largest, at)
+                gradient[:] = 0
+                for w in range(len(at)):
+                    value = given[windows[w]] if largest[w] == largest[w] else given.dtype.type(np.nan)
+                    for k in range(0, len(places), run):
+                        first = (positions[np.uint64(at[w])] + places[k]) * channels
+                        seen, to = side[first : first + width], gradient[k * channels : k * channels + width]
+                        for i in range(width):
+                            to[i] += value * seen[i]
+                fill = append(gradient, held, fill, out[b])
+        finish(held, fill, out[b])
 
 
 @compiled
