@@ -141,7 +141,7 @@ def _found(folder: Path, pattern: str) -> list[Path]:
 
 def _idx(paths: list[Path], *, transposed: bool = False) -> tuple[Images, NDArray[np.int64]]:
     listings = [open_idx(path, transposed=transposed) for path in paths]
-    images = np.concatenate([np.asarray(listing.entry(0).rows)[:, None] for listing in listings])
+    images = np.concatenate([listing.entry(0).rows[:][:, None] for listing in listings])
     labels = [int(name.partition("/")[0]) for listing in listings for name in listing.ids()]
     return images, np.array(labels, dtype=np.int64)
 
