@@ -101,3 +101,16 @@ def test_a_weight_of_another_shape_is_refused():
         gk.unpooled_conv_input(*arrays, weight[:, :8], *rest, 0)
     with pytest.raises(KernelError, match="axis M is 19 in 'activation' and 18 in 'weight'"):
         gk.unpooled_conv_input(*arrays, weight[:-1], *rest, 0)
+
+
+@pytest.mark.parametrize("backend", gk.available_backends())
+def test_statistics_behind_pools_keep_their_bits_beside_a_sample_with_nan(backend, rng):
+    a, activation, pooled = (
+        rng.standard_normal(shape, dtype=np.float32) for shape in ((3, 16, 13, 13), (3, 16, 11, 11), (3, 16, 5, 5))
+    )
+    geometries = ConvGeometry((3, 3)), gk.PoolGeometry((2, 2), (2, 2))
+    alone = gk.unpooled_conv_moments(a, activation, pooled, *geometries, backend=backend)
+    a[1, 0, 5, 5] = np.nan
+    beside = gk.unpooled_conv_moments(a, activation, pooled, *geometries, backend=backend)
+    np.testing.assert_array_equal(beside[[0, 2]], alone[[0, 2]])
+    assert np.isnan(beside[1, 1:]).all()

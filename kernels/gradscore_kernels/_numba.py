@@ -46,20 +46,28 @@ def unpooled_conv_moments(
     slots = np.ascontiguousarray(cells.T, np.uint32)  # as wide as what they choose from, mostly
     run = geometry.kernel[-1] if geometry.dilations[-1] == 1 else 1
     neighbours, positions = run * a.shape[1] // geometry.groups, prod(activation.shape[2:])
-    if neighbours >= LANES and 2 * len(windows) <= positions <= loops.RUN and np.isfinite(a).all():
-        planes, seen, given = (_by_group(values, geometry.groups) for values in (a, activation, pooled_delta))
-        tables = _plane_tables(geometry, a.shape[2:])
-        chosen = partial(loops.unpooled_conv, planes, seen, given, windows, slots, tables, run)
-        return _share(chosen, len(a), a.size * geometry.kernel_size, threads)
-    step = max(1, STRETCH // activation[0].nbytes) if len(a) else 1
+    pays = neighbours >= LANES and 2 * len(windows) <= positions <= loops.RUN
+    planes, seen, given = (_by_group(values, geometry.groups) for values in (a, activation, pooled_delta))
+    tables, step = _plane_tables(geometry, a.shape[2:]), max(1, STRETCH // activation[0].nbytes) if len(a) else 1
 
-    def work(out: Accumulators, start: int, stop: int) -> None:
+    def spread(out: Accumulators, start: int, stop: int) -> None:
         delta = np.empty_like(activation[: min(step, stop - start)])
         for b in range(start, stop, step):
             some = slice(b, min(b + step, stop))
-            seen, known = activation[some], delta[: some.stop - b]
-            loops.unpool(_flat(seen), _flat(pooled_delta[some]), windows, slots, _flat(known))
+            known = delta[: some.stop - b]
+            loops.unpool(_flat(activation[some]), _flat(pooled_delta[some]), windows, slots, _flat(known))
             _conv_work(a[some], known, geometry)(out[some], 0, len(known))
+
+    def work(out: Accumulators, start: int, stop: int) -> None:
+        if not pays:
+            return spread(out, start, stop)
+        loops.unpooled_conv(planes, seen, given, windows, slots, tables, run, out, start, stop)
+        # A sample whose Inf or NaN must meet the zeros of δ, whatever stands beside it.
+        finite = np.isfinite(a[start:stop]).all(axis=tuple(range(1, a.ndim)))
+        for b in (start + np.flatnonzero(~finite)).tolist():
+            out[b] = 0
+            spread(out, b, b + 1)
+        return None
 
     return _share(work, len(a), a.size * geometry.kernel_size, threads)
 
