@@ -108,7 +108,8 @@ def _conv_work(a: Array, delta: Array, geometry: ConvGeometry) -> Work:
         return partial(loops.conv_over_filters, *given, _whole_tiles(tables.layout[2]), tables.rows)
     if positions <= FEW and weights >= MANY:
         return partial(loops.conv_over_weights, *given, _whole_tiles(np.arange(positions)), tables.rows)
-    return partial(loops.conv_by_dots, *given, tables.lags, tables.rows)
+    by_dots = loops.conv_of_few if filters < loops.FEW else loops.conv_by_dots
+    return partial(by_dots, *given, tables.lags, tables.rows)
 
 
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:

@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 BLOCK = 4096  # numbers summed about one shift
 STRIP = 8  # weights summed side by side; a multiple of the 4 × 4 tile
+FEW = 3  # filters of a group, or outputs, below which tiles would hold little but zeros
 RUN = 1024  # lags summed in the arrays' own type; a multiple of every vector's length
 SIGNS = np.int64(63)
 FLIP = np.int64(0x7FFF_FFFF_FFFF_FFFF)  # all bits but the sign
@@ -238,23 +239,32 @@ def dot_tiles(delta: Array, flat: Array, rows: Array, start: int, stop: int, gra
 
 
 @compiled
-def dot_rows(delta: Array, flat: Array, rows: Array, start: int, stop: int, gradient: Array) -> None:
-    """Do as `dot_tiles` in tiles of 4 × 1, without waste where filters are few."""
+def dot_rows(delta: Array, flat: Array, rows: Array, gradient: Array) -> None:
+    """Fill gradient `[M, rows]`: do as `dot_tiles` in tiles of 1 × 4 and 1 × 1, without waste where filters are few."""
+    gradient[:] = 0
+    zero, whole = delta.dtype.type(0), len(rows) // 4 * 4
     for m in range(delta.shape[0]):
-        d = delta[m, start:stop]
-        for r in range(0, len(rows), 4):
-            a0, a1 = flat[rows[r] + start : rows[r] + stop], flat[rows[r + 1] + start : rows[r + 1] + stop]
-            a2, a3 = flat[rows[r + 2] + start : rows[r + 2] + stop], flat[rows[r + 3] + start : rows[r + 3] + stop]
-            s0 = s1 = s2 = s3 = delta.dtype.type(0)
-            for t in range(stop - start):
-                s0 += d[t] * a0[t]
-                s1 += d[t] * a1[t]
-                s2 += d[t] * a2[t]
-                s3 += d[t] * a3[t]
-            gradient[r, m] += s0
-            gradient[r + 1, m] += s1
-            gradient[r + 2, m] += s2
-            gradient[r + 3, m] += s3
+        to = gradient[m]
+        for start in range(0, delta.shape[1], RUN):
+            d = delta[m, start : start + RUN]
+            for r in range(0, whole, 4):
+                a0, a1 = flat[rows[r] + start :][: len(d)], flat[rows[r + 1] + start :][: len(d)]
+                a2, a3 = flat[rows[r + 2] + start :][: len(d)], flat[rows[r + 3] + start :][: len(d)]
+                s0 = s1 = s2 = s3 = zero
+                for t in range(len(d)):
+                    s0 += d[t] * a0[t]
+                    s1 += d[t] * a1[t]
+                    s2 += d[t] * a2[t]
+                    s3 += d[t] * a3[t]
+                to[r] += s0
+                to[r + 1] += s1
+                to[r + 2] += s2
+                to[r + 3] += s3
+            for r in range(whole, len(rows)):
+                a0, s0 = flat[rows[r] + start :][: len(d)], zero
+                for t in range(len(d)):
+                    s0 += d[t] * a0[t]
+                to[r] += s0
 
 
 @compiled
@@ -299,10 +309,7 @@ def reduce_dots(
         gradient[:] = 0
         for start in range(0, delta.shape[1], RUN):
             stop = min(start + RUN, delta.shape[1])
-            if filters < 3:
-                dot_rows(delta, flat, rows[r : r + STRIP], start, stop, gradient)
-            else:
-                dot_tiles(delta, flat, rows[r : r + STRIP], start, stop, gradient)
+            dot_tiles(delta, flat, rows[r : r + STRIP], start, stop, gradient)
         some = min(STRIP, count - r)
         if filters == gradient.shape[1]:
             fill = append(gradient[:some].ravel(), held, fill, row)
@@ -339,6 +346,15 @@ def lay_out(a: Array, source: Array, target: Array, size: int, flat: Array) -> N
         plane, to = a[c], flat[c * size : (c + 1) * size]
         for i in range(len(target)):
             to[target[i]] = plane[source[i]]
+
+
+@compiled
+def spread_out(delta: Array, position: Array, spread: Array) -> None:
+    """Copy one group's filters `[M, T]` to their positions' lags, between which zeros stay."""
+    for m in range(len(delta)):
+        of, to = delta[m], spread[m]
+        for t in range(len(position)):
+            to[position[t]] = of[t]
 
 
 @compiled
@@ -473,19 +489,34 @@ def conv_by_dots(
     source, target, position, size, count = tables
     groups, filters = delta.shape[1:3]
     flat = np.zeros(a.shape[2] * size + lags, a.dtype)
-    whole = filters if filters < 3 else (filters + 3) // 4 * 4
+    whole = (filters + 3) // 4 * 4
     spread, gradient = np.zeros((whole, lags), a.dtype), np.empty((STRIP, whole))
     held = buffers()
     for b in range(start, stop):
         fill = 0
         for group in range(groups):
             lay_out(a[b, group], source, target, size, flat)
-            for m in range(filters):
-                of, to = delta[b, group, m], spread[m]
-                for t in range(len(position)):
-                    to[position[t]] = of[t]
+            spread_out(delta[b, group], position, spread)
             fill = reduce_dots(spread, flat, rows, count, filters, gradient, held, fill, out[b])
         finish(held, fill, out[b])
+
+
+@compiled
+def conv_of_few(
+    a: Array, delta: Array, tables: Tables, lags: int, rows: Array, out: Array, start: int, stop: int
+) -> None:
+    """Reduce the same gradients where a group has one filter or two: the weights of all groups are reduced together."""
+    source, target, position, size, count = tables
+    groups, filters = delta.shape[1:3]
+    flat = np.zeros(a.shape[2] * size + lags, a.dtype)
+    spread, gradient = np.zeros((filters, lags), a.dtype), np.empty((groups, filters, count))
+    held = buffers()
+    for b in range(start, stop):
+        for group in range(groups):
+            lay_out(a[b, group], source, target, size, flat)
+            spread_out(delta[b, group], position, spread)
+            dot_rows(spread, flat, rows[:count], gradient[group])
+        finish(held, append(gradient.ravel(), held, 0, out[b]), out[b])
 
 
 @compiled
@@ -545,8 +576,8 @@ def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array,
     """Reduce Σ_t δ_t a_tᵀ of a `[B, T, n]`, delta `[B, T, m]`, both transposed to make positions neighbours."""
     positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
     flat = np.zeros(inputs * lags, a.dtype)
-    whole = outputs if outputs < 3 else (outputs + 3) // 4 * 4
-    spread, gradient = np.zeros((whole, lags), a.dtype), np.empty((STRIP, whole))
+    few, whole = outputs < FEW, outputs if outputs < FEW else (outputs + 3) // 4 * 4
+    spread, gradient = np.zeros((whole, lags), a.dtype), np.empty((outputs, inputs) if few else (STRIP, whole))
     held = buffers()
     for b in range(start, stop):
         for i in range(inputs):
@@ -555,7 +586,12 @@ def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array,
         for m in range(outputs):
             for t in range(positions):
                 spread[m, t] = delta[b, t, m]
-        finish(held, reduce_dots(spread, flat, rows, inputs, outputs, gradient, held, 0, out[b]), out[b])
+        if few:
+            dot_rows(spread, flat, rows[:inputs], gradient)
+            fill = append(gradient.ravel(), held, 0, out[b])
+        else:
+            fill = reduce_dots(spread, flat, rows, inputs, outputs, gradient, held, 0, out[b])
+        finish(held, fill, out[b])
 
 
 @compiled
