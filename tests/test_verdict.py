@@ -428,6 +428,14 @@ def test_a_mean_that_is_rounding_noise_is_not_read():
         assert ("fc.mean" in used, "fc.skewness" in used) == (read, read)
 
 
+def test_a_verdict_of_nothing_but_rounding_noise_is_refused_by_name():
+    names, noise = ("fc.mean", "fc.std", "fc.skewness"), 1e-8 * np.random.default_rng(0).normal(size=(600, 2))
+    rows = np.stack([TRAIN[:, 8] * noise[:, 0], TRAIN[:, 8], noise[:, 1]], 1)
+    for select, named in ((("fc.mean",), "fc.mean"), (("*.mean", "*.skewness"), "fc.mean, fc.skewness")):
+        with pytest.raises(InputError, match=rf"zero but for rounding in every row: {named}; .*--features"):
+            fitted("ridge", rows, names=names, select=select)
+
+
 # ---------------------------------------------------------------- files
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import onnx_ir as ir
 
 from gradscore.errors import ModelError
-from gradscore.graph.emitter import Emitter, attribute
+from gradscore.graph.emitter import Emitter, attribute, extents
+from gradscore.graph.first_maxima import cells_name, first_maxima, interleaved, is_side_by_side, side_by_side
 from gradscore.graph.gradient import values_of
 from gradscore.graph.lowering import lower
+from gradscore.graph.statistic_windows import Window
 from gradscore.metadata import Backstep
 
 
@@ -24,7 +26,7 @@ def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:
         delta, data, weight = (values[name] for name in (step.delta, step.activation, step.weight))
         shown = weight.producer()  # the weight itself is an initializer, which folds
         geometry = step.attributes["geometry"]
-        unpooled = emit("MaxPoolGrad", delta, _indices(values[step.pooled], step))
+        unpooled = _unpooled(values[step.pooled], delta, step, emit)
         passed = emit(
             "ConvGrad", unpooled, data, shown.inputs[0] if shown is not None else weight,
             kernel_shape=geometry["kernel"], strides=geometry["strides"], dilations=geometry["dilations"],
@@ -36,6 +38,24 @@ def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:
         sloped.name = step.name
         graph.outputs.append(sloped)  # its name outlives the lowering
     lower(model)
+
+
+def _unpooled(seen: ir.Value, delta: ir.Value, step: Backstep, emit: Emitter) -> ir.Value:
+    """Return δ at the places of the pool's input; what the statistics share of it has a name."""
+    pool, full, pooled = Window.of(step.attributes["pool"]), _fixed(seen), _fixed(delta)
+    if not is_side_by_side(pool, full[1:], pooled[1:]):
+        return emit("MaxPoolGrad", delta, _indices(seen, step))
+    parts = first_maxima(seen, delta, full[0], pool, emit)
+    cells = side_by_side(parts, emit)
+    cells.name, cells.type = cells_name(step.delta), delta.type
+    whole = interleaved(parts, pool, pooled[1:], emit)
+    left = [size - step * count for size, step, count in zip(full[1:], pool.kernel, pooled[1:], strict=True)]
+    return emit("Pad", whole, emit.integers(*[0] * (4 + len(left)), *left)) if any(left) else whole
+
+
+def _fixed(value: ir.Value) -> tuple[int, ...]:
+    """Return the sizes behind the batch as far as they are fixed."""
+    return tuple(extent for extent in (extents(value) or ())[1:] if extent is not None)
 
 
 def _indices(chosen_from: ir.Value, step: Backstep) -> ir.Value:

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gradscore.graph.emitter import Emitter, extents
+from gradscore.graph.first_maxima import cells_name, first_maxima, is_side_by_side, side_by_side
 from gradscore.graph.statistic_gradients import (
     Contraction,
     Explicit,
@@ -15,7 +16,6 @@ from gradscore.graph.statistic_gradients import (
     Values,
     activation_of,
     flat,
-    leading,
     single,
     spatial,
 )
@@ -54,12 +54,14 @@ class UnpooledConvRule(GradientRule):
         source = single(values[activation_of(reduction)], emit)
         seen, delta = values[str(reduction.pooled)], values[reduction.delta]
         full, pooled = spatial(seen), spatial(delta)
-        side_by_side = pool.strides == pool.kernel and not any(pool.pads) and set(pool.dilations) == {1}
-        floor = tuple(size // step for size, step in zip(full, pool.strides, strict=True))
-        if side_by_side and floor == pooled:
-            cells = _first_maxima(single(seen, emit), single(delta, emit), pool, emit)
-            return _contracted(window.unfold(source, emit, cells=pool.kernel), cells, window, parameter, emit)
-        spread = _unpooled(single(seen, emit), single(delta, emit), pool, emit, ceil=pool.output(full) != pooled)
+        seen, delta = single(seen, emit), single(delta, emit)
+        if is_side_by_side(pool, full, pooled):
+            cells = values.get(cells_name(reduction.delta))
+            if cells is None:
+                cells = side_by_side(first_maxima(seen, delta, parameter.shape[0], pool, emit), emit)
+            unfolded = window.unfold(source, emit, cells=pool.kernel)
+            return _contracted(unfolded, single(cells, emit), window, parameter, emit)
+        spread = _unpooled(seen, delta, pool, emit, ceil=pool.output(full) != pooled)
         return _contracted(window.unfold(source, emit), spread, window, parameter, emit)
 
     def making(self, reduction: Reduction, parameter: Parameter, values: Values) -> int:
@@ -92,25 +94,6 @@ def _contracted(
     columns = emit("Concat", batch, emit.integers(*lines[:-1], width, -1), axis=0)
     rows = emit("Concat", batch, emit.integers(*lines, -1), axis=0)
     return Contraction(emit("Reshape", delta, rows), emit("Reshape", unfolded, columns), lines, width)
-
-
-def _first_maxima(seen: ir.Value, delta: ir.Value, pool: Window, emit: Emitter) -> ir.Value:
-    """δ of each window at the cell that holds its first maximum, 0 at the others: [B, M, *pooled, …] to [B, M, cells · …].
-
-    What no earlier cell took is passed on; the last cell takes the rest.
-    """
-    count = prod(pool.kernel)
-    outer = emit.integers(0, 0, 1, -1)
-    cells = emit(
-        "Reshape", pool.unfold(seen, emit), emit("Concat", leading(delta, emit), emit.integers(count, -1), axis=0)
-    )
-    rest, parts = emit("Reshape", delta, outer), []
-    largest = emit("ReduceMax", cells, emit.integers(2), keepdims=1)
-    is_largest = emit("Cast", emit("Equal", cells, largest), to=ir.DataType.FLOAT)
-    for mask in emit.emit("Split", [is_largest], count, {"axis": 2, "num_outputs": count})[:-1]:
-        parts.append(emit("Mul", rest, mask))  # a tenth of the time of Where
-        rest = emit("Sub", rest, parts[-1])
-    return emit("Concat", *parts, rest, axis=2)
 
 
 def _unpooled(seen: ir.Value, delta: ir.Value, pool: Window, emit: Emitter, *, ceil: bool) -> ir.Value:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from gradscore.errors import InputError
+
 LARGEST_MEAN = 1e-6  # of the layer's standard deviation
 LARGEST_SKEWNESS = 1e-5
 
@@ -17,9 +19,21 @@ LARGEST_SKEWNESS = 1e-5
 def without_noise(
     columns: npt.NDArray[np.int64], features: npt.NDArray[np.float64], names: Sequence[str]
 ) -> npt.NDArray[np.int64]:
-    """Leave out means and skewnesses that are rounding noise in every row of features [N, F]."""
+    """Leave out means and skewnesses that are rounding noise in every row of features [N, F].
+
+    Raises
+    ------
+    InputError
+        Nothing else was chosen.
+    """
     place = {name: column for column, name in enumerate(names)}
-    return np.array([column for column in columns if not _is_noise(names[column], features, place)], dtype=np.int64)
+    kept = [column for column in columns if not _is_noise(names[column], features, place)]
+    if not kept:
+        noise = ", ".join(names[column] for column in columns)
+        raise InputError(
+            f"what the verdict may read is zero but for rounding in every row: {noise}; choose other features (--features)"
+        )
+    return np.array(kept, dtype=np.int64)
 
 
 def _is_noise(name: str, features: npt.NDArray[np.float64], place: dict[str, int]) -> bool:
