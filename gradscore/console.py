@@ -53,12 +53,17 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 def show_summary(summary: "Summary") -> None:
     """Print in two lines what a scoring run did."""
-    console = _Plain(stderr=True)
-    console.print(
-        f"scored {summary.scored:,} inputs in {summary.seconds:.2f} s ({summary.images_per_second:,.0f} images/s), "
-        f"{summary.failed:,} failed: {summary.output}"
-    )
-    if summary.resumed:
+    console, rows = _Plain(stderr=True), summary.scored + summary.failed
+    if summary.resumed == rows:
+        console.print(
+            f"nothing left to score: all {rows:,} inputs were done already, {summary.failed:,} failed: {summary.output}"
+        )
+    else:
+        console.print(
+            f"scored {summary.scored:,} inputs in {summary.seconds:.2f} s ({summary.images_per_second:,.0f} images/s), "
+            f"{summary.failed:,} failed: {summary.output}"
+        )
+    if 0 < summary.resumed < rows:
         console.print(f"{summary.resumed:,} of these were finished by an earlier run")
     if summary.not_finite:
         console.print(f"{summary.not_finite:,} rows hold NaN or Inf from the model's own arithmetic")

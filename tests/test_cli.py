@@ -279,6 +279,22 @@ def test_the_batch_size_found_is_kept_when_continuing(run, world, tmp_path):
     assert (again["batch_size"], again["resumed"]) == (first["batch_size"], 60)
 
 
+def test_a_finished_run_that_is_continued_says_that_nothing_was_left(run, world, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    arguments = ["score", world / "scoring.onnx", world / "test", tmp_path / "broken.png", "-o", tmp_path / "t.parquet"]
+    code, _, err = run(*arguments, "--resume")
+    assert code == 3
+    assert err.startswith("scored 60 inputs in ")
+    before = (tmp_path / "t.parquet").read_bytes()
+    code, out, err = run(*arguments, "--resume")
+    assert (code, out) == (3, "")
+    assert err.startswith("nothing left to score: all 61 inputs were done already, 1 failed: ")
+    assert "images/s" not in err
+    assert "earlier run" not in err
+    assert "first failure: " in err
+    assert (tmp_path / "t.parquet").read_bytes() == before
+
+
 def test_arrow_on_stdout(world, tmp_path):
     arguments = [*COMMAND, "score", world / "scoring.onnx", world / "test", "-o", "-"]
     done = subprocess.run(arguments, capture_output=True, check=True, cwd=tmp_path)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from gradscore import InputError, open_source
 from gradscore.images import to_input
+from gradscore.inputs.arrow_headers import batch_rows
 from gradscore.metadata import InputTensor, ModelMetadata, Preprocessing
 from gradscore.sources import Source
 
@@ -209,6 +210,63 @@ def test_tables_of_images_and_of_features(suffix, pixels, pngs, tmp_path):
     for kind in (pa.list_(pa.float32()), pa.list_(pa.float32(), 7), pa.large_list(pa.float64())):
         table = pa.table({"features": pa.array(rows.tolist(), kind), "note": ["a", "b", "c"]})
         np.testing.assert_array_equal(read(open_source([write_table(path, table)]), ARRAYS), rows)
+
+
+@pytest.mark.parametrize("packed", [None, "lz4", "zstd"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_rows_of_batches_are_counted_from_their_headers(packed, legacy, tmp_path):
+    path = tmp_path / "x.feather"
+    table = pa.table({"image": [b"x" * 10_000] * 50, "label": pa.array(["a", "b"] * 25).dictionary_encode()})
+    options = pa.ipc.IpcWriteOptions(compression=packed, use_legacy_format=legacy)
+    with pa.ipc.new_file(str(path), table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=20)
+        writer.write_batch(table.to_batches()[0][:0])
+        writer.write_table(table, max_chunksize=7)
+    with pa.OSFile(str(path)) as file:
+        assert batch_rows(file) == [20, 20, 10, 0, *[7] * 7, 1]
+    assert ids(open_source([path]))[98:] == ["a/x.feather#98", "b/x.feather#99"]
+    with pa.ipc.new_file(str(path), table.schema):
+        pass
+    with pa.OSFile(str(path)) as file:
+        assert batch_rows(file) == []
+
+
+def test_images_are_not_read_when_their_table_is_listed(tmp_path, monkeypatch):
+    path = tmp_path / "x.feather"
+    table = pa.table({"id": [str(row) for row in range(200)], "image": [b"x" * 50_000] * 200})
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=20)
+    with Counted(str(path)) as counted:
+        monkeypatch.setattr(pa, "OSFile", lambda _: pa.PythonFile(counted, "r"))
+        source = open_source([path])
+        assert ids(source) == table["id"].to_pylist()
+        assert counted.taken < 100_000
+        with pytest.raises(InputError, match="not an image of a known format"):
+            source.entries[150].read(IMAGES)
+        assert 1_000_000 < counted.taken < 1_100_000
+
+
+class Counted(io.FileIO):
+    """A file that counts the bytes read from it."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        content = super().read(size)
+        self.taken += len(content)
+        return content
+
+
+def test_damaged_headers_of_batches(tmp_path):
+    path = tmp_path / "x.feather"
+    write_table(path, pa.table({"features": [[1.0, 2.0]] * 77}))
+    whole = path.read_bytes()
+    count = struct.pack("<q", 77)
+    assert whole.count(count) >= 2  # of the batch, and of its column
+    for content in (whole.replace(count, struct.pack("<q", 1 << 60), 1), whole.replace(count, struct.pack("<q", -1))):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="is not a readable Arrow file: a header of a batch is damaged"):
+            open_source([path])
 
 
 def test_tables_that_cannot_be_read(pngs, tmp_path):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gradscore.errors import InputError
 from gradscore.images import fitted
+from gradscore.inputs.arrow_headers import batch_rows
 from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
 from gradscore.metadata import ModelMetadata
 
@@ -142,15 +143,28 @@ def open_arrow(path: Path) -> Listing:
             batches = pa.ipc.open_file(file)
         except pa.ArrowInvalid:
             file.seek(0)
-            batches = pa.ipc.open_file(_as_file(pa.ipc.open_stream(file)))
-        sizes = [batches.get_batch(index).num_rows for index in range(batches.num_record_batches)]
-
-        def load(group: int, columns: list[str]) -> Any:
-            return _checked(pa.Table.from_batches([batches.get_batch(group)]).select(columns))
-
-        return TableRows(path, batches.schema, sizes, load)
-    except (pa.ArrowException, OSError) as error:
+            file = _as_file(pa.ipc.open_stream(file))
+            batches = pa.ipc.open_file(file)
+        return TableRows(path, batches.schema, batch_rows(file), _BatchColumns(file, batches.schema))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable Arrow file: {str(error).splitlines()[0]}") from error
+
+
+class _BatchColumns:
+    """Reads one column of one batch of an Arrow file, and nothing of the others."""
+
+    def __init__(self, file: Any, schema: Any) -> None:
+        self._file, self._schema = file, schema
+        self._readers: dict[str, Any] = {}
+
+    def __call__(self, group: int, columns: list[str]) -> Any:
+        import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
+
+        (column,) = columns
+        if column not in self._readers:
+            options = pa.ipc.IpcReadOptions(included_fields=[self._schema.get_field_index(column)])
+            self._readers[column] = pa.ipc.open_file(self._file, options=options)
+        return _checked(pa.Table.from_batches([self._readers[column].get_batch(group)]))
 
 
 def _as_file(stream: Any) -> Any:
