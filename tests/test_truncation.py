@@ -6,6 +6,7 @@ import os
 import struct
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from gradscore import InputError, Scorer, open_source
+from gradscore.inputs import stored
 from gradscore.metadata import InputTensor, ModelMetadata, Preprocessing
 from gradscore.sources import Source
 
@@ -90,6 +92,27 @@ def read(entry):
         return entry.read(IMAGES)
     except InputError as error:
         return str(error)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x-images-idx3-ubyte", "x-images-idx3-ubyte.gz"])
+@pytest.mark.parametrize("read_at", [stored.read_at, stored.read_in_turn])
+def test_threads_read_rows_of_one_file(read_at, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "read_at", read_at)
+    WRITERS[name](tmp_path / name)
+    entries = open_source([tmp_path / name]).entries
+    order = np.random.default_rng(1).integers(0, COUNT, 4000)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda index: read(entries[index]), order.tolist(), chunksize=50))
+    np.testing.assert_array_equal(np.concatenate(found), PIXELS[order])
+
+
+def test_a_file_cut_short_where_threads_take_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored, "read_at", stored.read_in_turn)
+    npy(tmp_path / "x.npy")
+    entries = open_source([tmp_path / "x.npy"]).entries
+    os.truncate(tmp_path / "x.npy", 128 + SIDE * SIDE + 10)
+    np.testing.assert_array_equal(read(entries[0]), PIXELS[:1])
+    assert read(entries[1]) == f"the array cannot be read here: its file now ends {SIDE * SIDE - 10:,} bytes too early"
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -5,6 +5,7 @@ Not mapped into memory: whoever cut a mapped file short would end every process 
 
 import math
 import os
+import threading
 import weakref
 from typing import IO, Any
 
@@ -12,6 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError
+
+_TURN = threading.Lock()
+
+
+def read_in_turn(descriptor: int, size: int, offset: int) -> bytes:
+    """Do as `os.pread`, which Windows lacks: an open file has one position, so threads take turns."""
+    with _TURN:
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
+read_at = getattr(os, "pread", read_in_turn)
 
 
 class StoredRows:
@@ -54,9 +67,9 @@ class StoredRows:
     def _read(self, size: int, offset: int) -> bytes:
         """Read at a position of its own, which leaves the other threads' reading alone."""
         try:
-            content = os.pread(self._descriptor, size, offset)
+            content = read_at(self._descriptor, size, offset)
             while len(content) < size and (
-                more := os.pread(self._descriptor, size - len(content), offset + len(content))
+                more := read_at(self._descriptor, size - len(content), offset + len(content))
             ):
                 content += more  # a network's file system may give less at a time
         except OSError as error:
