@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gradscore import arrow
 from gradscore.errors import InputError, MismatchError
 from gradscore.manifest import refuse_unfinished
 
@@ -95,15 +96,13 @@ def to_batch(
             f"features {values.shape}; the schema has {len(names)} features"
         )
     broken = np.array([message is not None for message in messages], dtype=np.bool_)
+    there = arrow.validity(broken)
     columns = [
-        pa.array(ids, pa.string()),
-        pa.array(classes, pa.int64(), mask=broken),
-        pa.array(_class_names(classes, broken, metadata.get("class_names")), pa.string()),
-        *(
-            pa.array(column, mask=broken, from_pandas=False)
-            for column in np.ascontiguousarray(_stored(values, metadata).T)
-        ),
-        pa.array(messages, pa.string()),
+        arrow.strings(ids),
+        arrow.numbers(classes, there),
+        arrow.strings(_class_names(classes, broken, metadata.get("class_names"))),
+        *(arrow.numbers(column, there) for column in np.ascontiguousarray(_stored(values, metadata).T)),
+        arrow.strings(messages),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=table_schema)
 

@@ -295,6 +295,17 @@ def test_a_finished_run_that_is_continued_says_that_nothing_was_left(run, world,
     assert (tmp_path / "t.parquet").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "t.csv", "t.jsonl"])
+def test_scoring_leaves_pandas_alone(name, world, tmp_path):
+    (tmp_path / "pandas.py").write_text("raise SystemExit('pandas was imported')")
+    done = subprocess.run(
+        [*COMMAND, "score", world / "scoring.onnx", world / "test", "-o", tmp_path / name],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / name).stat().st_size > 0
+
+
 def test_arrow_on_stdout(world, tmp_path):
     arguments = [*COMMAND, "score", world / "scoring.onnx", world / "test", "-o", "-"]
     done = subprocess.run(arguments, capture_output=True, check=True, cwd=tmp_path)

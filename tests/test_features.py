@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gradscore import arrow
 from gradscore.errors import InputError, MismatchError
 from gradscore.features import METADATA_KEY, ScoreTable, schema, to_batch
 
@@ -44,6 +45,32 @@ def test_columns_types_and_order():
     assert kept["schema_version"] == 1
     assert kept["feature_names"] == NAMES
     assert kept["class_names"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("missing", [[], [0, 3, 17], range(20)])
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
+def test_arrays_are_as_pyarrow_makes_them(kind, missing):
+    wide = np.random.default_rng(0).normal(size=(20, 3)) * 1e3
+    wide[5] = np.nan
+    masked = np.isin(np.arange(20), missing)
+    with np.errstate(invalid="ignore"):
+        column = wide.astype(kind)[:, 1]
+    made = arrow.numbers(column, arrow.validity(masked))
+    made.validate(full=True)
+    expected = pa.array(column, mask=masked, from_pandas=False)
+    assert (made.type, made.null_count) == (expected.type, expected.null_count)
+    np.testing.assert_array_equal(made.to_numpy(zero_copy_only=False), expected.to_numpy(zero_copy_only=False))
+    texts = [None if gone else text for gone, text in zip(masked, ["", "a", "ü", "日本", "\0"] * 4, strict=True)]
+    made = arrow.strings(texts)
+    made.validate(full=True)
+    assert made.equals(pa.array(texts, pa.string()))
+
+
+def test_arrays_of_nothing():
+    assert arrow.strings([]).equals(pa.array([], pa.string()))
+    assert arrow.numbers(np.empty(0), arrow.validity(np.empty(0, bool))).equals(pa.array([], pa.float64()))
+    with pytest.raises(UnicodeEncodeError):
+        arrow.strings(["\udcff"])
 
 
 def test_round_trip(tmp_path):
