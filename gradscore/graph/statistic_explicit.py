@@ -52,7 +52,8 @@ def _side_by_side(gradients: Sequence[Explicit], emit: Emitter) -> tuple[ir.Valu
     """Return [B, V, R, 1, W], and which of its numbers count where shorter gradients were filled up with repetitions."""
     counts = [gradient.count for gradient in gradients]
     longest, number = max(counts), len(gradients)
-    joined = emit("Concat", *(gradient.value for gradient in gradients), axis=1) if number > 1 else gradients[0].value
+    pieces = [piece for gradient in gradients for piece in (gradient.value, *gradient.beside)]
+    joined = emit("Concat", *pieces, axis=1) if len(pieces) > 1 else pieces[0]
     if min(counts) == longest:
         runs = _runs(longest)
         return emit("Reshape", joined, emit.integers(-1, number, runs, 1, longest // runs)), None

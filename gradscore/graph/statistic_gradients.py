@@ -18,10 +18,11 @@ Values = Mapping[str, ir.Value]
 
 @dataclass(frozen=True)
 class Explicit:
-    """A gradient [B, count] that stands in the graph."""
+    """A gradient [B, count] that stands in the graph, in one piece or, with what lies `beside`, in several."""
 
     value: ir.Value
     count: int
+    beside: tuple[ir.Value, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
-from gradscore.graph.emitter import Emitter
+from gradscore.graph.emitter import Emitter, extents
+
+_FEW = 32  # inputs of which the product with a matrix of ones and zeros takes less time than a convolution
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,15 @@ class Window:
     def unfold(self, value: ir.Value, emit: Emitter, cells: Sequence[int] = ()) -> ir.Value:
         """Lay out what each kernel place sees: [B, C, *in] to [B·C, kernel places (· cells), *positions].
 
-        A convolution of every channel by kernels that hold a single 1. With `cells`, the window sizes of a pool whose
-        windows lie side by side on the convolution's output, positions are the pool's and each cell has a kernel of its own.
+        A convolution of every channel by kernels that hold a single 1; of a few inputs, a product with a matrix of them.
+        With `cells`, the window sizes of a pool whose windows lie side by side on the convolution's output, positions are
+        the pool's and each cell has a kernel of its own.
         """
+        sizes = [extent for extent in (extents(value) or ())[2:] if extent is not None]
+        if not cells and len(sizes) == len(self.kernel) and prod(sizes) <= _FEW:
+            inputs, picked = emit("Reshape", value, emit.integers(-1, prod(sizes))), self._picked(sizes)
+            unfolded = emit("MatMul", inputs, emit.constant(picked, np.float32))
+            return emit("Reshape", unfolded, emit.integers(0, prod(self.kernel), *self.output(sizes)))
         value, pads = self._padded(value, emit)
         cells = tuple(cells) or (1,) * len(self.kernel)
         places = [
@@ -60,6 +69,17 @@ class Window:
             kernel_shape=reach,
             pads=pads,
         )
+
+    def _picked(self, spatial: Sequence[int]) -> np.ndarray:
+        """Return the matrix [inputs, places · positions] with a 1 where a kernel's place at a position sees an input."""
+        whole = np.ones((1, 1, 1))
+        axes = zip(spatial, self.output(spatial), self.kernel, self.strides, self.dilations, self.pads, strict=False)
+        for size, count, extent, stride, step, pad in axes:
+            seen = np.arange(extent)[:, None] * step + np.arange(count) * stride - pad
+            along = np.arange(size)[:, None, None] == seen
+            joined = whole[:, None, :, None, :, None] * along[None, :, None, :, None, :]
+            whole = joined.reshape([outer * inner for outer, inner in zip(whole.shape, along.shape, strict=True)])
+        return whole.reshape(len(whole), -1)
 
     def _padded(self, value: ir.Value, emit: Emitter) -> tuple[ir.Value, list[int]]:
         """Leave pads to the convolution, unless one crops."""

@@ -55,7 +55,7 @@ def append_statistics(
     members = _members(layers)
     values = values_of(graph)
     gradients = _gradients(layers, members, asked, values, emit, at_once)
-    members, gradients = _joined(members, gradients, emit)
+    members, gradients = _joined(members, gradients)
     table = _table(gradients, values, emit)
     blocks: list[Number] = []
     column: dict[str, int] = {}
@@ -129,7 +129,7 @@ def _gradient(reduction: Reduction, parameter: Parameter, values: Values, emit: 
     return gradient.explicit(emit) if isinstance(gradient, Product | Contraction) and is_small else gradient
 
 
-def _joined(members: Members, gradients: Gradients, emit: Emitter) -> tuple[Members, Gradients]:
+def _joined(members: Members, gradients: Gradients) -> tuple[Members, Gradients]:
     """Lay what small gradients a layer has side by side: its statistics are those of all of them together."""
     joined = dict(gradients)
     for layer, keys in members.items():
@@ -138,8 +138,9 @@ def _joined(members: Members, gradients: Gradients, emit: Emitter) -> tuple[Memb
         small = {key: part for key, part in parts.items() if part.count <= _SMALL}
         if len(small) > 1:
             first, *others = small
-            together = emit("Concat", *(part.value for part in small.values()), axis=1)
-            joined[first] = Explicit(together, sum(part.count for part in small.values())), gradients[first][1]
+            value, *beside = (part.value for part in small.values())
+            together = Explicit(value, sum(part.count for part in small.values()), tuple(beside))
+            joined[first] = together, gradients[first][1]
             for key in others:
                 del joined[key]
     return {layer: [key for key in keys if key in joined] for layer, keys in members.items()}, joined
