@@ -1,5 +1,8 @@
 """What a pooled derivative passes back through a convolution: every back end against the reference, and that against torch."""
 
+from importlib import import_module
+from itertools import product
+
 import gradscore_kernels as gk
 import numpy as np
 import pytest
@@ -114,3 +117,18 @@ def test_statistics_behind_pools_keep_their_bits_beside_a_sample_with_nan(backen
     beside = gk.unpooled_conv_moments(a, activation, pooled, *geometries, backend=backend)
     np.testing.assert_array_equal(beside[[0, 2]], alone[[0, 2]])
     assert np.isnan(beside[1, 1:]).all()
+
+
+@every_type
+def test_first_maxima_of_the_numba_back_end(dtype):
+    """Equal zeros of either sign, infinities, numbers below the normal ones, and NaN of either sign, which is more than any."""
+    need("numba")
+    loops, numba = (import_module(f"gradscore_kernels.{name}") for name in ("_numba_loops", "_numba"))
+    tiny = np.finfo(dtype).smallest_subnormal
+    odd = np.array([0.0, -0.0, tiny, -tiny, 1, -1, np.inf, -np.inf, np.nan, -np.nan], dtype)
+    windows = np.array(list(product(range(len(odd)), repeat=3)), np.uint32)
+    bits, order = numba._bits(odd)
+    found = loops.no_maxima(bits, windows.T)
+    loops.maxima(bits, order, np.ascontiguousarray(windows.T), found)
+    expected = np.argmax(odd[windows], axis=1)  # the first NaN, else the first maximum
+    np.testing.assert_array_equal(found[-1], windows[np.arange(len(windows)), expected])

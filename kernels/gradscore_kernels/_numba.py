@@ -24,7 +24,7 @@ TILE = 4
 LANES = 16  # lags are filled up to whole vectors
 FEW, MANY = 96, 64  # up to so many positions, vectors run over at least so many filters or weights (measured)
 MANY_OUTPUTS = 32  # the same of a sequence
-STRETCH = 1 << 18  # bytes of δ that are unpooled at a time
+STRETCH = 1 << 20  # bytes of δ that are unpooled at a time
 SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second thread would start
 
 
@@ -47,7 +47,8 @@ def unpooled_conv_moments(
     run = geometry.kernel[-1] if geometry.dilations[-1] == 1 else 1
     neighbours, positions = run * a.shape[1] // geometry.groups, prod(activation.shape[2:])
     pays = neighbours >= LANES and 2 * len(windows) <= positions <= loops.RUN
-    planes, seen, given = (_by_group(values, geometry.groups) for values in (a, activation, pooled_delta))
+    bits, order = _bits(activation)
+    planes, seen, given = (_by_group(values, geometry.groups) for values in (a, bits, pooled_delta))
     tables, step = _plane_tables(geometry, a.shape[2:]), max(1, STRETCH // activation[0].nbytes) if len(a) else 1
 
     def spread(out: Accumulators, start: int, stop: int) -> None:
@@ -55,13 +56,13 @@ def unpooled_conv_moments(
         for b in range(start, stop, step):
             some = slice(b, min(b + step, stop))
             known = delta[: some.stop - b]
-            loops.unpool(_flat(activation[some]), _flat(pooled_delta[some]), windows, slots, _flat(known))
+            loops.unpool(_flat(bits[some]), order, _flat(pooled_delta[some]), windows, slots, _flat(known))
             _conv_work(a[some], known, geometry)(out[some], 0, len(known))
 
     def work(out: Accumulators, start: int, stop: int) -> None:
         if not pays:
             return spread(out, start, stop)
-        loops.unpooled_conv(planes, seen, given, windows, slots, tables, run, out, start, stop)
+        loops.unpooled_conv(planes, seen, order, given, windows, slots, tables, run, out, start, stop)
         # A sample whose Inf or NaN must meet the zeros of δ, whatever stands beside it.
         finite = np.isfinite(a[start:stop]).all(axis=tuple(range(1, a.ndim)))
         for b in (start + np.flatnonzero(~finite)).tolist():
@@ -87,10 +88,11 @@ def unpooled_conv_input(
     windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
     tables = _plane_tables(geometry, a.shape[2:])
     by_place = weight.reshape(groups, len(weight) // groups, channels, geometry.kernel_size).transpose(0, 1, 3, 2)
-    planes, given, deltas = (_by_group(values, groups) for values in (a, activation, pooled_delta))
+    bits, order = _bits(activation)
+    planes, seen, given = (_by_group(values, groups) for values in (a, bits, pooled_delta))
     passed = np.empty_like(planes)
     work = partial(
-        loops.unpooled_input, planes, given, deltas, windows, np.ascontiguousarray(cells.T, np.uint32), tables,
+        loops.unpooled_input, planes, seen, order, given, windows, np.ascontiguousarray(cells.T, np.uint32), tables,
         np.ascontiguousarray(by_place), a.dtype.type(slope), passed,
     )  # fmt: skip
     _share(work, len(a), pooled_delta.size * geometry.kernel_size, threads)
@@ -221,6 +223,13 @@ def _plane_tables(geometry: ConvGeometry, spatial: tuple[int, ...]) -> tuple[Arr
 def _by_group(planes: Array, groups: int) -> Array:
     """View `[B, M, *spatial]` as `[B, groups, M / groups, cells]`."""
     return planes.reshape(len(planes), groups, planes.shape[1] // groups, prod(planes.shape[2:]))
+
+
+def _bits(values: Array) -> tuple[Array, loops.Order]:
+    """View floating numbers as integers, and return what orders these."""
+    kind = np.dtype(f"i{values.itemsize}").type
+    infinity = values.dtype.type(np.inf).view(kind)
+    return values.view(kind), (kind(8 * values.itemsize - 1), kind(np.iinfo(kind).max), infinity)
 
 
 def _flat(planes: Array) -> Array:

@@ -25,6 +25,12 @@ FLIP = np.int64(0x7FFF_FFFF_FFFF_FFFF)  # all bits but the sign
 # A sample's numbers on their way to its accumulator: float64 [BLOCK] that fills up, and a float64 [8] to merge from.
 Buffers = tuple[Array, Array]
 
+# What orders a type's numbers by their bits: the sign's place, all bits but the sign, and those of infinity.
+Order = tuple[Any, Any, Any]
+
+# A plane's numbers as integers that order like them, and of each window: a cell's, the largest, and which cell's that is.
+Maxima = tuple[Array, Array, Array, Array]
+
 # A convolution: source and target elements of a channel's layout, each position's place in it, the layout's size, and
 # the number of weights. Indices are unsigned, which spares the test for negative ones.
 Tables = tuple[Array, Array, Array, int, int]
@@ -358,44 +364,64 @@ def spread_out(delta: Array, position: Array, spread: Array) -> None:
 
 
 @compiled
-def maxima(seen: Array, slots: Array, largest: Array, at: Array) -> None:
-    """Find each window's first maximum among seen `[cells]`, and its cell; NaN is taken, and nothing is more than it.
-
-    `slots` `[kernel size, W]` holds the cells of the windows. The inner loop runs over windows and does not branch, as which
-    cell is the largest cannot be predicted.
-    """
-    at[:] = slots[0]
-    for w in range(len(at)):
-        largest[w] = seen[np.uint64(at[w])]
-    for k in range(1, len(slots)):
-        cells = slots[k]
-        for w in range(len(cells)):
-            value, known = seen[np.uint64(cells[w])], largest[w]
-            more = (value > known) | (value != value)  # noqa: PLR0124 - true of NaN alone
-            largest[w] = value if more else known
-            at[w] = cells[w] if more else at[w]
+def no_maxima(seen: Array, slots: Array) -> Maxima:
+    """Allocate what `maxima` fills."""
+    cells, windows = seen.shape[-1], slots.shape[1]
+    keys, value, largest = np.empty(cells, seen.dtype), np.empty(windows, seen.dtype), np.empty(windows, seen.dtype)
+    return keys, value, largest, np.empty(windows, slots.dtype)
 
 
 @compiled
-def unpool(activation: Array, pooled: Array, windows: Array, slots: Array, delta: Array) -> None:
-    """Add pooled `[planes, …]` at each window's first maximum of activation `[planes, cells]`, in a cleared δ.
+def maxima(seen: Array, order: Order, slots: Array, found: Maxima) -> None:
+    """Find each window's first maximum among seen `[cells]`, floating numbers as their bits; NaN is more than any.
 
-    `slots` are those of `windows` `[W]`. A window with NaN passes on NaN.
+    `slots` `[kernel size, W]` holds the cells of the windows. Inner loops run over cells or windows, and do nothing that
+    LLVM makes no vectors of: comparing floating numbers, and fetching what it does not know to lie elsewhere.
     """
-    largest, at = np.empty(len(windows), activation.dtype), np.empty(len(windows), slots.dtype)
+    keys, value, largest, at = found
+    sign, flip, infinity = order
+    for i in range(len(keys)):
+        size = seen[i] & flip
+        key = seen[i] ^ ((seen[i] >> sign) & flip)
+        key = key if size > 0 else size  # zeros are equal
+        keys[i] = flip if size > infinity else key
+    cells = slots[0]
+    for w in range(len(at)):
+        at[w] = cells[w]
+        largest[w] = keys[np.uint64(cells[w])]
+    for k in range(1, len(slots)):
+        cells = slots[k]
+        for w in range(len(cells)):
+            value[w] = keys[np.uint64(cells[w])]
+        for w in range(len(cells)):
+            known, cell, new = largest[w], at[w], cells[w]
+            at[w] = new if value[w] > known else cell
+            largest[w] = max(value[w], known)
+
+
+@compiled
+def unpool(seen: Array, order: Order, pooled: Array, windows: Array, slots: Array, delta: Array) -> None:
+    """Add pooled `[planes, …]` at each window's first maximum of the activation, in a cleared δ.
+
+    `seen` `[planes, cells]` is the activation as `maxima` takes it, `slots` are those of `windows` `[W]`. A window with
+    NaN passes on NaN.
+    """
+    found = no_maxima(seen, slots)
+    _, _, largest, at = found
     for plane in range(len(pooled)):
         to, given = delta[plane], pooled[plane]
         to[:] = 0
-        maxima(activation[plane], slots, largest, at)
+        maxima(seen[plane], order, slots, found)
         for w in range(len(at)):
             known = given[np.uint64(windows[w])]
-            to[np.uint64(at[w])] += known if largest[w] == largest[w] else given.dtype.type(np.nan)
+            to[np.uint64(at[w])] += known if largest[w] != order[1] else given.dtype.type(np.nan)
 
 
 @compiled
 def unpooled_conv(
     a: Array,
-    activation: Array,
+    seen: Array,
+    order: Order,
     pooled: Array,
     windows: Array,
     slots: Array,
@@ -408,13 +434,13 @@ def unpooled_conv(
     """Reduce weight gradients of finite a `[B, groups, C, in]`: products with what the windows chose, and none with zeros.
 
     A cell's channels lie side by side, so that `run` kernel places in a row are neighbours: vectors run over weights.
-    `tables` are those of `unpooled_input`; activation and pooled are `[B, groups, M, …]`.
+    `tables` are those of `unpooled_input`; seen, as `maxima` takes it, and pooled are `[B, groups, M, …]`.
     """
     positions, places, cells, size = tables
-    channels, filters, width = a.shape[2], activation.shape[2], run * a.shape[2]
+    channels, filters, width = a.shape[2], seen.shape[2], run * a.shape[2]
     side, gradient = np.zeros(size * channels, a.dtype), np.empty(len(places) * channels, a.dtype)
-    largest, at = np.empty(len(windows), activation.dtype), np.empty(len(windows), slots.dtype)
-    held = buffers()
+    found, held = no_maxima(seen, slots), buffers()
+    _, _, largest, at = found
     for b in range(start, stop):
         fill = 0
         for group in range(a.shape[1]):
@@ -425,15 +451,15 @@ def unpooled_conv(
                         side[np.uint64(cells[i] * channels + c)] = plane[i]
             for m in range(filters):
                 given = pooled[b, group, m]
-                maxima(activation[b, group, m], slots, largest, at)
+                maxima(seen[b, group, m], order, slots, found)
                 gradient[:] = 0
                 for w in range(len(at)):
-                    value = given[windows[w]] if largest[w] == largest[w] else given.dtype.type(np.nan)
+                    value = given[windows[w]] if largest[w] != order[1] else given.dtype.type(np.nan)
                     for k in range(0, len(places), run):
                         first = (positions[np.uint64(at[w])] + places[k]) * channels
-                        seen, to = side[first : first + width], gradient[k * channels : k * channels + width]
+                        met, to = side[first : first + width], gradient[k * channels : k * channels + width]
                         for i in range(width):
-                            to[i] += value * seen[i]
+                            to[i] += value * met[i]
                 fill = append(gradient, held, fill, out[b])
         finish(held, fill, out[b])
 
@@ -441,7 +467,8 @@ def unpooled_conv(
 @compiled
 def unpooled_input(
     a: Array,
-    activation: Array,
+    seen: Array,
+    order: Order,
     pooled: Array,
     windows: Array,
     slots: Array,
@@ -453,17 +480,17 @@ def unpooled_input(
     start: int,
     stop: int,
 ) -> None:
-    """Fill `passed`, shaped as a `[B, groups, C, in]`, from activation and pooled `[B, groups, M, …]`.
+    """Fill `passed`, shaped as a `[B, groups, C, in]`, from seen, as `maxima` takes it, and pooled `[B, groups, M, …]`.
 
     `tables` place positions, kernel places and input cells in the padded plane; weight is `[groups, M, places, C]`.
     """
     positions, places, cells, size = tables
     groups, filters, count, channels = weight.shape
-    delta = np.empty(activation.shape[2:], activation.dtype)
+    delta = np.empty(seen.shape[2:], a.dtype)
     sums = np.empty((size, channels), a.dtype)
     for b in range(start, stop):
         for group in range(groups):
-            unpool(activation[b, group], pooled[b, group], windows, slots, delta)
+            unpool(seen[b, group], order, pooled[b, group], windows, slots, delta)
             sums[:] = 0
             for m in range(filters):
                 row, own = delta[m], weight[group, m]
@@ -475,10 +502,10 @@ def unpooled_input(
                             for c in range(channels):
                                 to[c] += given * factors[c]
             for c in range(channels):
-                seen, to = a[b, group, c], passed[b, group, c]
+                entered, to = a[b, group, c], passed[b, group, c]
                 for i in range(len(cells)):
                     found = sums[cells[i], c] if cells[i] >= 0 else to.dtype.type(0)
-                    to[i] = found if seen[i] > 0 else found * slope
+                    to[i] = found if entered[i] > 0 else found * slope
 
 
 @compiled
