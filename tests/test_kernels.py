@@ -153,6 +153,27 @@ def test_not_a_number_stays_in_its_sample(case, backend, bad):
     assert np.isnan(gk.statistics(found)[1]).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    "name", ["conv-depthwise", "conv-depthwise-same", "conv-depthwise-uneven", "conv-depthwise-1d"]
+)
+@every_backend
+def test_not_a_number_wherever_it_stands(backend, name, bad):
+    """One sample for each place of a channel's input, then of its δ; every other sample stays as it is."""
+    need(backend)
+    case = CASES[name]
+    for which, array in enumerate(case.arrays()):
+        arrays = [np.repeat(one[:1], 2 * array[0, 0].size, axis=0) for one in case.arrays()]
+        clean = case.run(arrays, backend=backend)
+        for place in range(array[0, 0].size):
+            arrays[which][2 * place, 1].flat[place] = bad
+        found = case.run(arrays, backend=backend)
+        np.testing.assert_array_equal(found[1::2], clean[1::2])
+        broken = np.isnan(case.run(arrays, backend="reference")[::2, 1])
+        assert broken.mean() > 0.9  # some input may meet no weight
+        np.testing.assert_array_equal(np.isnan(found[::2, 1:]), np.repeat(broken[:, None], 7, axis=1))
+
+
 @pytest.mark.parametrize("backend", ["native", "numba", "reference"])
 def test_input_that_no_weight_meets_does_not_count(backend):
     need(backend)

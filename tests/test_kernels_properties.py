@@ -45,6 +45,31 @@ def test_convolutions(backend, case, dtype, seed):
 
 
 @st.composite
+def depthwise_in_place(draw):
+    """Depthwise convolutions whose outputs lie in their inputs' places, though the kernel's middle need not."""
+    rank = draw(st.integers(1, 3))
+    kernel, dilations, before, spatial = [], [], [], []
+    for _ in range(rank):
+        kernel.append(draw(st.integers(1, {1: 7, 2: 5, 3: 3}[rank])))
+        dilations.append(draw(st.integers(1, 2)))
+        before.append(draw(st.integers(0, kernel[-1] - 1)) * dilations[-1])
+        spatial.append(draw(st.integers(1, {1: 1200, 2: 35, 3: 7}[rank])))
+    after = [d * (k - 1) - pad for k, d, pad in zip(kernel, dilations, before, strict=True)]
+    groups = draw(st.integers(1, 9))
+    geometry = ConvGeometry(tuple(kernel), (1,) * rank, tuple(dilations), (*before, *after), groups)
+    return conv(2, groups, draw(st.integers(1, 2)) * groups, tuple(spatial), geometry)
+
+
+@drawn
+@given(depthwise_in_place(), dtypes, seeds)
+@pytest.mark.parametrize("backend", ["native", "numba"])
+def test_depthwise_convolutions_in_place(backend, case, dtype, seed):
+    need(backend)
+    arrays = case.arrays(dtype, seed)
+    assert_same_statistics(case.run(arrays, backend=backend), case.run(arrays, backend="reference"), TILED[dtype])
+
+
+@st.composite
 def poolings(draw):
     """Any pooling, or the common one in squares, behind a convolution that keeps enough of its input."""
     rank = draw(st.integers(1, 3))

@@ -110,6 +110,8 @@ def _conv_work(a: Array, delta: Array, geometry: ConvGeometry) -> Work:
         return partial(loops.conv_over_filters, *given, _whole_tiles(tables.layout[2]), tables.rows)
     if positions <= FEW and weights >= MANY:
         return partial(loops.conv_over_weights, *given, _whole_tiles(np.arange(positions)), tables.rows)
+    if filters < loops.FEW and planes.shape[2] == 1 and _in_place(geometry, a.shape[2:]):
+        return partial(loops.conv_of_planes, planes, maps, *_masks(geometry, a.shape[2:], a.dtype))
     by_dots = loops.conv_of_few if filters < loops.FEW else loops.conv_by_dots
     return partial(by_dots, *given, tables.lags, tables.rows)
 
@@ -203,6 +205,34 @@ class ConvTables:
         source, target = np.flatnonzero(~hidden).astype(np.uint64), _outer_sum(targets)[~hidden].astype(np.uint64)
         lags = _round_up(int(position[-1]) + 1, LANES)
         return cls((source, target, position.astype(np.uint64), size, len(weights)), lags, _whole_tiles(weights))
+
+
+def _in_place(geometry: ConvGeometry, spatial: tuple[int, ...]) -> bool:
+    """Tell whether outputs lie in their inputs' places: some weight then meets each input at the output in its place."""
+    axes = zip(geometry.kernel, geometry.dilations, geometry.pads, strict=False)
+    centred = all(pad >= 0 and pad % dilation == 0 and pad // dilation < kernel for kernel, dilation, pad in axes)
+    return centred and max(geometry.strides) == 1 and geometry.output(spatial) == spatial
+
+
+@lru_cache(maxsize=64)
+def _masks(geometry: ConvGeometry, spatial: tuple[int, ...], kind: np.dtype[Any]) -> tuple[Array, Array, int, int]:
+    """Return the masks, offsets, margin and size that `conv_of_planes` takes; a mask is of all kernel rows in a column."""
+    taps = [
+        np.arange(kernel) * dilation - pad
+        for kernel, dilation, pad in zip(geometry.kernel, geometry.dilations, geometry.pads, strict=False)
+    ]
+    pitches = [prod(spatial[axis + 1 :]) for axis in range(len(spatial))]
+    masks = np.ones((1, 1), dtype=bool)
+    for extent, tap in zip(spatial[1:], taps[1:], strict=True):
+        met = tap[:, None] + np.arange(extent)
+        inside = (met >= 0) & (met < extent)
+        masks = (masks[:, None, :, None] & inside[:, None]).reshape(len(masks) * len(tap), -1)
+    steps = [tap * pitch for tap, pitch in zip(taps, pitches, strict=True)]
+    rows = _outer_sum(steps[1:])[:, None] + steps[0]
+    cells, margin = prod(spatial), -min(int(rows.min()), 0)
+    lags = _round_up(cells, LANES)
+    masks = np.pad(np.tile(masks, (1, spatial[0])), ((0, 0), (0, lags - cells)))
+    return masks.astype(kind), rows + margin, margin, margin + lags + max(int(rows.max()), 0)
 
 
 @lru_cache(maxsize=64)

@@ -245,28 +245,30 @@ def dot_tiles(delta: Array, flat: Array, rows: Array, start: int, stop: int, gra
 
 
 @compiled
-def dot_rows(delta: Array, flat: Array, rows: Array, gradient: Array) -> None:
-    """Fill gradient `[M, rows]`: do as `dot_tiles` in tiles of 1 × 4 and 1 × 1, without waste where filters are few."""
+def dot_rows(delta: Array, flat: Array, all_rows: Array, gradient: Array) -> None:
+    """Fill gradient `[M, count]` from delta `[M, lags]`, each with rows of its own, in tiles of 1 × 3 and 1 × 1.
+
+    gradient[m, r] = Σ delta[m, l] flat[all_rows[m, r] + l], without waste where filters are few.
+    """
     gradient[:] = 0
-    zero, whole = delta.dtype.type(0), len(rows) // 4 * 4
-    for m in range(delta.shape[0]):
-        to = gradient[m]
+    zero, count = delta.dtype.type(0), all_rows.shape[1]
+    whole = count // 3 * 3
+    for m in range(len(delta)):
+        rows, to = all_rows[m], gradient[m]
         for start in range(0, delta.shape[1], RUN):
             d = delta[m, start : start + RUN]
-            for r in range(0, whole, 4):
+            for r in range(0, whole, 3):
                 a0, a1 = flat[rows[r] + start :][: len(d)], flat[rows[r + 1] + start :][: len(d)]
-                a2, a3 = flat[rows[r + 2] + start :][: len(d)], flat[rows[r + 3] + start :][: len(d)]
-                s0 = s1 = s2 = s3 = zero
+                a2 = flat[rows[r + 2] + start :][: len(d)]
+                s0 = s1 = s2 = zero
                 for t in range(len(d)):
                     s0 += d[t] * a0[t]
                     s1 += d[t] * a1[t]
                     s2 += d[t] * a2[t]
-                    s3 += d[t] * a3[t]
                 to[r] += s0
                 to[r + 1] += s1
                 to[r + 2] += s2
-                to[r + 3] += s3
-            for r in range(whole, len(rows)):
+            for r in range(whole, count):
                 a0, s0 = flat[rows[r] + start :][: len(d)], zero
                 for t in range(len(d)):
                     s0 += d[t] * a0[t]
@@ -537,12 +539,42 @@ def conv_of_few(
     groups, filters = delta.shape[1:3]
     flat = np.zeros(a.shape[2] * size + lags, a.dtype)
     spread, gradient = np.zeros((filters, lags), a.dtype), np.empty((groups, filters, count))
+    each = np.empty((filters, count), rows.dtype)
+    each[:] = rows[:count]
     held = buffers()
     for b in range(start, stop):
         for group in range(groups):
             lay_out(a[b, group], source, target, size, flat)
             spread_out(delta[b, group], position, spread)
-            dot_rows(spread, flat, rows[:count], gradient[group])
+            dot_rows(spread, flat, each, gradient[group])
+        finish(held, append(gradient.ravel(), held, 0, out[b]), out[b])
+
+
+@compiled
+def conv_of_planes(
+    a: Array, delta: Array, masks: Array, rows: Array, margin: int, size: int, out: Array, start: int, stop: int
+) -> None:
+    """Reduce gradients of a `[B, groups, 1, in]`, delta `[B, groups, M, in]`, which lie in one another's places.
+
+    So nothing is laid out anew. Under `masks` `[J, lags]` δ meets no neighbour beyond its row's end at the offsets
+    `rows` `[J, kernel rows]` into a plane with margins.
+    """
+    groups, filters, cells = delta.shape[1:]
+    flat, spread = np.zeros(size, a.dtype), np.zeros(masks.shape, a.dtype)
+    plane, gradient = flat[margin : margin + cells], np.empty((groups, filters, *rows.shape))
+    held = buffers()
+    for b in range(start, stop):
+        for group in range(groups):
+            seen = a[b, group, 0]
+            for i in range(cells):
+                plane[i] = seen[i]
+            for m in range(filters):
+                of = delta[b, group, m]
+                for j in range(len(masks)):
+                    mask, to = masks[j], spread[j]
+                    for i in range(cells):
+                        to[i] = of[i] * mask[i]
+                dot_rows(spread, flat, rows, gradient[group, m])
         finish(held, append(gradient.ravel(), held, 0, out[b]), out[b])
 
 
@@ -605,6 +637,8 @@ def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array,
     flat = np.zeros(inputs * lags, a.dtype)
     few, whole = outputs < FEW, outputs if outputs < FEW else (outputs + 3) // 4 * 4
     spread, gradient = np.zeros((whole, lags), a.dtype), np.empty((outputs, inputs) if few else (STRIP, whole))
+    each = np.empty((outputs if few else 0, inputs), rows.dtype)
+    each[:] = rows[:inputs]
     held = buffers()
     for b in range(start, stop):
         for i in range(inputs):
@@ -614,7 +648,7 @@ def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array,
             for t in range(positions):
                 spread[m, t] = delta[b, t, m]
         if few:
-            dot_rows(spread, flat, rows[:inputs], gradient)
+            dot_rows(spread, flat, each, gradient)
             fill = append(gradient.ravel(), held, 0, out[b])
         else:
             fill = reduce_dots(spread, flat, rows, inputs, outputs, gradient, held, 0, out[b])
