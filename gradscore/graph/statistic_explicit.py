@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradscore.graph.arithmetic import Number
 from gradscore.graph.emitter import Emitter
 from gradscore.graph.statistic_gradients import Explicit
-from gradscore.graph.statistic_moments import SMALLEST_SCALE, Key, Moments, MomentTable
+from gradscore.graph.statistic_moments import SMALLEST_SCALE, Key, Moments, MomentTable, kinds_for
 
 _JOINED = 4096  # longer gradients are not copied together: each keeps the cores busy alone
 _EXACT = 1024  # means of so many numbers are summed in double precision
@@ -30,8 +30,9 @@ def add_explicit(gradients: Mapping[Key, tuple[Explicit, frozenset[str]]], table
         together = [gradients[key][0] for key in bundle]
         values, mask = _side_by_side(together, emit)
         counts = np.array([gradient.count for gradient in together])
-        moments = _moments(Number(values, emit), _Average(mask, counts, emit))
-        table.add_stacked(dict(zip(bundle, counts.tolist(), strict=True)), moments, gradients[bundle[0]][1])
+        wanted = gradients[bundle[0]][1]
+        moments = _moments(Number(values, emit), _Average(mask, counts, emit), kinds_for(wanted))
+        table.add_stacked(dict(zip(bundle, counts.tolist(), strict=True)), moments, wanted)
 
 
 def _bundles(sizes: Mapping[Key, tuple[int, frozenset[str]]]) -> list[list[Key]]:
@@ -109,12 +110,13 @@ class _Average:
         return sums * Number(sums.emit.constant(shares, sums.dtype), sums.emit, sums.dtype)
 
 
-def _moments(values: Number, average: _Average) -> Moments:
+def _moments(values: Number, average: _Average, kinds: tuple[str, ...]) -> Moments:
     """Return the moments of [B, V, R, 1, W], [B, V, 1, 1, 1] each; the central ones are sums yet."""
+    has_square = "m3" in kinds  # which takes less time to sum than a product, where it stands anyway
     low, high = (cache(partial(average.extremum, values, op_type)) for op_type in ("ReduceMin", "ReduceMax"))
     mean = cache(lambda: average.mean(average.masked(values)))
     scale = cache(lambda: high().op("Max", -low(), SMALLEST_SCALE))
-    centred = cache(lambda: average.masked((values - mean()) / scale()))
+    centred = cache(lambda: average.masked((values - mean()) * scale().op("Reciprocal")))
     square = cache(lambda: centred() * centred())
     poison = cache(lambda: mean() * 0)  # a gradient with NaN or infinity in it has no moments at all, as in the kernels
     return Moments(
@@ -123,7 +125,7 @@ def _moments(values: Number, average: _Average) -> Moments:
         high=lambda: high() + poison(),
         mean=lambda: mean() + poison(),
         scale=scale,
-        m2=lambda: average.product(centred(), centred()),
+        m2=lambda: average.total(square()) if has_square else average.product(centred(), centred()),
         m3=lambda: average.product(centred(), square()),
         m4=lambda: average.product(square(), square()),
     )
