@@ -23,14 +23,13 @@ from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.extra_features import ExtraFeature, Pass, extras_named
 from gradscore.images import decode, to_input
 from gradscore.inputs.entries import SLOW
-from gradscore.layerstats import layer_features, passed_back
+from gradscore.layerstats import GraphStatistics, LayerStatistics, passed_back
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.microbatch import GRAPH, micro_batch
 from gradscore.pipeline import ReadAhead
 from gradscore.rawgradients import layer_gradients
 from gradscore.serving import BatchedScorer
 from gradscore.session import CPU_PROVIDER, SignalSession
-from gradscore.softmax import head_features
 from gradscore.sources import Entry
 from gradscore.weights import require_weights
 
@@ -117,6 +116,8 @@ class Scorer:
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
         self._count: Count = _uncounted
         self._step = micro_batch(metadata, backend, session.providers[0])
+        self._kernels = "auto" if backend == GRAPH else backend  # for what every back end leaves to them
+        self._statistics = GraphStatistics() if backend == GRAPH else LayerStatistics(metadata, backend)
 
     @classmethod
     def load(
@@ -251,7 +252,8 @@ class Scorer:
         for piece in self._pieces(_samples(inputs)):
             signals = self._session.run(_rows(inputs, piece))
             signals = passed_back(self.metadata.backsteps, signals, backend=self.backend, threads=self._threads)
-            residual = head_features(signals[self.metadata.logits], signals[SIGNAL_LABEL])[2]
+            logits, labels = signals[self.metadata.logits], signals[SIGNAL_LABEL]
+            residual = kernels.softmax_features(logits, labels, backend=self.backend)[:, 2]
             parts.append({layer.name: layer_gradients(layer, signals, residual) for layer in chosen})
         return {
             layer.name: {
@@ -354,13 +356,11 @@ class Scorer:
     ) -> tuple[NDArray[np.int64], list[FloatArray]]:
         """Return the labels and the features, from left to right."""
         signals = self._signals(inputs, alone=threads > 1)
-        signals = passed_back(self.metadata.backsteps, signals, backend=self.backend, threads=threads)
         labels = signals[SIGNAL_LABEL]
-        head = head_features(signals[self.metadata.logits], labels)
-        layers = layer_features(self.metadata.layers, signals, head[2], backend=self.backend, threads=threads)
+        head = kernels.softmax_features(signals[self.metadata.logits], labels, backend=self._kernels)
+        layers = self._statistics.of(signals, np.ascontiguousarray(head[:, 2]), threads=threads)
         batch = Pass(self.metadata, signals, labels, self.backend, threads)
-        extras = [extra.compute(batch) for extra in self._extras]
-        return labels, [layers, np.column_stack([*head, *extras])]
+        return labels, [layers, head, *(extra.compute(batch) for extra in self._extras)]
 
     def _signals(self, inputs: Mapping[str, NDArray[Any]], *, alone: bool) -> dict[str, Any]:
         """Run the session; what only the kernels read stays on their device where that is also the provider's."""

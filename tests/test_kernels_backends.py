@@ -97,7 +97,7 @@ def test_back_ends_hold_the_same_names():
 
 
 def test_public_names():
-    helpers = ["ACCUMULATORS", "STATISTICS", "ConvGeometry", "KernelError", "PoolGeometry"]
+    helpers = ["ACCUMULATORS", "STATISTICS", "ConvGeometry", "KernelError", "PoolGeometry", "Program", "Step"]
     kernels = ["conv_moments", "direct_moments", "embedding_moments", "outer_moments", "position_sum_moments"]
     assert set(gk.__all__) == {
         *helpers,
@@ -110,6 +110,7 @@ def test_public_names():
         "sequence_sum_moments",
         "simd_level",
         "simd_levels",
+        "softmax_features",
         "statistics",
         "unpooled_conv_input",
         "unpooled_conv_moments",

@@ -1,6 +1,6 @@
 """Head features in the graph, exact for any confidence, in double precision: what is known from the logits alone.
 
-The same as `gradscore.softmax.head_features`, with the operators that ONNX has: of z the logits, e = exp(logsumexp(z of the
+The same as `gradscore_kernels.softmax_features`, with the operators that ONNX has: of z the logits, e = exp(logsumexp(z of the
 others) − z of the label) is the odds against the label, the residual e / (1 + e), the maximum softmax 1 / (1 + e).
 """
 

@@ -3,7 +3,8 @@
 Every kernel takes what back-propagation leaves at one layer (its input `a` and the loss's derivative `delta` by its
 output, one row per sample) and returns float64 accumulators `[B, 8]`: n, Σ|g|, mean, M2, M3, M4, min, max of that
 sample's gradient, with Mk = Σ(g − mean)^k. Accumulators of several parameters merge; `statistics` makes numbers of
-them. `unpooled_conv_input` alone returns something else: the derivative that a layer in front of it needs.
+them. `unpooled_conv_input` alone returns something else: the derivative that a layer in front of it needs. A `Program`
+is the kernels of a whole network, called once a batch.
 
 Common to all kernels: arrays are float32 or float64, converted to C order where they are not; mixed types are
 computed in float64. Sums over positions are kept in the arrays' own type, as a matrix product does, in runs short
@@ -26,12 +27,14 @@ from gradscore_kernels._api import (
     position_sum_moments,
     sequence_moments,
     sequence_sum_moments,
+    softmax_features,
     unpooled_conv_input,
     unpooled_conv_moments,
 )
 from gradscore_kernels._backends import available_backends, default_backend, simd_level, simd_levels
 from gradscore_kernels._errors import KernelError
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+from gradscore_kernels._program import Program, Step
 
 __all__ = [
     "ACCUMULATORS",
@@ -39,6 +42,8 @@ __all__ = [
     "ConvGeometry",
     "KernelError",
     "PoolGeometry",
+    "Program",
+    "Step",
     "available_backends",
     "conv_moments",
     "default_backend",
@@ -52,6 +57,7 @@ __all__ = [
     "sequence_sum_moments",
     "simd_level",
     "simd_levels",
+    "softmax_features",
     "statistics",
     "unpooled_conv_input",
     "unpooled_conv_moments",

@@ -15,6 +15,7 @@ from gradscore_kernels._backends import load, workers
 from gradscore_kernels._checks import kernel
 from gradscore_kernels._errors import KernelError
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+from gradscore_kernels._softmax import softmax_features as numpy_softmax_features
 
 Accumulators = NDArray[np.float64]
 Array = NDArray[Any]
@@ -237,6 +238,32 @@ def layer_statistics(
     native = load(backend)
     merged = getattr(native, "layer_statistics", merged_statistics)  # a few numbers a sample: NumPy does for the others
     return np.asarray(merged([np.ascontiguousarray(part) for part in parts], [int(layer) for layer in layers], factors))
+
+
+def softmax_features(logits: Array, labels: Array, *, backend: str = "auto") -> Array:
+    """Entropy, maximum softmax and residual `[B, 3]` of predictions, in float64 and exact however confident they are.
+
+    The residual s = 1 − p_ŷ = sigmoid(logsumexp(z_others) − z_ŷ) is never the difference of two near-equal numbers.
+    Entropy is normalised by log q to [0, 1] (Oberdiek et al. 2018, eq. 3); with u the softmax over the other classes,
+    H = −(1−s)·log1p(−s) − s·(log s + Σ u log u).
+
+    Parameters
+    ----------
+    logits
+        `[B, q]`, two classes or more.
+    labels
+        Predicted classes `[B]`, from 0 to q − 1.
+    """
+    scores, classes = np.ascontiguousarray(logits, dtype=np.float64), np.ascontiguousarray(labels, dtype=np.int64)
+    if scores.ndim != 2 or scores.shape[1] < 2 or classes.shape != scores.shape[:1]:
+        raise KernelError(
+            f"softmax_features: logits of shape {list(scores.shape)} and labels of shape {list(classes.shape)}: pass "
+            "[B, q] of two classes or more, and [B]"
+        )
+    if len(classes) and not 0 <= classes.min() <= classes.max() < scores.shape[1]:
+        raise KernelError(f"softmax_features: a label is outside 0..{scores.shape[1] - 1}: pass predicted classes")
+    features = getattr(load(backend), "softmax_features", numpy_softmax_features)
+    return np.asarray(features(scores, classes))
 
 
 def _check_geometry(name: str, pair: dict[str, Array], geometry: ConvGeometry) -> None:

@@ -7,6 +7,7 @@
 #include "kernels.hpp"
 #include "layers.hpp"
 #include "plan.hpp"
+#include "program.hpp"
 
 namespace nb = nanobind;
 using namespace gradscore;
@@ -20,13 +21,16 @@ using AnyArray = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
 template <class T>
 using Result = nb::ndarray<nb::numpy, T>;
 
-Index size(const nb::ndarray<>& array, std::size_t axis) { return static_cast<Index>(array.shape(axis)); }
+using Shape = std::vector<Index>;
 
-std::vector<Index> spatial(const nb::ndarray<>& array) {
-  std::vector<Index> sizes;
-  for (std::size_t axis = 2; axis < array.ndim(); ++axis) sizes.push_back(size(array, axis));
+template <class Any>
+Shape shape_of(const Any& array) {
+  Shape sizes;
+  for (std::size_t axis = 0; axis < array.ndim(); ++axis) sizes.push_back(static_cast<Index>(array.shape(axis)));
   return sizes;
 }
+
+Shape spatial(const Shape& shape) { return {shape.begin() + 2, shape.end()}; }
 
 // Let `fill` write a new array while other Python threads run.
 template <class T, class Fill>
@@ -40,14 +44,13 @@ Result<T> filled(const std::vector<std::size_t>& shape, const Fill& fill) {
   return Result<T>(values, shape.size(), shape.data(), owner);
 }
 
-template <class Fill>
-Result<double> rows(Index batch, Index columns, const Fill& fill) {
-  return filled<double>({static_cast<std::size_t>(batch), static_cast<std::size_t>(columns)}, fill);
-}
-
-template <class Fill>
-Result<double> accumulators(Index batch, const Fill& fill) {
-  return rows(batch, kAccumulator, fill);
+// Accumulators of a batch.
+template <class T>
+Result<double> reduced(const Job<T>& job, const std::vector<const T*>& arrays, std::size_t batch, int threads) {
+  return filled<double>({batch, kAccumulator}, [&](double* out) {
+    void* results[] = {out};
+    job(arrays.data(), static_cast<Index>(batch), threads, results);
+  });
 }
 
 Geometry geometry_of(const nb::object& object) {
@@ -63,9 +66,9 @@ struct Pool {
   Table<2> cells;
   PoolPlan plan{};
 
-  Pool(const nb::object& object, Index planes, const std::vector<Index>& input, const std::vector<Index>& output) {
+  Pool(const nb::object& object, Index planes, const Shape& input, const Shape& output) {
     const auto axes = [&object](const char* name) { return nb::cast<std::vector<Index>>(object.attr(name)); };
-    const std::vector<Index> two(2, 2), one(2, 1), none(4, 0);
+    const Shape two(2, 2), one(2, 1), none(4, 0);
     plan.planes = planes;
     plan.plane = product(input);
     plan.pooled_plane = product(output);
@@ -85,56 +88,110 @@ struct Pool {
   }
 };
 
+// Kernels by the shapes of the arrays and the options that their Python functions take.
+
+template <class T>
+Job<T> conv_job(const Shape& a, const Shape& delta, const nb::object& geometry) {
+  return conv_moments<T>(a[1], delta[1], spatial(a), spatial(delta), geometry_of(geometry));
+}
+
+template <class T>
+Job<T> unpooled_conv_job(const Shape& a, const Shape& activation, const nb::object& geometry, const Pool& pool) {
+  return unpooled_conv_moments<T>(a[1], activation[1], spatial(a), spatial(activation), geometry_of(geometry), pool.plan);
+}
+
+template <class T>
+Job<T> unpooled_input_job(const Shape& a, const Shape& activation, const nb::object& geometry, const Pool& pool,
+                          double slope) {
+  return unpooled_conv_input<T>(a[1], activation[1], spatial(a), spatial(activation), geometry_of(geometry), pool.plan,
+                                static_cast<T>(slope));
+}
+
+Pool pool_of(const nb::object& pool, const Shape& activation, const Shape& pooled) {
+  return Pool(pool, activation[1], spatial(activation), spatial(pooled));
+}
+
+// A program, and the tables of its poolings.
+class BoundProgram {
+ public:
+  // Each step is (kernel, places of its arrays, their shapes, options, layer or −1).
+  explicit BoundProgram(const nb::list& described) {
+    std::vector<Step> steps;
+    for (const nb::handle& handle : described) {
+      const auto step = nb::cast<nb::tuple>(handle);
+      const auto shapes = nb::cast<std::vector<Shape>>(step[2]);
+      const Shape sample(shapes[0].begin() + 1, shapes[0].end());
+      steps.push_back({job(nb::cast<std::string>(step[0]), shapes, nb::cast<nb::tuple>(step[3])),
+                       nb::cast<std::vector<Index>>(step[1]), nb::cast<Index>(step[4]), product(sample)});
+    }
+    program_ = std::make_unique<const Program>(std::move(steps));
+  }
+
+  Result<double> run(const std::vector<AnyArray<float>>& given, const Array<double, 1>& scale, int threads) const {
+    std::vector<const float*> arrays;
+    for (const AnyArray<float>& array : given) arrays.push_back(array.data());
+    const std::size_t columns = (program_->layers() + 1) * kAccumulator;
+    return filled<double>({scale.shape(0), columns}, [&](double* out) {
+      program_->run(arrays, scale.data(), static_cast<Index>(scale.shape(0)), threads, out);
+    });
+  }
+
+ private:
+  Job<float> job(const std::string& kernel, const std::vector<Shape>& s, const nb::tuple& options) {
+    if (kernel == "outer_moments") return outer_moments<float>(s[0][1], s[1][1]);
+    if (kernel == "sequence_moments") return sequence_moments<float>({s[0][1], s[0][2], s[1][2]});
+    if (kernel == "sequence_sum_moments") return sequence_sum_moments<float>(s[0][1], s[0][2]);
+    if (kernel == "position_sum_moments") return position_sum_moments<float>(s[0][1], product(spatial(s[0])));
+    if (kernel == "direct_moments") return direct_moments<float>(product({s[0].begin() + 1, s[0].end()}));
+    if (kernel == "conv_moments") return conv_job<float>(s[0], s[1], options[0]);
+    const Pool& pool = *pools_.emplace_back(std::make_unique<Pool>(pool_of(options[1], s[1], s[2])));
+    if (kernel == "unpooled_conv_moments") return unpooled_conv_job<float>(s[0], s[1], options[0], pool);
+    if (kernel == "unpooled_conv_input") {
+      return unpooled_input_job<float>(s[0], s[1], options[0], pool, nb::cast<double>(options[2]));
+    }
+    throw std::invalid_argument("no kernel " + kernel);
+  }
+
+  std::vector<std::unique_ptr<Pool>> pools_;
+  std::unique_ptr<const Program> program_;
+};
+
 template <class T>
 void bind(nb::module_& module) {
   using namespace nb::literals;
   module.def(
       "outer_moments",
       [](const Array<T, 2>& a, const Array<T, 2>& delta, int threads) {
-        const Index batch = a.shape(0), inputs = a.shape(1), outputs = delta.shape(1);
-        return accumulators(batch, [&](double* out) {
-          outer_moments<T>(a.data(), delta.data(), batch, inputs, outputs, threads, out);
-        });
+        const auto job = outer_moments<T>(a.shape(1), delta.shape(1));
+        return reduced<T>(job, {a.data(), delta.data()}, a.shape(0), threads);
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
   module.def(
       "conv_moments",
-      [](const AnyArray<T>& a, const AnyArray<T>& delta, const nb::object& object, int threads) {
-        const Geometry geometry = geometry_of(object);
-        const std::vector<Index> input = spatial(nb::ndarray<>(a)), output = spatial(nb::ndarray<>(delta));
-        const Index batch = a.shape(0), channels = a.shape(1), filters = delta.shape(1);
-        return accumulators(batch, [&](double* out) {
-          conv_moments<T>(a.data(), delta.data(), batch, channels, filters, input, output, geometry, threads, out);
-        });
+      [](const AnyArray<T>& a, const AnyArray<T>& delta, const nb::object& geometry, int threads) {
+        const auto job = conv_job<T>(shape_of(a), shape_of(delta), geometry);
+        return reduced<T>(job, {a.data(), delta.data()}, a.shape(0), threads);
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "geometry"_a, "threads"_a);
   module.def(
       "unpooled_conv_moments",
-      [](const AnyArray<T>& a, const AnyArray<T>& activation, const AnyArray<T>& pooled, const nb::object& conv,
+      [](const AnyArray<T>& a, const AnyArray<T>& activation, const AnyArray<T>& pooled, const nb::object& geometry,
          const nb::object& object, int threads) {
-        const Geometry geometry = geometry_of(conv);
-        const std::vector<Index> input = spatial(nb::ndarray<>(a)), output = spatial(nb::ndarray<>(activation));
-        const Index batch = a.shape(0), channels = a.shape(1), filters = activation.shape(1);
-        const Pool pool(object, filters, output, spatial(nb::ndarray<>(pooled)));
-        return accumulators(batch, [&](double* out) {
-          unpooled_conv_moments<T>(a.data(), activation.data(), pooled.data(), batch, channels, filters, input, output,
-                                   geometry, pool.plan, threads, out);
-        });
+        const Pool pool = pool_of(object, shape_of(activation), shape_of(pooled));
+        const auto job = unpooled_conv_job<T>(shape_of(a), shape_of(activation), geometry, pool);
+        return reduced<T>(job, {a.data(), activation.data(), pooled.data()}, a.shape(0), threads);
       },
       "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "geometry"_a, "pool"_a, "threads"_a);
   module.def(
       "unpooled_conv_input",
       [](const AnyArray<T>& a, const AnyArray<T>& activation, const AnyArray<T>& pooled, const AnyArray<T>& weight,
-         const nb::object& conv, const nb::object& object, double slope, int threads) {
-        const Geometry geometry = geometry_of(conv);
-        const std::vector<Index> input = spatial(nb::ndarray<>(a)), output = spatial(nb::ndarray<>(activation));
-        const Index batch = a.shape(0), channels = a.shape(1), filters = activation.shape(1);
-        const Pool pool(object, filters, output, spatial(nb::ndarray<>(pooled)));
-        std::vector<std::size_t> shape;
-        for (std::size_t axis = 0; axis < a.ndim(); ++axis) shape.push_back(a.shape(axis));
-        return filled<T>(shape, [&](T* out) {
-          unpooled_conv_input<T>(a.data(), activation.data(), pooled.data(), weight.data(), static_cast<T>(slope),
-                                 batch, channels, filters, input, output, geometry, pool.plan, threads, out);
+         const nb::object& geometry, const nb::object& object, double slope, int threads) {
+        const Pool pool = pool_of(object, shape_of(activation), shape_of(pooled));
+        const auto job = unpooled_input_job<T>(shape_of(a), shape_of(activation), geometry, pool, slope);
+        const T* arrays[] = {a.data(), activation.data(), pooled.data(), weight.data()};
+        return filled<T>(std::vector<std::size_t>(a.shape_ptr(), a.shape_ptr() + a.ndim()), [&](T* out) {
+          void* results[] = {out};
+          job(arrays, static_cast<Index>(a.shape(0)), threads, results);
         });
       },
       "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "weight"_a.noconvert(),
@@ -142,42 +199,35 @@ void bind(nb::module_& module) {
   module.def(
       "sequence_moments",
       [](const Array<T, 3>& a, const Array<T, 3>& delta, int threads) {
-        const Index batch = a.shape(0);
-        const SequenceShape shape{Index(a.shape(1)), Index(a.shape(2)), Index(delta.shape(2))};
-        return accumulators(
-            batch, [&](double* out) { sequence_moments<T>(a.data(), delta.data(), batch, shape, threads, out); });
+        const auto job = sequence_moments<T>({Index(a.shape(1)), Index(a.shape(2)), Index(delta.shape(2))});
+        return reduced<T>(job, {a.data(), delta.data()}, a.shape(0), threads);
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
   module.def(
       "direct_moments",
       [](const Array<T, 2>& g, int threads) {
-        const Index batch = g.shape(0), count = g.shape(1);
-        return accumulators(batch, [&](double* out) { direct_moments<T>(g.data(), batch, count, threads, out); });
+        return reduced<T>(direct_moments<T>(g.shape(1)), {g.data()}, g.shape(0), threads);
       },
       "g"_a.noconvert(), "threads"_a);
   module.def(
       "position_sum_moments",
       [](const Array<T, 3>& delta, int threads) {
-        const Index batch = delta.shape(0), channels = delta.shape(1), positions = delta.shape(2);
-        return accumulators(batch, [&](double* out) {
-          position_sum_moments<T>(delta.data(), batch, channels, positions, threads, out);
-        });
+        const auto job = position_sum_moments<T>(delta.shape(1), delta.shape(2));
+        return reduced<T>(job, {delta.data()}, delta.shape(0), threads);
       },
       "delta"_a.noconvert(), "threads"_a);
   module.def(
       "sequence_sum_moments",
       [](const Array<T, 3>& delta, int threads) {
-        const Index batch = delta.shape(0), positions = delta.shape(1), channels = delta.shape(2);
-        return accumulators(batch, [&](double* out) {
-          sequence_sum_moments<T>(delta.data(), batch, positions, channels, threads, out);
-        });
+        const auto job = sequence_sum_moments<T>(delta.shape(1), delta.shape(2));
+        return reduced<T>(job, {delta.data()}, delta.shape(0), threads);
       },
       "delta"_a.noconvert(), "threads"_a);
   module.def(
       "embedding_moments",
       [](const Array<std::int64_t, 2>& ids, const Array<T, 3>& delta, Index vocabulary, int threads) {
         const Index batch = delta.shape(0), positions = delta.shape(1), width = delta.shape(2);
-        return accumulators(batch, [&](double* out) {
+        return filled<double>({delta.shape(0), kAccumulator}, [&](double* out) {
           embedding_moments<T>(ids.data(), delta.data(), batch, positions, width, vocabulary, threads, out);
         });
       },
@@ -195,10 +245,23 @@ NB_MODULE(_native, module) {
       [](const std::vector<Array<double, 2>>& parts, const std::vector<Index>& layer, const Array<double, 1>& scale) {
         std::vector<const double*> values;
         for (const Array<double, 2>& part : parts) values.push_back(part.data());
-        const Index batch = scale.shape(0), columns = (layer.back() + 2) * kAccumulator;
-        return rows(batch, columns, [&](double* out) { layer_statistics(values, layer, scale.data(), batch, out); });
+        const std::size_t columns = (layer.back() + 2) * kAccumulator;
+        return filled<double>({scale.shape(0), columns}, [&](double* out) {
+          layer_statistics(values, layer, scale.data(), scale.shape(0), out);
+        });
       },
       nb::arg("accumulators"), nb::arg("layers"), nb::arg("scale").noconvert());
+  module.def(
+      "softmax_features",
+      [](const Array<double, 2>& logits, const Array<std::int64_t, 1>& labels) {
+        return filled<double>({logits.shape(0), 3}, [&](double* out) {
+          softmax_features(logits.data(), labels.data(), logits.shape(0), logits.shape(1), out);
+        });
+      },
+      nb::arg("logits").noconvert(), nb::arg("labels").noconvert());
+  nb::class_<BoundProgram>(module, "Program")
+      .def(nb::init<const nb::list&>(), nb::arg("steps"))
+      .def("run", &BoundProgram::run, nb::arg("arrays").noconvert(), nb::arg("scale").noconvert(), nb::arg("threads"));
   bind<float>(module);
   bind<double>(module);
 }

@@ -1,5 +1,6 @@
 #include "kernels.hpp"
 
+#include <memory>
 #include <stdexcept>
 #include <system_error>
 #include <type_traits>
@@ -44,6 +45,9 @@ const Kernels<T>& kernels() {
   }
 }
 
+// Where a sample's accumulators go.
+double* row(void* const* out, Index b) { return static_cast<double*>(out[0]) + b * kAccumulator; }
+
 }  // namespace
 
 std::vector<std::string> simd_levels() {
@@ -65,100 +69,123 @@ void force_simd_level(const std::string& name) {
 }
 
 template <class T>
-void outer_moments(const T* a, const T* delta, Index batch, Index inputs, Index outputs, int threads, double* out) {
-  const auto run = kernels<T>().outer;
-  for_each_sample(batch, 4.0 * (inputs + outputs), threads, 0, [&](Index b, const Scratch&) {
-    run(a + b * inputs, inputs, delta + b * outputs, outputs, out + b * kAccumulator);
-  });
+Job<T> outer_moments(Index inputs, Index outputs) {
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const auto run = kernels<T>().outer;
+    const T *a = arrays[0], *delta = arrays[1];
+    for_each_sample(batch, 4.0 * (inputs + outputs), threads, 0, [&](Index b, const Scratch&) {
+      run(a + b * inputs, inputs, delta + b * outputs, outputs, row(out, b));
+    });
+  };
 }
 
 template <class T>
-void conv_moments(const T* a, const T* delta, Index batch, Index channels, Index filters,
-                  const std::vector<Index>& input, const std::vector<Index>& output, const Geometry& geometry,
-                  int threads, double* out) {
-  const ConvTables tables(channels, filters, input, output, geometry);
-  const ConvPlan& plan = tables.plan();
-  const Kernels<T>& use = kernels<T>();
-  const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
-  const double cost = static_cast<double>(delta_size) * plan.channels * plan.kernel_size / 8;
-  for_each_sample(batch, cost, threads, use.conv_scratch(plan) * sizeof(T), [&](Index b, const Scratch& scratch) {
-    use.conv(plan, a + b * a_size, delta + b * delta_size, scratch.as<T>(), out + b * kAccumulator);
-  });
+Job<T> conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
+                    const Geometry& geometry) {
+  const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const ConvPlan& plan = tables->plan();
+    const Kernels<T>& use = kernels<T>();
+    const T *a = arrays[0], *delta = arrays[1];
+    const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
+    const double cost = static_cast<double>(delta_size) * plan.channels * plan.kernel_size / 8;
+    for_each_sample(batch, cost, threads, use.conv_scratch(plan) * sizeof(T), [&](Index b, const Scratch& scratch) {
+      use.conv(plan, a + b * a_size, delta + b * delta_size, scratch.as<T>(), row(out, b));
+    });
+  };
 }
 
 template <class T>
-void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Index batch, Index channels, Index filters,
-                           const std::vector<Index>& input, const std::vector<Index>& output, const Geometry& geometry,
-                           const PoolPlan& pool, int threads, double* out) {
-  const ConvTables tables(channels, filters, input, output, geometry);
-  const ConvPlan& plan = tables.plan();
-  const Kernels<T>& use = kernels<T>();
-  const LaneTables folded(plan, geometry, false), unfolded(plan, geometry, true);
-  const LanePlan& lanes = (2 * unfolded.vectors(kLine<T>) <= folded.vectors(kLine<T>) ? unfolded : folded).plan();
-  const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
-  const Index pooled_size = filters * pool.pooled_plane;
-  const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
-  const std::size_t bytes = use.unpooled_conv_scratch(plan, lanes, pool) * sizeof(T);
-  for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
-    use.unpooled_conv(plan, lanes, pool, a + b * a_size, activation + b * delta_size, pooled + b * pooled_size,
-                      scratch.as<T>(), out + b * kAccumulator);
-  });
+Job<T> unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
+                             const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool) {
+  const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
+  const auto folded = std::make_shared<const LaneTables>(tables->plan(), geometry, false);
+  const auto unfolded = std::make_shared<const LaneTables>(tables->plan(), geometry, true);
+  const auto lanes = 2 * unfolded->vectors(kLine<T>) <= folded->vectors(kLine<T>) ? unfolded : folded;
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const ConvPlan& plan = tables->plan();
+    const Kernels<T>& use = kernels<T>();
+    const T *a = arrays[0], *activation = arrays[1], *pooled = arrays[2];
+    const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
+    const Index pooled_size = filters * pool.pooled_plane;
+    const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
+    const std::size_t bytes = use.unpooled_conv_scratch(plan, lanes->plan(), pool) * sizeof(T);
+    for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
+      use.unpooled_conv(plan, lanes->plan(), pool, a + b * a_size, activation + b * delta_size,
+                        pooled + b * pooled_size, scratch.as<T>(), row(out, b));
+    });
+  };
 }
 
 template <class T>
-void unpooled_conv_input(const T* a, const T* activation, const T* pooled, const T* weight, T slope, Index batch,
-                         Index channels, Index filters, const std::vector<Index>& input,
-                         const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool, int threads,
-                         T* out) {
-  const ConvTables tables(channels, filters, input, output, geometry);
-  const ConvPlan& plan = tables.plan();
-  const Kernels<T>& use = kernels<T>();
-  const LaneTables lanes(plan, geometry, false);
-  const std::vector<T> rearranged = lanes.weights(weight, plan, filters);
-  const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
-  const Index pooled_size = filters * pool.pooled_plane;
-  const double cost = static_cast<double>(pooled_size) * plan.channels * plan.kernel_size / 8;
-  const std::size_t bytes = use.unpooled_input_scratch(plan, lanes.plan(), pool) * sizeof(T);
-  for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
-    use.unpooled_input(plan, lanes.plan(), pool, a + b * a_size, activation + b * delta_size, pooled + b * pooled_size,
-                       rearranged.data(), slope, scratch.as<T>(), out + b * a_size);
-  });
+Job<T> unpooled_conv_input(Index channels, Index filters, const std::vector<Index>& input,
+                           const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool, T slope) {
+  const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
+  const auto lanes = std::make_shared<const LaneTables>(tables->plan(), geometry, false);
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const ConvPlan& plan = tables->plan();
+    const Kernels<T>& use = kernels<T>();
+    const T *a = arrays[0], *activation = arrays[1], *pooled = arrays[2], *weight = arrays[3];
+    T* passed = static_cast<T*>(out[0]);
+    const std::vector<T> rearranged = lanes->weights(weight, plan, filters);
+    const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
+    const Index pooled_size = filters * pool.pooled_plane;
+    const double cost = static_cast<double>(pooled_size) * plan.channels * plan.kernel_size / 8;
+    const std::size_t bytes = use.unpooled_input_scratch(plan, lanes->plan(), pool) * sizeof(T);
+    for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
+      use.unpooled_input(plan, lanes->plan(), pool, a + b * a_size, activation + b * delta_size,
+                         pooled + b * pooled_size, rearranged.data(), slope, scratch.as<T>(), passed + b * a_size);
+    });
+  };
 }
 
 template <class T>
-void sequence_moments(const T* a, const T* delta, Index batch, const SequenceShape& shape, int threads, double* out) {
-  if (shape.positions == 1) return outer_moments(a, delta, batch, shape.inputs, shape.outputs, threads, out);
-  const Kernels<T>& use = kernels<T>();
-  const Index a_size = shape.positions * shape.inputs, delta_size = shape.positions * shape.outputs;
-  const double cost = static_cast<double>(a_size) * shape.outputs / 8;
-  for_each_sample(batch, cost, threads, use.sequence_scratch(shape) * sizeof(T), [&](Index b, const Scratch& scratch) {
-    use.sequence(shape, a + b * a_size, delta + b * delta_size, scratch.as<T>(), out + b * kAccumulator);
-  });
+Job<T> sequence_moments(const SequenceShape& shape) {
+  if (shape.positions == 1) return outer_moments<T>(shape.inputs, shape.outputs);
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const Kernels<T>& use = kernels<T>();
+    const T *a = arrays[0], *delta = arrays[1];
+    const Index a_size = shape.positions * shape.inputs, delta_size = shape.positions * shape.outputs;
+    const double cost = static_cast<double>(a_size) * shape.outputs / 8;
+    const std::size_t bytes = use.sequence_scratch(shape) * sizeof(T);
+    for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
+      use.sequence(shape, a + b * a_size, delta + b * delta_size, scratch.as<T>(), row(out, b));
+    });
+  };
 }
 
 template <class T>
-void direct_moments(const T* g, Index batch, Index count, int threads, double* out) {
-  const auto run = kernels<T>().direct;
-  for_each_sample(batch, 4.0 * count, threads, 0,
-                  [&](Index b, const Scratch&) { run(g + b * count, count, out + b * kAccumulator); });
+Job<T> direct_moments(Index count) {
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const auto run = kernels<T>().direct;
+    const T* g = arrays[0];
+    for_each_sample(batch, 4.0 * count, threads, 0,
+                    [&](Index b, const Scratch&) { run(g + b * count, count, row(out, b)); });
+  };
 }
 
 template <class T>
-void position_sum_moments(const T* delta, Index batch, Index channels, Index positions, int threads, double* out) {
-  const auto run = kernels<T>().position_sum;
-  const Index size = channels * positions;
-  for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
-    run(delta + b * size, channels, positions, scratch.as<double>(), out + b * kAccumulator);
-  });
+Job<T> position_sum_moments(Index channels, Index positions) {
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const auto run = kernels<T>().position_sum;
+    const T* delta = arrays[0];
+    const Index size = channels * positions;
+    for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
+      run(delta + b * size, channels, positions, scratch.as<double>(), row(out, b));
+    });
+  };
 }
 
 template <class T>
-void sequence_sum_moments(const T* delta, Index batch, Index positions, Index channels, int threads, double* out) {
-  const auto run = kernels<T>().sequence_sum;
-  const Index size = channels * positions;
-  for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
-    run(delta + b * size, positions, channels, scratch.as<double>(), out + b * kAccumulator);
-  });
+Job<T> sequence_sum_moments(Index positions, Index channels) {
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const auto run = kernels<T>().sequence_sum;
+    const T* delta = arrays[0];
+    const Index size = channels * positions;
+    for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
+      run(delta + b * size, positions, channels, scratch.as<double>(), row(out, b));
+    });
+  };
 }
 
 template <class T>
@@ -179,18 +206,16 @@ void embedding_moments(const std::int64_t* ids, const T* delta, Index batch, Ind
 }
 
 #define GRADSCORE_INSTANTIATE(T)                                                                                       \
-  template void outer_moments(const T*, const T*, Index, Index, Index, int, double*);                                  \
-  template void conv_moments(const T*, const T*, Index, Index, Index, const std::vector<Index>&,                       \
-                             const std::vector<Index>&, const Geometry&, int, double*);                                \
-  template void unpooled_conv_moments(const T*, const T*, const T*, Index, Index, Index, const std::vector<Index>&,      \
-                                      const std::vector<Index>&, const Geometry&, const PoolPlan&, int, double*);      \
-  template void unpooled_conv_input(const T*, const T*, const T*, const T*, T, Index, Index, Index,                    \
-                                    const std::vector<Index>&, const std::vector<Index>&, const Geometry&,             \
-                                    const PoolPlan&, int, T*);                                                         \
-  template void sequence_moments(const T*, const T*, Index, const SequenceShape&, int, double*);                       \
-  template void direct_moments(const T*, Index, Index, int, double*);                                                  \
-  template void position_sum_moments(const T*, Index, Index, Index, int, double*);                                     \
-  template void sequence_sum_moments(const T*, Index, Index, Index, int, double*);                                     \
+  template Job<T> outer_moments(Index, Index);                                                                         \
+  template Job<T> conv_moments(Index, Index, const std::vector<Index>&, const std::vector<Index>&, const Geometry&);   \
+  template Job<T> unpooled_conv_moments(Index, Index, const std::vector<Index>&, const std::vector<Index>&,            \
+                                        const Geometry&, const PoolPlan&);                                             \
+  template Job<T> unpooled_conv_input(Index, Index, const std::vector<Index>&, const std::vector<Index>&,              \
+                                      const Geometry&, const PoolPlan&, T);                                            \
+  template Job<T> sequence_moments(const SequenceShape&);                                                              \
+  template Job<T> direct_moments(Index);                                                                               \
+  template Job<T> position_sum_moments(Index, Index);                                                                  \
+  template Job<T> sequence_sum_moments(Index, Index);                                                                  \
   template void embedding_moments(const std::int64_t*, const T*, Index, Index, Index, Index, int, double*);
 GRADSCORE_INSTANTIATE(float)
 GRADSCORE_INSTANTIATE(double)

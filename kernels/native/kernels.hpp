@@ -1,6 +1,7 @@
-// Every kernel for a batch: plans the offsets once, chooses the level and shares the samples among threads.
+// Every kernel for batches: plans the offsets once, chooses the level and shares the samples among threads.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -20,39 +21,42 @@ struct Geometry {
   Index groups;
 };
 
-// All arrays are contiguous; `out` is [batch, kAccumulator].
+// A kernel with its tables, made once for arrays of one shape and called with batches of them: contiguous, and in the
+// order that its maker's comment names. `out` are double [batch, kAccumulator], but for unpooled_conv_input.
 template <class T>
-void outer_moments(const T* a, const T* delta, Index batch, Index inputs, Index outputs, int threads, double* out);
+using Job = std::function<void(const T* const* arrays, Index batch, int threads, void* const* out)>;
 
 template <class T>
-void conv_moments(const T* a, const T* delta, Index batch, Index channels, Index filters,
-                  const std::vector<Index>& input, const std::vector<Index>& output, const Geometry& geometry,
-                  int threads, double* out);
-
-// The same where the derivative is known only behind a max pooling of `activation` [batch, filters, output…].
-template <class T>
-void unpooled_conv_moments(const T* a, const T* activation, const T* pooled, Index batch, Index channels, Index filters,
-                           const std::vector<Index>& input, const std::vector<Index>& output, const Geometry& geometry,
-                           const PoolPlan& pool, int threads, double* out);
-
-// The derivative by that convolution's input, times 1 where `a` is positive, else `slope`: `out` is shaped as `a`.
-template <class T>
-void unpooled_conv_input(const T* a, const T* activation, const T* pooled, const T* weight, T slope, Index batch,
-                         Index channels, Index filters, const std::vector<Index>& input,
-                         const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool, int threads,
-                         T* out);
+Job<T> outer_moments(Index inputs, Index outputs);  // a, delta
 
 template <class T>
-void sequence_moments(const T* a, const T* delta, Index batch, const SequenceShape& shape, int threads, double* out);
+Job<T> conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
+                    const Geometry& geometry);  // a, delta
+
+// The same where the derivative is known only behind a max pooling of `activation` [batch, filters, output…]. The
+// tables of `pool` must outlive the job.
+template <class T>
+Job<T> unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
+                             const std::vector<Index>& output, const Geometry& geometry,
+                             const PoolPlan& pool);  // a, activation, pooled delta
+
+// The derivative by that convolution's input, times 1 where `a` is positive, else `slope`: T, shaped as `a`.
+template <class T>
+Job<T> unpooled_conv_input(Index channels, Index filters, const std::vector<Index>& input,
+                           const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool,
+                           T slope);  // a, activation, pooled delta, weight
 
 template <class T>
-void direct_moments(const T* g, Index batch, Index count, int threads, double* out);
+Job<T> sequence_moments(const SequenceShape& shape);  // a, delta
 
 template <class T>
-void position_sum_moments(const T* delta, Index batch, Index channels, Index positions, int threads, double* out);
+Job<T> direct_moments(Index count);  // g
 
 template <class T>
-void sequence_sum_moments(const T* delta, Index batch, Index positions, Index channels, int threads, double* out);
+Job<T> position_sum_moments(Index channels, Index positions);  // delta
+
+template <class T>
+Job<T> sequence_sum_moments(Index positions, Index channels);  // delta
 
 template <class T>
 void embedding_moments(const std::int64_t* ids, const T* delta, Index batch, Index positions, Index width,

@@ -1,4 +1,4 @@
-// Accumulators of a network's parameters -> statistics of its layers and of all together.
+// Accumulators of a network's parameters -> statistics of its layers and of all together; logits -> what they tell.
 #include "layers.hpp"
 
 #include <cmath>
@@ -39,6 +39,31 @@ void write_statistics(const Moments& moments, double scale, double* out) {
   out[7] = constant ? 0 : given[5] / n / variance / variance - 3;
 }
 
+// log(1 + exp(x)), for any x.
+double softplus(double x) { return std::fmax(x, 0) + std::log1p(std::exp(-std::fabs(x))); }
+
+// In terms of log odds against the label, so that no two near-equal numbers are ever subtracted.
+void write_softmax(const double* logits, Index label, Index classes, double* out) {
+  double top = -INFINITY, total = 0, weighted = 0;
+  for (Index i = 0; i < classes; ++i) {
+    if (i != label && logits[i] > top) top = logits[i];
+  }
+  for (Index i = 0; i < classes; ++i) {
+    if (i == label) continue;
+    const double below = logits[i] - top, weight = std::exp(below);
+    total += weight;
+    if (weight > 0) weighted += weight * below;
+  }
+  const double log_odds = top + std::log(total) - logits[label];
+  const double log_residual = -softplus(-log_odds), log_max = -softplus(log_odds);
+  const double residual = std::exp(log_residual), maximum = std::exp(log_max);
+  const double others = std::log(total) - weighted / total;  // entropy of the softmax without the label
+  const double own = residual == 0 ? 0 : -residual * log_residual;
+  out[0] = (own - maximum * log_max + residual * others) / std::log(static_cast<double>(classes));
+  out[1] = maximum;
+  out[2] = residual;
+}
+
 }  // namespace
 
 void layer_statistics(const std::vector<const double*>& parts, const std::vector<Index>& layer, const double* scale,
@@ -56,6 +81,10 @@ void layer_statistics(const std::vector<const double*>& parts, const std::vector
     }
     write_statistics(all, scale[b], row + layers * kAccumulator);
   }
+}
+
+void softmax_features(const double* logits, const std::int64_t* labels, Index batch, Index classes, double* out) {
+  for (Index b = 0; b < batch; ++b) write_softmax(logits + b * classes, labels[b], classes, out + 3 * b);
 }
 
 }  // namespace gradscore

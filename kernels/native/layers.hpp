@@ -1,4 +1,4 @@
-// Accumulators of a network's parameters -> statistics of its layers and of all together.
+// Accumulators of a network's parameters -> statistics of its layers and of all together; logits -> what they tell.
 #pragma once
 
 #include <vector>
@@ -11,5 +11,8 @@ namespace gradscore {
 // out is [batch, layers + 1, 8]: what depends on the gradient's size times the scale.
 void layer_statistics(const std::vector<const double*>& parts, const std::vector<Index>& layer, const double* scale,
                       Index batch, double* out);
+
+// Entropy over log q, maximum softmax and residual of predictions: logits are [batch, classes], out is [batch, 3].
+void softmax_features(const double* logits, const std::int64_t* labels, Index batch, Index classes, double* out);
 
 }  // namespace gradscore

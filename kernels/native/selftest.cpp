@@ -75,12 +75,17 @@ std::vector<double> gradient_of(const Conv& c, const std::vector<T>& a, const st
 }
 
 template <class T>
+void run(const Job<T>& job, const std::vector<const T*>& arrays, Index batch, int threads, void* out) {
+  job(arrays.data(), batch, threads, &out);
+}
+
+template <class T>
 void try_conv(const Conv& c, int threads) {
   const Index batch = 3, rows = c.rows(), columns = c.columns();
   const auto a = draw<T>(batch * c.channels * c.height * c.width), delta = draw<T>(batch * c.filters * rows * columns);
   std::vector<double> out(batch * kAccumulator);
-  conv_moments<T>(a.data(), delta.data(), batch, c.channels, c.filters, {c.height, c.width}, {rows, columns},
-                  c.geometry(), threads, out.data());
+  const auto job = conv_moments<T>(c.channels, c.filters, {c.height, c.width}, {rows, columns}, c.geometry());
+  run(job, {a.data(), delta.data()}, batch, threads, out.data());
   for (Index b = 0; b < batch; ++b) {
     expect<T>("conv", gradient_of(c, a, delta, rows, columns, b), &out[b * kAccumulator]);
   }
@@ -132,8 +137,9 @@ void try_unpooled(const Conv& c, Index size, Index step, int threads) {
   const auto pooled = draw<T>(batch * c.filters * pooling.down * pooling.across);
   const auto delta = pooling.unpooled(seen, pooled);
   std::vector<double> out(batch * kAccumulator);
-  unpooled_conv_moments<T>(a.data(), seen.data(), pooled.data(), batch, c.channels, c.filters, {c.height, c.width},
-                           {pooling.rows, pooling.columns}, c.geometry(), pooling.plan(c.filters), threads, out.data());
+  const auto job = unpooled_conv_moments<T>(c.channels, c.filters, {c.height, c.width}, {pooling.rows, pooling.columns},
+                                            c.geometry(), pooling.plan(c.filters));
+  run(job, {a.data(), seen.data(), pooled.data()}, batch, threads, out.data());
   for (Index b = 0; b < batch; ++b) {
     expect<T>("unpooled", gradient_of(c, a, delta, pooling.rows, pooling.columns, b), &out[b * kAccumulator]);
   }
@@ -160,9 +166,9 @@ void try_input(const Conv& c, Index size, Index step, int threads) {
         static_cast<double>(weight[r]) * delta[(b * c.filters + m) * rows * columns + t];
   }
   std::vector<T> found(a.size());
-  unpooled_conv_input<T>(a.data(), seen.data(), pooled.data(), weight.data(), T(0.25), batch, c.channels, c.filters,
-                         {c.height, c.width}, {rows, columns}, c.geometry(), pooling.plan(c.filters), threads,
-                         found.data());
+  const auto job = unpooled_conv_input<T>(c.channels, c.filters, {c.height, c.width}, {rows, columns}, c.geometry(),
+                                          pooling.plan(c.filters), T(0.25));
+  run(job, {a.data(), seen.data(), pooled.data(), weight.data()}, batch, threads, found.data());
   for (std::size_t i = 0; i < a.size(); ++i) {
     const double value = a[i] > 0 ? wanted[i] : wanted[i] * 0.25;
     if (!(std::fabs(found[i] - value) <= (sizeof(T) == 4 ? 1e-3 : 1e-9))) {
@@ -183,9 +189,9 @@ void try_sequence(Index positions, Index inputs, Index outputs) {
   const Index batch = 2;
   const auto a = draw<T>(batch * positions * inputs), delta = draw<T>(batch * positions * outputs);
   std::vector<double> out(batch * kAccumulator), sums(batch * kAccumulator), firsts(batch * kAccumulator);
-  sequence_moments<T>(a.data(), delta.data(), batch, {positions, inputs, outputs}, 2, out.data());
-  sequence_sum_moments<T>(delta.data(), batch, positions, outputs, 1, sums.data());
-  position_sum_moments<T>(delta.data(), batch, positions, outputs, 1, firsts.data());
+  run(sequence_moments<T>({positions, inputs, outputs}), {a.data(), delta.data()}, batch, 2, out.data());
+  run(sequence_sum_moments<T>(positions, outputs), {delta.data()}, batch, 1, sums.data());
+  run(position_sum_moments<T>(positions, outputs), {delta.data()}, batch, 1, firsts.data());
   for (Index b = 0; b < batch; ++b) {
     std::vector<double> g(inputs * outputs), last(outputs), first(positions);
     for (Index t = 0; t < positions; ++t) {
@@ -206,7 +212,7 @@ template <class T>
 void try_streams(Index count, Index vocabulary) {
   const auto g = draw<T>(count);
   std::vector<double> out(kAccumulator);
-  direct_moments<T>(g.data(), 1, count, 1, out.data());
+  run(direct_moments<T>(count), {g.data()}, 1, 1, out.data());
   expect<T>("direct", {g.begin(), g.end()}, out.data());
   std::vector<std::int64_t> ids(count);
   for (std::int64_t& id : ids) id = generator() % vocabulary;

@@ -1,0 +1,136 @@
+"""Kernels called one after the other on a batch, and the statistics of the layers whose gradients they reduce."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore_kernels import _api as api
+from gradscore_kernels._backends import load, workers
+
+Array = NDArray[Any]
+Shapes = tuple[tuple[int, ...], ...]
+
+_COMPILED = frozenset(
+    {
+        api.conv_moments, api.direct_moments, api.outer_moments, api.position_sum_moments, api.sequence_moments,
+        api.sequence_sum_moments, api.unpooled_conv_input, api.unpooled_conv_moments,
+    }
+)  # fmt: skip
+_KEPT = 8  # shapes of batches whose tables are kept
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a kernel.
+
+    Attributes
+    ----------
+    kernel
+        A function of this package that takes arrays, or one with the same options.
+    arrays
+        Names of the arrays that it takes, in their order.
+    options
+        Its further arguments, such as geometries.
+    layer
+        Number of the layer whose accumulators it returns: 0 first, then the same as before or one more. None for
+        `unpooled_conv_input`, which returns an array.
+    name
+        What later steps call that array.
+    """
+
+    kernel: Callable[..., Array]
+    arrays: tuple[str, ...]
+    options: tuple[Any, ...] = ()
+    layer: int | None = None
+    name: str = ""
+
+
+class Program:
+    """Steps, ready for any number of batches: the native back end runs them in one call, with tables that it keeps.
+
+    The results are those of the kernels called one by one, bit for bit, with any back end. Safe to run from several
+    threads at once.
+    """
+
+    def __init__(self, steps: Sequence[Step], *, backend: str = "auto") -> None:
+        self._steps, self._backend = tuple(steps), backend
+        made = {step.name for step in steps if step.layer is None}
+        read = dict.fromkeys(name for step in steps for name in step.arrays)
+        self._inputs = tuple(name for name in read if name not in made)
+        self._weights = {step.arrays[3] for step in steps if step.kernel is api.unpooled_conv_input}
+        compile_natively = getattr(load(backend), "Program", None)
+        self._compile = compile_natively if all(step.kernel in _COMPILED for step in steps) else None
+        self._compiled: dict[Shapes, Any] = {}
+
+    def run(self, arrays: Mapping[str, Array], scale: NDArray[np.float64], *, threads: int | None = None) -> Array:
+        """Return the statistics of every layer and of all together, as `layer_statistics` does.
+
+        Parameters
+        ----------
+        arrays
+            What the steps read, by name; others are left alone.
+        scale
+            `[B]`, what the gradients are to be multiplied by.
+
+        Raises
+        ------
+        KernelError
+            As for the kernels.
+        """
+        given = [arrays[name] for name in self._inputs]
+        if self._compile is None or not self._are_ready(given, scale):
+            return self._one_by_one(arrays, scale, threads)
+        shapes = tuple(
+            array.shape if name in self._weights else array.shape[1:]
+            for name, array in zip(self._inputs, given, strict=True)
+        )
+        if (compiled := self._compiled.get(shapes)) is not None:
+            return np.asarray(compiled.run(given, scale, workers(threads)))
+        checked = self._one_by_one(arrays, scale, threads)
+        recent = list(self._compiled.items())[1 - _KEPT :]
+        self._compiled = {**dict(recent), shapes: self._compile(self._described(shapes))}
+        return checked
+
+    def _are_ready(self, given: Sequence[Array], scale: Array) -> bool:
+        """Tell whether the arrays are what the compiled steps take; others are converted, or refused, by the kernels."""
+        batch = len(scale)
+        return (
+            batch > 0
+            and scale.dtype == np.float64
+            and scale.flags.c_contiguous
+            and all(
+                type(array) is np.ndarray and array.dtype == np.float32 and array.flags.c_contiguous for array in given
+            )
+            and all(
+                len(array) == batch or name in self._weights for name, array in zip(self._inputs, given, strict=True)
+            )
+        )
+
+    def _described(self, shapes: Shapes) -> list[tuple[Any, ...]]:
+        """Return the steps with the places of their arrays, given ones first, and the arrays' shapes but for the batch."""
+        known = dict(zip(self._inputs, shapes, strict=True))
+        described = []
+        for step in self._steps:
+            if step.layer is None:
+                known[step.name] = known[step.arrays[0]]
+            places = [list(known).index(name) for name in step.arrays]
+            samples = [[0, *known[name]] for name in step.arrays]
+            described.append(
+                (step.kernel.__name__, places, samples, step.options, -1 if step.layer is None else step.layer)
+            )
+        return described
+
+    def _one_by_one(self, arrays: Mapping[str, Array], scale: NDArray[np.float64], threads: int | None) -> Array:
+        found, parts = dict(arrays), []
+        for step in self._steps:
+            given = [found[name] for name in step.arrays]
+            result = step.kernel(*given, *step.options, backend=self._backend, threads=threads)
+            if step.layer is None:
+                found[step.name] = result
+            else:
+                parts.append(result)
+        layers = [step.layer for step in self._steps if step.layer is not None]
+        return api.layer_statistics(parts, layers, scale, backend=self._backend)

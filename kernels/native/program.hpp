@@ -1,0 +1,58 @@
+// Jobs run one after the other on a batch, and the statistics of the layers whose gradients they reduce.
+#pragma once
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "kernels.hpp"
+#include "layers.hpp"
+
+namespace gradscore {
+
+struct Step {
+  Job<float> job;
+  std::vector<Index> arrays;  // places among the given arrays, and then among those that steps before have made
+  Index layer;                // whose accumulators it gives; −1: it makes an array
+  Index size;                 // numbers of that array, for one sample
+};
+
+class Program {
+ public:
+  explicit Program(std::vector<Step> steps) : steps_(std::move(steps)) {
+    for (const Step& step : steps_) {
+      if (step.layer >= 0) layers_.push_back(step.layer);
+    }
+  }
+
+  Index layers() const { return layers_.empty() ? 0 : layers_.back() + 1; }
+
+  // out is [batch, layers + 1, 8], as of layer_statistics.
+  void run(std::vector<const float*> arrays, const double* scale, Index batch, int threads, double* out) const {
+    std::vector<std::unique_ptr<float[]>> made;
+    const std::unique_ptr<double[]> accumulators(new double[layers_.size() * batch * kAccumulator]);
+    std::vector<const double*> parts;
+    for (const Step& step : steps_) {
+      std::vector<const float*> given;
+      for (const Index place : step.arrays) given.push_back(arrays[place]);
+      void* result = nullptr;
+      if (step.layer < 0) {
+        made.emplace_back(new float[step.size * batch]);
+        arrays.push_back(made.back().get());
+        result = made.back().get();
+      } else {
+        double* part = accumulators.get() + parts.size() * batch * kAccumulator;
+        parts.push_back(part);
+        result = part;
+      }
+      step.job(given.data(), batch, threads, &result);
+    }
+    layer_statistics(parts, layers_, scale, batch, out);
+  }
+
+ private:
+  std::vector<Step> steps_;
+  std::vector<Index> layers_;
+};
+
+}  // namespace gradscore
