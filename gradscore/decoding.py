@@ -4,7 +4,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock, Semaphore
+from itertools import count
+from threading import Lock
 from typing import Any, Self
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from gradscore.decoding_process import DecodingProcess, can_start
 from gradscore.inputs.entries import Entry, ImageFile
 from gradscore.metadata import Preprocessing
+from gradscore.pipeline import Readers
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +37,8 @@ class Decoders:
     def __init__(self, read: Callable[[Entry], Found], preprocessing: Preprocessing, *, threads: int) -> None:
         self._read, self._preprocessing = read, preprocessing
         self._most = threads // 2 if preprocessing.kind == "image" and can_start() else 0
-        self._room = Semaphore(self._most)
-        self._idle: list[DecodingProcess] = []
+        self._processes: list[DecodingProcess] = []
+        self._turn = count()
         self._first: Future[None] | None = None
         self._lock = Lock()
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="gradscore-start")
@@ -48,15 +50,16 @@ class Decoders:
     def __exit__(self, *_: object) -> None:
         """End the processes; nobody reads any longer."""
         self._starter.shutdown(cancel_futures=True)
-        while self._idle:
-            self._idle.pop().close()
+        while self._processes:
+            self._processes.pop().close()
 
-    def read(self, entries: Sequence[Entry]) -> list[Found]:
+    def read(self, entries: Sequence[Entry], readers: Readers) -> list[Found]:
         """Read inputs in order; safe to call from any thread."""
         files = [entry for entry in entries if type(entry) is ImageFile]
-        if self._most and self._small and self._read_here >= _ENOUGH and len(files) == len(entries) and self._started():
-            return self._elsewhere(files)
-        return self._here(entries)
+        elsewhere = self._most and self._small and self._read_here >= _ENOUGH and len(files) == len(entries)
+        if elsewhere and self._started() and self._most:  # none if the first one did not start
+            return self._elsewhere(files, readers)
+        return self._here(entries, readers)
 
     def _started(self) -> bool:
         """Tell whether the first process is up; it is given some tenths of a second while reading goes on here."""
@@ -70,7 +73,7 @@ class Decoders:
         try:
             process = DecodingProcess(self._preprocessing)
             process.read([])
-            self._idle.append(process)
+            self._processes.append(process)
         except (OSError, ValueError) as error:
             self._give_up(process, error)
 
@@ -80,23 +83,22 @@ class Decoders:
         if process is not None:
             process.close()
 
-    def _here(self, entries: Sequence[Entry]) -> list[Found]:
-        start, cpu = time.perf_counter(), time.thread_time()
-        found = [self._read(entry) for entry in entries]
+    def _here(self, entries: Sequence[Entry], readers: Readers) -> list[Found]:
+        with readers.slots:
+            start, cpu = time.perf_counter(), time.thread_time()
+            found = [self._read(entry) for entry in entries]
         self._read_here += len(entries)
         self._judge(len(entries), time.thread_time() - cpu, time.perf_counter() - start)
         return found
 
-    def _elsewhere(self, files: Sequence[ImageFile]) -> list[Found]:
+    def _elsewhere(self, files: Sequence[ImageFile], readers: Readers) -> list[Found]:
         process = None
-        with self._room:
-            try:
-                process = self._idle.pop() if self._idle else DecodingProcess(self._preprocessing)
-                read = process.read([file.path for file in files])
-            except (OSError, ValueError) as error:
-                self._give_up(process, error)
-                return self._here(files)
-            self._idle.append(process)
+        try:
+            process = self._next(min(readers.count, self._most))
+            read = process.read([file.path for file in files])
+        except (OSError, ValueError) as error:
+            self._give_up(process, error)
+            return self._here(files, readers)
         self._judge(len(files), read.cpu, read.wall)
         for file, found in zip(files, read.found, strict=True):
             if isinstance(found, str):
@@ -104,6 +106,13 @@ class Decoders:
         for index, seconds in read.slow.items():
             _log.warning("%s took %.0f s to read", files[index].id, seconds)
         return read.found
+
+    def _next(self, most: int) -> DecodingProcess:
+        """Return one of so many processes, in turn, and start it if it is not there yet."""
+        with self._lock:
+            if len(self._processes) < most:
+                self._processes.append(DecodingProcess(self._preprocessing))
+            return self._processes[next(self._turn) % max(1, most)]
 
     def _judge(self, count: int, cpu: float, wall: float) -> None:
         self._small = cpu < _SMALL * count and wall < _NEAR * count

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from threading import Lock
 from typing import IO, Any
 
 import numpy as np
@@ -53,9 +54,10 @@ def can_start() -> bool:
 
 
 class DecodingProcess:
-    """Decodes image files; one thread at a time may ask it."""
+    """Decodes image files for any threads, one request after the other; the next is with it before it has answered one."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
+        self._asking, self._answering = Lock(), Lock()
         self._shape = preprocessing.channels, preprocessing.height, preprocessing.width
         command = [sys.executable, "-c", _START, json.dumps(sys.path)]
         pipe = subprocess.PIPE
@@ -74,10 +76,16 @@ class DecodingProcess:
         OSError, ValueError
             The process has ended.
         """
-        self._ask([os.fspath(path) for path in paths])
-        _, output = self._pipes()
-        answer = json.loads(output.readline())
-        block = np.frombuffer(output.read(answer["size"]), np.uint8).reshape(len(paths), *self._shape)
+        with self._asking:
+            self._ask([os.fspath(path) for path in paths])
+            self._answering.acquire()  # in the order of the requests
+        try:
+            _, output = self._pipes()
+            answer = json.loads(output.readline())
+            content = output.read(answer["size"])
+        finally:
+            self._answering.release()
+        block = np.frombuffer(content, np.uint8).reshape(len(paths), *self._shape)
         found: list[NDArray[np.uint8] | str] = list(block)
         for index, problem in _by_place(answer["problems"]).items():
             found[index] = problem

@@ -62,9 +62,11 @@ def normalise(channels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDAr
     """Return (pixel · scale − mean) / std per channel, float32; `channels` is [..., C, H, W]."""
     mean = np.asarray(preprocessing.mean, dtype=np.float32).reshape(-1, 1, 1)
     std = np.asarray(preprocessing.std, dtype=np.float32).reshape(-1, 1, 1)
-    scaled = channels.astype(np.float32) * np.float32(preprocessing.scale)
-    normalised: NDArray[np.float32] = (scaled - mean) / std
-    return np.ascontiguousarray(normalised)
+    normalised = channels.astype(np.float32, order="C")
+    normalised *= np.float32(preprocessing.scale)  # in place: new arrays of this size cost more than the arithmetic
+    normalised -= mean
+    normalised /= std
+    return normalised
 
 
 def to_input(
@@ -77,7 +79,11 @@ def to_input(
 
     Arrays and errors as for `fitted`.
     """
-    batch = fitted(array, preprocessing, input_shape, dtype)
+    return numbers(fitted(array, preprocessing, input_shape, dtype), preprocessing, dtype)
+
+
+def numbers(batch: NDArray[Any], preprocessing: Preprocessing, dtype: str) -> NDArray[Any]:
+    """Return what `fitted` returned in the model's own numbers: pixels normalised, all else as it is."""
     return normalise(batch, preprocessing).astype(dtype, copy=False) if batch.dtype == np.uint8 else batch
 
 

@@ -20,12 +20,13 @@ _WORTHWHILE = 1.2  # so much faster must twice the readers be
 
 
 class ReadAhead(Generic[Item, Read]):
-    """Batches of items with what was read for each; a slow consumer halts the reading.
+    """Batches of items with what was read for each, once; a slow consumer halts the reading.
 
     Parameters
     ----------
     read
-        What turns some items into inputs; runs in threads, and must not raise for what may be wrong with an input.
+        What turns some items into inputs, holding one of the readers' slots while it does so in this process; runs in
+        threads, and must not raise for what may be wrong with an input.
     threads
         Threads that read, at most.
     size_of_one
@@ -33,22 +34,35 @@ class ReadAhead(Generic[Item, Read]):
     """
 
     def __init__(
-        self, read: Callable[[Sequence[Item]], list[Read]], *, batch_size: int, threads: int, size_of_one: int = 0
+        self,
+        read: Callable[[Sequence[Item], "Readers"], list[Read]],
+        *,
+        batch_size: int,
+        threads: int,
+        size_of_one: int = 0,
     ) -> None:
         self._read, self._batch_size, self._threads = read, batch_size, threads
         self._task = max(1, min(_LARGEST_TASK, batch_size // threads))
         self._ahead = max(1, min(_AHEAD, AHEAD_BYTES // max(1, size_of_one * batch_size)))
+        self._waiting: deque[tuple[list[Item], list[Future[list[Read]]]]] = deque()
+        self._readers = Readers(threads)
+
+    def spare_threads(self) -> int:
+        """Return how many threads are free for the consumer: all if the next batch is there, else those that do not read.
+
+        Whoever takes the cores from the readers then only waits for them afterwards, with cores that lie idle.
+        """
+        behind = self._waiting and not all(future.done() for future in self._waiting[0][1])
+        return max(1, self._threads - self._readers.count) if behind else self._threads
 
     def batches(self, items: Iterable[Item]) -> Generator[tuple[list[Item], list[Read]], None, None]:
         """Yield the items in order, `batch_size` at a time, each with what was read for it."""
-        remaining = iter(items)
-        waiting: deque[tuple[list[Item], list[Future[list[Read]]]]] = deque()
+        remaining, waiting, readers = iter(items), self._waiting, self._readers
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-decode")
-        readers = _Readers(self._threads)
         try:
             while True:
                 while len(waiting) <= self._ahead and (batch := list(islice(remaining, self._batch_size))):
-                    waiting.append((batch, [pool.submit(self._some, part, readers) for part in self._parts(batch)]))
+                    waiting.append((batch, [pool.submit(self._read, part, readers) for part in self._parts(batch)]))
                 if not waiting:
                     return
                 batch, futures = waiting.popleft()
@@ -59,24 +73,21 @@ class ReadAhead(Generic[Item, Read]):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _some(self, items: Sequence[Item], readers: "_Readers") -> list[Read]:
-        with readers.slots:
-            return self._read(items)
-
     def _parts(self, batch: Sequence[Item]) -> Iterator[Sequence[Item]]:
         return (batch[start : start + self._task] for start in range(0, len(batch), self._task))
 
 
-class _Readers:
-    """How many threads read at a time: one, and twice as many as long as the consumer waits and that makes them faster.
+class Readers:
+    """How many read at a time, threads here or processes elsewhere: at first one.
 
+    There are twice as many as long as the consumer waits and that makes them faster.
     What is read under the interpreter's lock is read no faster by two threads, which keep the lock from the consumer
     besides. Large images are decoded outside it, on as many cores as there are; small ones end up in `Decoders`.
     """
 
     def __init__(self, most: int) -> None:
         self.slots = Semaphore(1)
-        self._most, self._count, self._before = most, 1, 1
+        self._most, self.count, self._before = most, 1, 1
         self._rate = 0.0  # items a second, with as many readers as before
         self._settled = False
         self._items, self._waited, self._since = 0, 0.0, math.inf
@@ -100,10 +111,10 @@ class _Readers:
         if rate < self._rate * _WORTHWHILE:
             self._settled, wanted = True, self._before
         else:
-            self._rate, self._before, wanted = rate, self._count, min(2 * self._count, self._most)
-            self._settled = wanted == self._count
-        for _ in range(self._count - wanted):
+            self._rate, self._before, wanted = rate, self.count, min(2 * self.count, self._most)
+            self._settled = wanted == self.count
+        for _ in range(self.count - wanted):
             self.slots.acquire()
-        if wanted > self._count:
-            self.slots.release(wanted - self._count)
-        self._count = wanted
+        if wanted > self.count:
+            self.slots.release(wanted - self.count)
+        self.count = wanted

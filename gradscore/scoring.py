@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from gradscore.device import DEVICES
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.extra_features import ExtraFeature, Pass, extras_named
-from gradscore.images import decode, to_input
+from gradscore.images import decode, fitted, numbers
 from gradscore.inputs.entries import SLOW
 from gradscore.layerstats import GraphStatistics, LayerStatistics, passed_back
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
@@ -250,7 +250,7 @@ class Scorer:
         parts = []
         inputs = self._tensors(batch)
         for piece in self._pieces(_samples(inputs)):
-            signals = self._session.run(_rows(inputs, piece))
+            signals = self._session.run(self._rows(inputs, piece))
             signals = passed_back(self.metadata.backsteps, signals, backend=self.backend, threads=self._threads)
             logits, labels = signals[self.metadata.logits], signals[SIGNAL_LABEL]
             residual = kernels.softmax_features(logits, labels, backend=self.backend)[:, 2]
@@ -280,7 +280,7 @@ class Scorer:
                 f"the model takes the inputs {', '.join(names)}, but was given {', '.join(given)}: pass a mapping"
             )
         tensors = {
-            tensor.name: to_input(
+            tensor.name: fitted(
                 _array(given[tensor.name], self.metadata), self.metadata.preprocessing, tensor.shape, tensor.dtype
             )
             for tensor in inputs
@@ -296,19 +296,22 @@ class Scorer:
         """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
         if batch_size < 1:
             raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
-        with closing(self.read_ahead(source, batch_size=batch_size)) as batches:
+        with self._reading(batch_size) as ahead, closing(ahead.batches(source)) as batches:
             for entries, inputs in batches:
-                yield self._scored(tuple(entry.id for entry in entries), inputs)
+                yield self._scored(tuple(entry.id for entry in entries), inputs, ahead.spare_threads())
 
     def read_ahead(
         self, source: Iterable[Entry], *, batch_size: int = 256
     ) -> Generator[tuple[list[Entry], list[NDArray[Any] | str]], None, None]:
         """Read the entries of a source in order and in threads: batches of entries, each with its input or its error."""
+        with self._reading(batch_size) as ahead, closing(ahead.batches(source)) as batches:
+            yield from batches
+
+    @contextmanager
+    def _reading(self, batch_size: int) -> Iterator[ReadAhead[Entry, NDArray[Any] | str]]:
         with Decoders(self.read, self.metadata.preprocessing, threads=self._threads) as decoders:
-            ahead = ReadAhead(
-                decoders.read, batch_size=batch_size, threads=self._threads, size_of_one=self._input_bytes()
-            )
-            yield from ahead.batches(source)
+            size = self._input_bytes()
+            yield ReadAhead(decoders.read, batch_size=batch_size, threads=self._threads, size_of_one=size)
 
     def read(self, entry: Entry) -> NDArray[Any] | str:
         """Return an entry's input as `score` takes it, without the batch dimension, or what is wrong with it."""
@@ -326,30 +329,51 @@ class Scorer:
         tensor = self.metadata.inputs[0]
         return math.prod(extent or 1 for extent in tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
 
-    def _scored(self, ids: tuple[str, ...], inputs: list[NDArray[Any] | str]) -> ScoredBatch:
+    def _scored(self, ids: tuple[str, ...], inputs: list[NDArray[Any] | str], threads: int) -> ScoredBatch:
         labels = np.full(len(ids), -1, dtype=np.int64)
         features = np.full((len(ids), len(self.feature_names)), np.nan)
         for rows, stacked in _stacked(inputs):
-            scores = self.score(stacked)
+            scores = self._score_inputs(self._tensors(stacked), threads)
             labels[rows], features[rows] = scores.label, scores.features
         errors = tuple(item if isinstance(item, str) else None for item in inputs)
         return ScoredBatch(ids, Scores(labels, features, self.feature_names), errors)
 
-    def _score_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> Scores:
+    def _score_inputs(self, inputs: Mapping[str, NDArray[Any]], threads: int | None = None) -> Scores:
+        threads = threads or self._threads
         start, samples = time.perf_counter(), _samples(inputs)
         scores = Scores(np.empty(samples, np.int64), np.empty((samples, len(self.feature_names))), self.feature_names)
         pieces = self._pieces(samples)
         # One micro-batch has the cores to itself; several share them, each with its kernels on one.
-        fill = partial(self._fill, inputs, scores, threads=self._threads if len(pieces) == 1 else 1)
-        list(map(fill, pieces) if len(pieces) == 1 else self._workers.map(fill, pieces))
+        fill = partial(self._fill, inputs, scores, threads=threads if len(pieces) == 1 else 1)
+        if len(pieces) == 1:
+            fill(pieces[0])
+        else:
+            self._side_by_side(fill, pieces, threads)
         for name, increase in zip(COUNTERS, (samples, 1, time.perf_counter() - start), strict=True):
             self._count(name, increase)
         return scores
 
+    def _side_by_side(self, fill: Callable[[slice], None], pieces: Sequence[slice], threads: int) -> None:
+        """Fill all pieces in so many threads."""
+        remaining = iter(pieces)
+
+        def some() -> None:
+            for piece in remaining:
+                fill(piece)
+
+        for worker in [self._workers.submit(some) for _ in range(min(threads, len(pieces)))]:
+            worker.result()
+
     def _fill(self, inputs: Mapping[str, NDArray[Any]], scores: Scores, piece: slice, *, threads: int) -> None:
         """Score a micro-batch into its rows."""
-        scores.label[piece], parts = self._micro_batch(_rows(inputs, piece), threads=threads)
+        scores.label[piece], parts = self._micro_batch(self._rows(inputs, piece), threads=threads)
         np.concatenate(parts, axis=1, out=scores.features[piece])
+
+    def _rows(self, inputs: Mapping[str, NDArray[Any]], piece: slice) -> dict[str, NDArray[Any]]:
+        """Return a micro-batch as the session takes it; normalised here, in the thread that it belongs to."""
+        types = {tensor.name: tensor.dtype for tensor in self.metadata.inputs}
+        how = self.metadata.preprocessing
+        return {name: numbers(array[piece], how, types[name]) for name, array in inputs.items()}
 
     def _micro_batch(
         self, inputs: Mapping[str, NDArray[Any]], *, threads: int
@@ -373,10 +397,6 @@ class Scorer:
 
 def _samples(inputs: Mapping[str, NDArray[Any]]) -> int:
     return len(next(iter(inputs.values())))
-
-
-def _rows(inputs: Mapping[str, NDArray[Any]], piece: slice) -> dict[str, NDArray[Any]]:
-    return {name: array[piece] for name, array in inputs.items()}
 
 
 def _uncounted(_name: str, _increase: float) -> None:

@@ -14,6 +14,7 @@ from gradscore.errors import InputError
 from gradscore.inputs.entries import ArrayRow, ImageFile
 from gradscore.inputs.files import FolderFiles
 from gradscore.metadata import Preprocessing
+from gradscore.pipeline import Readers
 
 HOW = Preprocessing("image", 1, 8, 8)
 
@@ -67,7 +68,7 @@ def pieces(decoders, entries, size=10):
     """Read in pieces; a process that starts after the first one is waited for."""
     found = []
     for start in range(0, len(entries), size):
-        found += decoders.read(entries[start : start + size])
+        found += decoders.read(entries[start : start + size], Readers(1))
         if decoders._first is not None:
             decoders._first.result()
     return found
@@ -116,7 +117,7 @@ def test_a_process_that_is_killed_is_done_without(entries, processes, caplog):
     with caplog.at_level(logging.WARNING), Decoders(read_here, HOW, threads=2) as decoders:
         found = pieces(decoders, entries[:30])
         processes[0]._process.kill()
-        found += decoders.read(entries[30:40]) + decoders.read(entries[40:])
+        found += pieces(decoders, entries[30:40]) + pieces(decoders, entries[40:], 1000)
     assert same(found, wanted)
     assert len(processes) == 1
     assert "decoding goes on" in caplog.text

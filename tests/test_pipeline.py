@@ -11,7 +11,11 @@ from gradscore.pipeline import AHEAD_BYTES, ReadAhead
 
 
 def each(read):
-    return lambda items: [read(item) for item in items]
+    def some(items, readers):
+        with readers.slots:
+            return [read(item) for item in items]
+
+    return some
 
 
 @settings(max_examples=60, deadline=None)
