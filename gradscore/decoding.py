@@ -18,7 +18,7 @@ from gradscore.pipeline import Readers
 _log = logging.getLogger(__name__)
 
 Found = NDArray[Any] | str
-_ENOUGH = 1024  # inputs read here before a process pays: as many are likely to follow
+_ENOUGH = 1024  # inputs to come for which a process pays
 _SMALL = 200e-6  # seconds of a core to read one, most of them under the lock
 _NEAR = 400e-6  # seconds to read one; what waits for a disk or a network is read by threads, many at a time
 
@@ -32,10 +32,14 @@ class Decoders:
         What reads one input here: its array, or what is wrong with it.
     threads
         Half as many processes at most, and none beside a single thread.
+    inputs
+        Number of inputs to read; where it is not known, as many are taken to follow as were read before.
     """
 
-    def __init__(self, read: Callable[[Entry], Found], preprocessing: Preprocessing, *, threads: int) -> None:
-        self._read, self._preprocessing = read, preprocessing
+    def __init__(
+        self, read: Callable[[Entry], Found], preprocessing: Preprocessing, *, threads: int, inputs: int | None = None
+    ) -> None:
+        self._read, self._preprocessing, self._inputs = read, preprocessing, inputs
         self._most = threads // 2 if preprocessing.kind == "image" and can_start() else 0
         self._processes: list[DecodingProcess] = []
         self._turn = count()
@@ -56,7 +60,7 @@ class Decoders:
     def read(self, entries: Sequence[Entry], readers: Readers) -> list[Found]:
         """Read inputs in order; safe to call from any thread."""
         files = [entry for entry in entries if type(entry) is ImageFile]
-        elsewhere = self._most and self._small and self._read_here >= _ENOUGH and len(files) == len(entries)
+        elsewhere = self._most and self._small and len(files) == len(entries)
         if elsewhere and self._started() and self._most:  # none if the first one did not start
             return self._elsewhere(files, readers)
         return self._here(entries, readers)
@@ -64,9 +68,10 @@ class Decoders:
     def _started(self) -> bool:
         """Tell whether the first process is up; it is given some tenths of a second while reading goes on here."""
         with self._lock:
-            if self._first is None:
+            to_come = self._read_here if self._inputs is None else self._inputs - self._read_here
+            if self._first is None and to_come >= _ENOUGH:
                 self._first = self._starter.submit(self._start)
-            return self._first.done()
+            return self._first is not None and self._first.done()
 
     def _start(self) -> None:
         process = None

@@ -17,7 +17,10 @@ class Format(Protocol):
 
 
 class Parquet:
-    """Compressed by zstd; the only format that the later steps read."""
+    """The only format that the later steps read."""
+
+    def __init__(self, compression: str = "zstd") -> None:
+        self._compression = compression
 
     def write(self, sink: Path | IO[bytes], schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
         """Write one row group a table."""
@@ -26,7 +29,7 @@ class Parquet:
         repeating = [
             field.name for field in schema if not pa.types.is_floating(field.type)
         ]  # a feature hardly ever does
-        with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeating) as writer:
+        with pq.ParquetWriter(sink, schema, compression=self._compression, use_dictionary=repeating) as writer:
             for table in tables:
                 writer.write_table(table)
 

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -296,7 +296,7 @@ class Scorer:
         """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
         if batch_size < 1:
             raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
-        with self._reading(batch_size) as ahead, closing(ahead.batches(source)) as batches:
+        with self._reading(source, batch_size) as ahead, closing(ahead.batches(source)) as batches:
             for entries, inputs in batches:
                 yield self._scored(tuple(entry.id for entry in entries), inputs, ahead.spare_threads())
 
@@ -304,12 +304,13 @@ class Scorer:
         self, source: Iterable[Entry], *, batch_size: int = 256
     ) -> Generator[tuple[list[Entry], list[NDArray[Any] | str]], None, None]:
         """Read the entries of a source in order and in threads: batches of entries, each with its input or its error."""
-        with self._reading(batch_size) as ahead, closing(ahead.batches(source)) as batches:
+        with self._reading(source, batch_size) as ahead, closing(ahead.batches(source)) as batches:
             yield from batches
 
     @contextmanager
-    def _reading(self, batch_size: int) -> Iterator[ReadAhead[Entry, NDArray[Any] | str]]:
-        with Decoders(self.read, self.metadata.preprocessing, threads=self._threads) as decoders:
+    def _reading(self, source: Iterable[Entry], batch_size: int) -> Iterator[ReadAhead[Entry, NDArray[Any] | str]]:
+        how, inputs = self.metadata.preprocessing, len(source) if isinstance(source, Sized) else None
+        with Decoders(self.read, how, threads=self._threads, inputs=inputs) as decoders:
             size = self._input_bytes()
             yield ReadAhead(decoders.read, batch_size=batch_size, threads=self._threads, size_of_one=size)
 

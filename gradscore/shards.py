@@ -64,6 +64,7 @@ class ShardedOutput:
         self.manifest = Manifest(identity)
         self._place = Destination(target)
         self._schema, self._shard_rows = schema, shard_rows
+        self._shard_format = Parquet("none" if self._place.single else "zstd")  # what is joined is soon read again
         self._overwrite, self._resume = overwrite, resume
         self._begun = False
         self._whole = False  # the output was one finished file before we came
@@ -161,7 +162,7 @@ class ShardedOutput:
         folder, name = self._place.folder, f"part-{len(self.manifest.shards):05d}.parquet"
         table = pa.Table.from_batches(rows, schema=self._schema).combine_chunks()
         with replacing(folder / name, overwrite=True) as part:
-            Parquet().write(part, self._schema, [table])
+            self._shard_format.write(part, self._schema, [table])
         size, digest = (folder / name).stat().st_size, sha256_of_file(folder / name)
         shard = Shard(name, tally.rows, tally.failed, tally.not_finite, size, digest, tally.first_error)
         manifest = self.manifest.with_shard(shard)
