@@ -1,7 +1,6 @@
 """δ behind a max pool whose windows lie side by side, handed to the cell of each window that holds its first maximum.
 
-No Indices, which cost runtimes many times the pool itself, and no scattering: the input is compared with the pool's output,
-cell by cell.
+No Indices, which cost runtimes many times the pool itself, and no scattering: the cells of a window are compared.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from gradscore.graph.emitter import Emitter, attribute, dtype_of
+from gradscore.graph.emitter import Emitter, dtype_of
 from gradscore.graph.statistic_windows import Window
 
 
@@ -29,12 +28,18 @@ def is_side_by_side(pool: Window, full: Sequence[int], pooled: Sequence[int]) ->
 def first_maxima(seen: ir.Value, delta: ir.Value, channels: int, pool: Window, emit: Emitter) -> list[ir.Value]:
     """Split δ over the cells of each window: one value [B, M, *pooled] a cell, row-major, of which they are the sum.
 
-    What no earlier cell took is passed on; the last cell takes the rest. `seen` [B, M, *full] went into the pool.
+    What no earlier cell took is passed on: a cell takes it if none of the later ones is larger, and the last takes the rest.
+    `seen` [B, M, *full] went into the pool. Cells are compared with one another, never with the pool's own output: some
+    devices round what goes through a convolution.
     """
-    largest, rest, parts = _pool_output(seen, pool, emit), delta, []
-    for cell in _cells(seen, channels, pool, emit):
-        is_largest = emit("Cast", emit("Equal", cell, largest), to=ir.DataType.from_numpy(dtype_of(delta)))
-        parts.append(emit("Mul", rest, is_largest))  # a tenth of the time of Where
+    *cells, last = _cells(seen, channels, pool, emit)
+    later = [last]  # the largest of the cells from each one on, backwards
+    for cell in reversed(cells[1:]):
+        later.append(emit("Max", cell, later[-1]))
+    rest, parts = delta, []
+    for cell, others in zip(cells, reversed(later[: len(cells)]), strict=True):
+        takes = emit("Cast", emit("GreaterOrEqual", cell, others), to=ir.DataType.from_numpy(dtype_of(delta)))
+        parts.append(emit("Mul", rest, takes))  # a tenth of the time of Where
         rest = emit("Sub", rest, parts[-1])
     return [*parts, rest]
 
@@ -57,27 +62,9 @@ def interleaved(parts: Sequence[ir.Value], pool: Window, pooled: Sequence[int], 
     return emit("Reshape", parts[0], emit.integers(0, 0, *sizes))
 
 
-def _pool_output(seen: ir.Value, pool: Window, emit: Emitter) -> ir.Value:
-    """Return what the pool made of its input, out of the graph where it is there."""
-    for use in seen.uses():
-        if use.node.op_type == "MaxPool" and pool == _window_of(use.node):
-            return use.node.outputs[0]
-    return emit("MaxPool", seen, kernel_shape=list(pool.kernel), strides=list(pool.strides))
-
-
-def _window_of(node: ir.Node) -> Window | None:
-    """Return a pool's window, None where it counts windows or cells in another way."""
-    if attribute(node, "ceil_mode", 0) or attribute(node, "auto_pad", "NOTSET") != "NOTSET":
-        return None
-    kernel = attribute(node, "kernel_shape", [])
-    ones, none = [1] * len(kernel), [0, 0] * len(kernel)
-    defaults = {"strides": ones, "dilations": ones, "pads": none}
-    return Window.of({"kernel": kernel, **{name: attribute(node, name, default) for name, default in defaults.items()}})
-
-
 def _cells(seen: ir.Value, channels: int, pool: Window, emit: Emitter) -> Iterator[ir.Value]:
-    """Pick each cell but the last out of all windows, by convolutions of each channel with a single 1."""
-    for position in range(prod(pool.kernel) - 1):
+    """Pick each cell out of all windows, by convolutions of each channel with a single 1."""
+    for position in range(prod(pool.kernel)):
         kernels = np.zeros((channels, 1, prod(pool.kernel)), dtype=dtype_of(seen))
         kernels[:, :, position] = 1
         weight = emit.constant(kernels.reshape(channels, 1, *pool.kernel), dtype_of(seen))
