@@ -134,12 +134,12 @@ def test_the_self_scoring_form_has_them_back_in_the_graph(name, scoring_models, 
 
 def test_cells_of_windows_are_compared_with_one_another(scoring_models, tmp_path):
     """A device that rounds what goes through a convolution rounds all of them alike, but not what the pool puts out."""
-    fuse(scoring_models("two")[2], tmp_path / "self.onnx", features=["*"])
+    fuse(scoring_models("three")[2], tmp_path / "self.onnx", features=["*"])
     nodes = onnx.load(tmp_path / "self.onnx").graph.node
     made_by = {output: node.op_type for node in nodes for output in node.output}
     compared = [name for node in nodes if node.op_type == "GreaterOrEqual" for name in node.input]
-    assert len(compared) == 2 * 2 * 3
-    assert {made_by[name] for name in compared} == {"Conv", "Max"}
+    assert len(compared) == 3 * 2 * 3
+    assert {made_by[name] for name in compared} == {"Conv", "Max", "Slice"}
 
 
 def test_the_graph_ends_at_the_uppermost_pool(scoring_models):

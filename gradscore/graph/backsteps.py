@@ -45,7 +45,7 @@ def _unpooled(seen: ir.Value, delta: ir.Value, step: Backstep, emit: Emitter) ->
     pool, full, pooled = Window.of(step.attributes["pool"]), _fixed(seen), _fixed(delta)
     if not is_side_by_side(pool, full[1:], pooled[1:]):
         return emit("MaxPoolGrad", delta, _indices(seen, step))
-    parts = first_maxima(seen, delta, full[0], pool, emit)
+    parts = first_maxima(seen, delta, pooled, pool, emit)
     cells = side_by_side(parts, emit)
     cells.name, cells.type = cells_name(step.delta), delta.type
     whole = interleaved(parts, pool, pooled[1:], emit)

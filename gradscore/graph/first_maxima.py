@@ -4,6 +4,7 @@ No Indices, which cost runtimes many times the pool itself, and no scattering: t
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -11,6 +12,8 @@ import onnx_ir as ir
 
 from gradscore.graph.emitter import Emitter, dtype_of
 from gradscore.graph.statistic_windows import Window
+
+_MANY = 16  # channels that runtimes convolve side by side
 
 
 def cells_name(delta: str) -> str:
@@ -25,14 +28,14 @@ def is_side_by_side(pool: Window, full: Sequence[int], pooled: Sequence[int]) ->
     return [size // step for size, step in zip(full, pool.strides, strict=True)] == list(pooled)
 
 
-def first_maxima(seen: ir.Value, delta: ir.Value, channels: int, pool: Window, emit: Emitter) -> list[ir.Value]:
+def first_maxima(seen: ir.Value, delta: ir.Value, sizes: Sequence[int], pool: Window, emit: Emitter) -> list[ir.Value]:
     """Split δ over the cells of each window: one value [B, M, *pooled] a cell, row-major, of which they are the sum.
 
     What no earlier cell took is passed on: a cell takes it if none of the later ones is larger, and the last takes the rest.
-    `seen` [B, M, *full] went into the pool. Cells are compared with one another, never with the pool's own output: some
-    devices round what goes through a convolution.
+    `seen` [B, M, *full] went into the pool, and `sizes` are M and *pooled. Cells are compared with one another, never with
+    the pool's own output: some devices round what goes through a convolution.
     """
-    *cells, last = _cells(seen, channels, pool, emit)
+    *cells, last = _cells(seen, sizes, pool, emit)
     later = [last]  # the largest of the cells from each one on, backwards
     for cell in reversed(cells[1:]):
         later.append(emit("Max", cell, later[-1]))
@@ -62,10 +65,16 @@ def interleaved(parts: Sequence[ir.Value], pool: Window, pooled: Sequence[int], 
     return emit("Reshape", parts[0], emit.integers(0, 0, *sizes))
 
 
-def _cells(seen: ir.Value, channels: int, pool: Window, emit: Emitter) -> Iterator[ir.Value]:
-    """Pick each cell out of all windows, by convolutions of each channel with a single 1."""
-    for position in range(prod(pool.kernel)):
-        kernels = np.zeros((channels, 1, prod(pool.kernel)), dtype=dtype_of(seen))
-        kernels[:, :, position] = 1
-        weight = emit.constant(kernels.reshape(channels, 1, *pool.kernel), dtype_of(seen))
-        yield emit("Conv", seen, weight, kernel_shape=list(pool.kernel), strides=list(pool.strides), group=channels)
+def _cells(seen: ir.Value, sizes: Sequence[int], pool: Window, emit: Emitter) -> Iterator[ir.Value]:
+    """Pick each cell out of all windows: of many channels by convolutions of each with a single 1, of a few by slices."""
+    kernel, steps, (channels, *pooled) = pool.kernel, list(pool.strides), sizes
+    ends = emit.integers(*(count * step for count, step in zip(pooled, steps, strict=True)))
+    for position, cell in enumerate(product(*map(range, kernel))):
+        if channels < _MANY:
+            axes = emit.integers(*range(2, 2 + len(kernel)))
+            yield emit("Slice", seen, emit.integers(*cell), ends, axes, emit.integers(*steps))
+        else:
+            kernels = np.zeros((channels, 1, prod(kernel)))
+            kernels[:, :, position] = 1
+            weight = emit.constant(kernels.reshape(channels, 1, *kernel), dtype_of(seen))
+            yield emit("Conv", seen, weight, kernel_shape=list(kernel), strides=steps, group=channels)

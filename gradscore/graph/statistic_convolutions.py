@@ -58,7 +58,8 @@ class UnpooledConvRule(GradientRule):
         if is_side_by_side(pool, full, pooled):
             cells = values.get(cells_name(reduction.delta))
             if cells is None:
-                cells = side_by_side(first_maxima(seen, delta, parameter.shape[0], pool, emit), emit)
+                sizes = (parameter.shape[0], *pooled)
+                cells = side_by_side(first_maxima(seen, delta, sizes, pool, emit), emit)
             unfolded = window.unfold(source, emit, cells=pool.kernel)
             return _contracted(unfolded, single(cells, emit), window, parameter, emit)
         spread = _unpooled(seen, delta, pool, emit, ceil=pool.output(full) != pooled)
