@@ -1,10 +1,11 @@
 """batch -> signals: onnxruntime, whichever distribution is installed, and no provider that was not asked for."""
 
 import os
+import re
 from collections.abc import Container, Mapping, Sequence
 from functools import cache, partial
 from importlib import import_module
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from threading import Lock
 from types import ModuleType
 from typing import Any
@@ -52,13 +53,20 @@ def load_onnxruntime() -> ModuleType:
 
 def installed_runtimes() -> list[str]:
     """Return the names of the installed distributions that provide the module `onnxruntime`, sorted."""
-    names = {str(distribution.metadata["Name"] or "").lower().replace("_", "-") for distribution in distributions()}
+    names = {_name_of(distribution).lower().replace("_", "-") for distribution in distributions()}
     return sorted(
         name
         for name in names
         if (name == "onnxruntime" or name.startswith(("onnxruntime-", _NIGHTLY)))
         and not name.startswith(_NOT_A_RUNTIME)
     )
+
+
+def _name_of(distribution: Distribution) -> str:
+    """Return the name alone: to parse all metadata of a hundred distributions takes longer than to score an image."""
+    text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+    found = re.search(r"^Name:\s*(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    return found[1] if found else ""
 
 
 def open_session(

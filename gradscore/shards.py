@@ -173,11 +173,18 @@ class ShardedOutput:
         folder, target = self._place.folder, self._place.target
         joined = folder / f"{_JOINED}{target.suffix}"
         schema = self._schema.with_metadata({**self._schema.metadata, MANIFEST_KEY: self.manifest.to_json()})
-        tables = _grouped(_read(folder / shard.file) for shard in self.manifest.shards)
+        tables = self._read_ahead(_grouped(_read(folder / shard.file) for shard in self.manifest.shards))
         FORMATS[target.suffix.lower()].write(joined, schema, tables)
         joined.replace(target)
         (folder / MANIFEST).unlink()  # first: shards that no manifest lists are never continued from
         _clear(folder, keep=set())
+
+    def _read_ahead(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Read the next table in the writer's thread, which has nothing left to write."""
+        following = self._writer.submit(next, tables, None)
+        while (table := following.result()) is not None:
+            following = self._writer.submit(next, tables, None)
+            yield table
 
     def _forget(self) -> None:
         if self._begun and (self._whole or not self.manifest.shards):

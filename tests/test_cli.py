@@ -674,7 +674,10 @@ def test_doctor_finds_two_runtimes(run, monkeypatch):
 
     class Installed:
         def __init__(self, name):
-            self.metadata = {"Name": name}
+            self._name = name
+
+        def read_text(self, _filename):
+            return f"Name: {self._name}"
 
     monkeypatch.setattr(session, "distributions", lambda: [Installed("onnxruntime"), Installed("onnxruntime-gpu")])
     session.load_onnxruntime.cache_clear()

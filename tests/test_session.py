@@ -19,7 +19,11 @@ class Installed:
     """Stands for an installed distribution."""
 
     def __init__(self, name):
-        self.metadata = {"Name": name}
+        self._name = name
+
+    def read_text(self, filename):
+        """Return the metadata, where it has any: as wheels keep it."""
+        return f"Metadata-Version: 2.4\nName: {self._name}\n" if self._name and filename == "METADATA" else None
 
 
 @pytest.fixture
