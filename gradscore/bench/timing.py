@@ -40,11 +40,11 @@ class Timing:
 
 
 def interleaved(
-    tasks: Mapping[str, Task], *, repeats: int, patience: float = 20.0, turn: float = _TURN
+    tasks: Mapping[str, Task], *, repeats: int, patience: float = 20.0, turn: float = _TURN, rest: float = _REST
 ) -> dict[str, Timing]:
     """Give all tasks `repeats` turns, one after the other, on the same terms.
 
-    A turn begins with a rest, in which the threads that the task before left spinning fall asleep, and with a run that
+    A turn begins with a `rest`, in which the threads that the task before left spinning fall asleep, and with a run that
     is not counted: it finds the caches full of the other's numbers and its memory given back. The counted runs follow
     until `turn` seconds are full, at least one; the turn's time is their mean. So a task of a few milliseconds is seen
     as a service sees it that does nothing else. A task whose runs take a second or more does without the uncounted run.
@@ -56,7 +56,7 @@ def interleaved(
     for _ in range(max(2, repeats)):
         for name, task in tasks.items():
             if len(seconds[name]) < 2 or spent[name] < patience:
-                sleep(_REST)
+                sleep(rest)
                 if not seconds[name] or seconds[name][-1] < _SETTLED:
                     task()
                 taken, runs = _counted(task, turn)
