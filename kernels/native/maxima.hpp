@@ -47,11 +47,13 @@ struct Squares {
 
   // W squares at once.
   template <int W>
-  GRADSCORE_INLINE void block(const T* top, const T* low, Index corner, Place<T>* at) const {
+  GRADSCORE_INLINE void block(const T* top, const T* low, Index corner, Place<T>* at, T* doubt) const {
     constexpr std::make_integer_sequence<int, W> all;
     using Lanes = Vector<T, W>;
     using Places = Vector<Place<T>, W>;
     const Lanes top0 = load<T, W>(top), top1 = load<T, W>(top + W), low0 = load<T, W>(low), low1 = load<T, W>(low + W);
+    const Lanes sums = top0 + top1 + low0 + low1;
+    store<T, W>(doubt, load<T, W>(doubt) + (sums - sums));
     const Lanes a = every_second<Lanes, 0>(top0, top1, all), b = every_second<Lanes, 1>(top0, top1, all);
     const Lanes c = every_second<Lanes, 0>(low0, low1, all), d = every_second<Lanes, 1>(low0, low1, all);
     const Place<T> x = static_cast<Place<T>>(side), y = static_cast<Place<T>>(down);
@@ -65,40 +67,24 @@ struct Squares {
 #endif
 
   // One row of squares; `room` counts the numbers of `low` that may be read, and `at` may be written up to a vector on.
+  // Of the numbers of `doubt` one is no longer 0 if there may be NaN.
   template <int W>
-  void row(const T* top, const T* low, Index room, Index corner, Place<T>* at) const {
+  void row(const T* top, const T* low, Index room, Index corner, Place<T>* at, T* doubt) const {
 #if defined(GRADSCORE_SHUFFLE)
-    if (across <= W && 2 * across > W && room >= 2 * W) return block<W>(top, low, corner, at);
+    if (across <= W && 2 * across > W && room >= 2 * W) return block<W>(top, low, corner, at, doubt);
     if (across >= W) {
       for (Index start = 0; start < across; start += W) {
         const Index i = start + W <= across ? start : across - W;  // the last block overlaps the one before
-        block<W>(top + 2 * i, low + 2 * i, corner + 2 * i * side, at + i);
+        block<W>(top + 2 * i, low + 2 * i, corner + 2 * i * side, at + i, doubt);
       }
       return;
     }
-    if constexpr (W > 2) return row<W / 2>(top, low, room, corner, at);
+    if constexpr (W > 2) return row<W / 2>(top, low, room, corner, at, doubt);
 #endif
+    for (Index i = 0; i < 2 * across; ++i) *doubt += (top[i] + low[i]) - (top[i] + low[i]);
     for (Index i = 0; i < across; ++i) at[i] = of(top + 2 * i, low + 2 * i, corner + 2 * i * side);
   }
 };
-
-// False if one of them is NaN.
-template <class T>
-bool all_numbers(const T* values, Index count) {
-  constexpr int W = kWidth<T>;
-  Index i = 0;
-  bool numbers = true;
-#if defined(GRADSCORE_SHUFFLE)
-  Vector<Place<T>, W> other = {};
-  for (; i + W <= count; i += W) {
-    const Vector<T, W> x = load<T, W>(values + i);
-    other |= (Vector<Place<T>, W>)(x != x);
-  }
-  for (int lane = 0; lane < W; ++lane) numbers &= other[lane] == 0;
-#endif
-  for (; i < count; ++i) numbers &= values[i] == values[i];
-  return numbers;
-}
 
 // Of every window of every plane, in order, the place of its first maximum; `place` lists those of a plane's cells, a
 // grid. Returns the derivatives given to them: `pooled` itself, or what was written to `room`.
@@ -116,20 +102,24 @@ const T* maxima(const PoolPlan& plan, const Index* place, const T* activation, c
   }
   const T* end = activation + plan.planes * plan.plane;
   const Squares<T> squares{columns > 1 ? place[1] - place[0] : 0, place[columns] - place[0], columns / 2};
-  const bool numbers = all_numbers(activation, plan.planes * plan.plane);
-  for (Index i = 0; i < plan.planes; ++i, activation += plan.plane) {
-    for (Index w = 0, cell = 0; w < plan.window_count; w += squares.across, cell += 2 * columns) {
-      const T* top = activation + cell;
-      const T* low = top + columns;
-      squares.template row<kWidth<T>>(top, low, end - low, place[cell], at);
-      for (Index x = 0; !numbers && x < squares.across; ++x) {
-        const T* corner = top + 2 * x;
-        given[x] = all_numbers(corner, 2) && all_numbers(corner + columns, 2) ? pooled[x] : T(NAN);
-      }
-      at += squares.across;
-      given += squares.across;
-      pooled += squares.across;
+  alignas(64) T doubt[kWidth<T>] = {};
+  for (const T* seen = activation; seen < end; seen += plan.plane) {
+    for (Index w = 0, cell = 0; w < plan.window_count; w += squares.across, cell += 2 * columns, at += squares.across) {
+      const T* low = seen + cell + columns;
+      squares.template row<kWidth<T>>(seen + cell, low, end - low, place[cell], at, doubt);
     }
   }
-  return numbers ? pooled - plan.planes * plan.pooled_plane : room;
+  T sum = 0;
+  for (const T one : doubt) sum += one;
+  if (sum == 0) return pooled;
+  for (const T* seen = activation; seen < end; seen += plan.plane) {
+    for (Index w = 0; w < plan.window_count; ++w) {
+      const T* top = seen + w / squares.across * 2 * columns + w % squares.across * 2;
+      const T* low = top + columns;
+      const bool numbers = top[0] == top[0] && top[1] == top[1] && low[0] == low[0] && low[1] == low[1];
+      *given++ = numbers ? *pooled : T(NAN);
+      ++pooled;
+    }
+  }
+  return room;
 }
