@@ -7,6 +7,7 @@
 #include <random>
 
 #include "kernels.hpp"
+#include "program.hpp"
 
 using namespace gradscore;
 
@@ -224,6 +225,48 @@ void try_streams(Index count, Index vocabulary) {
   expect<T>("embedding", table, out.data());
 }
 
+// Two layers and a derivative passed back between them, against the same jobs run one by one.
+void try_program(int threads) {
+  const Conv c{3, 5, 12, 10, 3, 1, 1, 0, 1};
+  const Pooling pooling(c.rows(), c.columns(), 2, 2);
+  const Index batch = 3, plane = c.height * c.width, pooled_plane = pooling.down * pooling.across;
+  const auto a = draw<float>(batch * c.channels * plane), pooled = draw<float>(batch * c.filters * pooled_plane);
+  const auto seen = draw<float>(batch * c.filters * c.rows() * c.columns()), weight = draw<float>(c.filters * c.channels * 9);
+  const std::vector<Index> input{c.height, c.width}, output{c.rows(), c.columns()};
+  const PoolPlan plan = pooling.plan(c.filters);
+  const auto back = unpooled_conv_input<float>(c.channels, c.filters, input, output, c.geometry(), plan, 0.5f);
+  const auto first = position_sum_moments<float>(c.channels, plane);
+  const auto second = unpooled_conv_moments<float>(c.channels, c.filters, input, output, c.geometry(), plan);
+  const std::vector<double> scale(batch, 2);
+  const Program program({{back, {0, 1, 2, 3}, -1, c.channels * plane}, {first, {4}, 0, 0}, {second, {0, 1, 2}, 1, 0}});
+  std::vector<double> found(batch * 3 * kAccumulator), wanted(found.size()), one(batch * kAccumulator), two(one.size());
+  program.run({a.data(), seen.data(), pooled.data(), weight.data()}, scale.data(), batch, threads, found.data());
+  std::vector<float> passed(a.size());
+  run(back, {a.data(), seen.data(), pooled.data(), weight.data()}, batch, 1, passed.data());
+  run(first, {passed.data()}, batch, 1, one.data());
+  run(second, {a.data(), seen.data(), pooled.data()}, batch, 1, two.data());
+  layer_statistics({one.data(), two.data()}, {0, 1}, scale.data(), batch, wanted.data());
+  if (found != wanted) {
+    std::printf("%s program: not what its jobs give\n", simd_level().c_str());
+    ++failures;
+  }
+}
+
+// A sure and an unsure prediction of two classes, whose features are known.
+void try_softmax() {
+  const std::vector<double> logits{0, 0, 40, 0};
+  const std::vector<std::int64_t> labels{1, 0};
+  std::vector<double> out(6);
+  softmax_features(logits.data(), labels.data(), 2, 2, out.data());
+  const double residual = std::exp(-40) / (1 + std::exp(-40)), wanted[] = {1, 0.5, 0.5, 0, 1, residual};
+  for (int i = 0; i < 6; ++i) {
+    if (!(std::fabs(out[i] - wanted[i]) <= (i == 5 ? 1e-12 * residual : 1e-12))) {
+      std::printf("softmax: value %d is %.17g, not %.17g\n", i, out[i], wanted[i]);
+      ++failures;
+    }
+  }
+}
+
 template <class T>
 void try_all() {
   for (const Conv& c : std::vector<Conv>{{1, 16, 14, 14, 3, 1, 1, 0, 1},
@@ -261,10 +304,12 @@ void try_all() {
 }  // namespace
 
 int main() {
+  try_softmax();
   for (const std::string& level : simd_levels()) {
     force_simd_level(level);
     try_all<float>();
     try_all<double>();
+    for (const int threads : {1, 2}) try_program(threads);
     std::printf("%s done\n", level.c_str());
   }
   return failures == 0 ? 0 : 1;
