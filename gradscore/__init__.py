@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from gradscore.features import ScoreTable
     from gradscore.fusing import fuse
     from gradscore.preparation import prepare
-    from gradscore.scoring import ScoredBatch, Scorer, Scores
+    from gradscore.scores import ScoredBatch, Scores
+    from gradscore.scoring import Scorer
     from gradscore.sources import Source, open_source
     from gradscore.unknowns import score_unknowns, synthesise
     from gradscore.verdict import Verdict, explain
@@ -36,9 +37,9 @@ _LAZY = {
     "Cases": "gradscore.cases",
     "Evaluation": "gradscore.evaluation",
     "ScoreTable": "gradscore.features",
-    "ScoredBatch": "gradscore.scoring",
+    "ScoredBatch": "gradscore.scores",
     "Scorer": "gradscore.scoring",
-    "Scores": "gradscore.scoring",
+    "Scores": "gradscore.scores",
     "Source": "gradscore.sources",
     "Verdict": "gradscore.verdict",
     "collect": "gradscore.cases",

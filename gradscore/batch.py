@@ -16,7 +16,8 @@ import pyarrow as pa
 from gradscore import features
 from gradscore.errors import InputError
 from gradscore.manifest import Manifest, listing_digest
-from gradscore.scoring import ScoredBatch, Scorer
+from gradscore.scores import ScoredBatch
+from gradscore.scoring import Scorer
 from gradscore.session import installed_runtimes
 from gradscore.shards import SHARD_ROWS, ShardedOutput, Tally
 from gradscore.sources import Source

@@ -12,7 +12,8 @@ from gradscore.errors import ModelError
 from gradscore.graph.head_statistics import HEAD_NAMES
 from gradscore.graph.probing import random_input
 from gradscore.metadata import HEAD_FEATURES
-from gradscore.scoring import Scorer, Scores
+from gradscore.scores import Scores
+from gradscore.scoring import Scorer
 from gradscore.selfscoring import SelfScoringMetadata
 from gradscore.session import open_session
 from gradscore.verdict.model import Verdict

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gradscore.errors import GradscoreError, InputError
 
 if TYPE_CHECKING:
-    from gradscore.scoring import Scores
+    from gradscore.scores import Scores
 
 _log = logging.getLogger(__name__)
 
