@@ -1,6 +1,7 @@
 """The command line's middle: inputs into a score table, and whether a table is all there."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,7 +155,9 @@ def _stream(scorer: "Scorer", source: "Source", size: int, precision: str) -> "S
     from gradscore.formats import ArrowStream
 
     tables = scored_tables(scorer, source, batch_size=size, precision=precision)
-    ArrowStream().write(sys.stdout.buffer, tables.schema, tables)
+    with closing(ArrowStream().open(sys.stdout.buffer, tables.schema)) as writer:
+        for table in tables:
+            writer.write_table(table)
     sys.stdout.buffer.flush()
     return tables.summary("stdout")
 

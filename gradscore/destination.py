@@ -91,7 +91,7 @@ def manifest_of_file(path: Path) -> Manifest:
         The file is of another format, or was not written by a scoring run of this version.
     """
     try:
-        text = (pq.read_schema(path).metadata or {}).get(MANIFEST_KEY) if path.suffix.lower() == ".parquet" else None
+        text = (pq.read_metadata(path).metadata or {}).get(MANIFEST_KEY) if path.suffix.lower() == ".parquet" else None
     except (pa.ArrowInvalid, OSError):
         text = None
     if text is None:

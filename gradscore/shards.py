@@ -1,4 +1,4 @@
-"""A run's output while it is written: Parquet shards finished one by one, joined at the end where one file is wanted.
+"""A run's output while it is written: Parquet shards finished one by one, joined meanwhile where one file is wanted.
 
 Whatever stops a run, its finished shards and the manifest that lists them remain, and a run of the same identity may
 continue from there.
@@ -6,9 +6,9 @@ continue from there.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,12 +20,12 @@ from gradscore.destination import Destination
 from gradscore.digest import sha256_of_file
 from gradscore.errors import GradscoreError, InputError, OutputExistsError
 from gradscore.formats import FORMATS, Parquet
+from gradscore.joining import JoinedFile
 from gradscore.locking import locked
 from gradscore.manifest import MANIFEST, MANIFEST_KEY, Manifest, Shard, refuse_changed
 from gradscore.writing import replacing
 
 SHARD_ROWS = 2048  # what is held before it is written
-_GROUP_BYTES = 1 << 20  # of a row group in the joined file
 _LONGEST = 30.0  # seconds after which a shard is finished however few rows it has: the most that a crash can cost
 _JOINED = "joined"
 
@@ -64,7 +64,7 @@ class ShardedOutput:
         self.manifest = Manifest(identity)
         self._place = Destination(target)
         self._schema, self._shard_rows = schema, shard_rows
-        self._shard_format = Parquet("none" if self._place.single else "zstd")  # what is joined is soon read again
+        self._format = Parquet("none" if self._place.single else "zstd")  # shards of one file go when it is there
         self._overwrite, self._resume = overwrite, resume
         self._begun = False
         self._whole = False  # the output was one finished file before we came
@@ -72,6 +72,7 @@ class ShardedOutput:
         self._tally = Tally()
         self._since = time.monotonic()
         self._pending: Future[None] | None = None
+        self._joined: JoinedFile | None = None
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -84,7 +85,9 @@ class ShardedOutput:
             self._held.callback(self._forget)  # while the lock is still held
             self._place.refuse_taken(overwrite=self._overwrite, resume=self._resume)  # another may just have ended
             self._begin()
+            self._held.callback(self._abandon)
             self._writer = self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gradscore-write"))
+            self._pending = self._writer.submit(self._rejoin)
         except BaseException:
             self._leave()
             raise
@@ -128,8 +131,8 @@ class ShardedOutput:
         with self._reported():
             self.manifest = replace(self.manifest, complete=True)
             self.manifest.write(self._place.folder)
-            if self._place.single:
-                self._join()
+            if self._joined is not None:
+                self._become(self._joined)
 
     def _begin(self) -> None:
         folder, target = self._place.folder, self._place.target
@@ -145,6 +148,8 @@ class ShardedOutput:
         with self._reported():
             _clear(folder, keep={shard.file for shard in self.manifest.shards})
             self.manifest.write(folder)
+            if self._place.single:
+                self._joined = JoinedFile(folder / _JOINED, FORMATS[target.suffix.lower()], self._schema)
 
     def _hand_over(self) -> None:
         """Give the rows to the writer; wait for the shard before, so that no more than two are ever held."""
@@ -161,30 +166,33 @@ class ShardedOutput:
     def _write(self, rows: list[pa.RecordBatch], tally: Tally) -> None:
         folder, name = self._place.folder, f"part-{len(self.manifest.shards):05d}.parquet"
         table = pa.Table.from_batches(rows, schema=self._schema).combine_chunks()
-        with replacing(folder / name, overwrite=True) as part:
-            self._shard_format.write(part, self._schema, [table])
+        with replacing(folder / name, overwrite=True) as part, closing(self._format.open(part, self._schema)) as shard:
+            shard.write_table(table)
         size, digest = (folder / name).stat().st_size, sha256_of_file(folder / name)
-        shard = Shard(name, tally.rows, tally.failed, tally.not_finite, size, digest, tally.first_error)
-        manifest = self.manifest.with_shard(shard)
+        finished = Shard(name, tally.rows, tally.failed, tally.not_finite, size, digest, tally.first_error)
+        manifest = self.manifest.with_shard(finished)
         manifest.write(folder)
         self.manifest = manifest
+        if self._joined is not None:
+            self._joined.add(table)
 
-    def _join(self) -> None:
+    def _rejoin(self) -> None:
+        """Put the shards that an earlier run has finished into the joined file."""
+        if self._joined is not None:
+            for shard in self.manifest.shards:
+                self._joined.add(_read(self._place.folder / shard.file))
+
+    def _become(self, joined: JoinedFile) -> None:
+        """Make the joined file the output."""
         folder, target = self._place.folder, self._place.target
-        joined = folder / f"{_JOINED}{target.suffix}"
-        schema = self._schema.with_metadata({**self._schema.metadata, MANIFEST_KEY: self.manifest.to_json()})
-        tables = self._read_ahead(_grouped(_read(folder / shard.file) for shard in self.manifest.shards))
-        FORMATS[target.suffix.lower()].write(joined, schema, tables)
-        joined.replace(target)
+        joined.close({MANIFEST_KEY: self.manifest.to_json()})
+        joined.path.replace(target)
         (folder / MANIFEST).unlink()  # first: shards that no manifest lists are never continued from
         _clear(folder, keep=set())
 
-    def _read_ahead(self, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """Read the next table in the writer's thread, which has nothing left to write."""
-        following = self._writer.submit(next, tables, None)
-        while (table := following.result()) is not None:
-            following = self._writer.submit(next, tables, None)
-            yield table
+    def _abandon(self) -> None:
+        if self._joined is not None:
+            self._joined.abandon()
 
     def _forget(self) -> None:
         if self._begun and (self._whole or not self.manifest.shards):
@@ -218,22 +226,9 @@ def _read(shard: Path) -> pa.Table:
         return file.read(use_threads=False)
 
 
-def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Put tables together: a row group each would make a long footer, for the writer to hold and every reader to read."""
-    held: list[pa.Table] = []
-    for table in tables:
-        held.append(table)
-        if sum(one.nbytes for one in held) >= _GROUP_BYTES:
-            yield pa.concat_tables(held)
-            held = []
-            pa.default_memory_pool().release_unused()
-    if held:
-        yield pa.concat_tables(held)
-
-
 def _clear(folder: Path, *, keep: set[str]) -> None:
     """Remove shards that the manifest does not list, and what a killed run left half written."""
-    for pattern in ("part-*.parquet", ".*.part", f"{_JOINED}.*"):
+    for pattern in ("part-*.parquet", ".*.part", _JOINED):
         for path in folder.glob(pattern):
             if path.name not in keep:
                 path.unlink()

@@ -18,6 +18,8 @@ from PIL import Image
 from gradscore import GradscoreError, InputError, MismatchError, OutputExistsError, Scorer, ScoreTable, open_source
 from gradscore.batch import score_to_parquet
 from gradscore.destination import Destination
+from gradscore.formats import Parquet
+from gradscore.joining import JoinedFile
 from gradscore.locking import locked
 from gradscore.manifest import MANIFEST, Manifest
 from gradscore.verification import verify_output
@@ -126,7 +128,7 @@ def test_a_run_killed_fifty_times_leaves_the_same_rows(model, images, whole, tmp
 
 
 def test_small_shards_are_joined_into_large_row_groups(model, some, tmp_path, monkeypatch):
-    monkeypatch.setattr("gradscore.shards._GROUP_BYTES", 40_000)
+    monkeypatch.setattr("gradscore.joining._GROUP_BYTES", 40_000)
     with Scorer.load(model) as scorer:
         score_to_parquet(scorer, open_source([some]), tmp_path / "t.parquet", batch_size=10, shard_rows=10)
     file = pq.ParquetFile(tmp_path / "t.parquet")
@@ -273,26 +275,34 @@ def test_two_runs_on_one_output_are_refused(name, model, some, tmp_path):
         assert score_to_parquet(scorer, open_source([some]).first(10), out).scored == 9
 
 
-def test_a_full_disk_keeps_finished_shards(model, some, tmp_path, monkeypatch):
-    import gradscore.shards
+@pytest.mark.parametrize(("where", "kept"), [("shard", 300), ("joined", 100), ("end", 500)])
+def test_a_full_disk_keeps_finished_shards(model, some, tmp_path, monkeypatch, where, kept):
+    begin = Parquet.open
 
-    write = gradscore.shards.Parquet.write
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    def full(self, sink, schema, tables):
-        if sink.name.startswith(".part-00003"):
-            raise OSError(28, "No space left on device")
-        write(self, sink, schema, tables)
+    def begin_if_there_is_room(self, sink, schema):
+        return full() if sink.name.startswith(".part-00003") else begin(self, sink, schema)
 
     out = tmp_path / "t.parquet"
+    monkeypatch.setattr("gradscore.joining._GROUP_BYTES", 1)
     with Scorer.load(model) as scorer:
         with monkeypatch.context() as patch:
-            patch.setattr(gradscore.shards.Parquet, "write", full)
+            patch.setattr(*{
+                "shard": (Parquet, "open", begin_if_there_is_room),
+                "joined": (JoinedFile, "_write", full),
+                "end": (JoinedFile, "close", full),
+            }[where])  # fmt: skip
             with pytest.raises(
-                GradscoreError, match=r"cannot write .*t\.parquet: No space left on device; 300 rows are kept"
+                GradscoreError, match=rf"cannot write .*t\.parquet: No space left on device; {kept} rows are kept"
             ):
                 score_to_parquet(scorer, open_source([some]), out, batch_size=50, shard_rows=100)
-        assert score_to_parquet(scorer, open_source([some]), out, batch_size=50, resume=True).resumed == 300
+        assert not out.exists()
+        assert not list(tmp_path.rglob("joined"))
+        assert score_to_parquet(scorer, open_source([some]), out, batch_size=50, resume=True).resumed == kept
     assert len(ScoreTable.read(out)) == 500
+    assert verify_output(out, open_source([some])).problems == ()
 
 
 def test_verify_finds_what_is_wrong(model, some, images, stopped, tmp_path):
