@@ -100,8 +100,8 @@ def test_poolings(backend, case, dtype, seed):
     need(backend)
     arrays = case.arrays(dtype, seed)
     expected = case.run(arrays, backend="reference")
-    # The spread of two sums a hundred times its size from 0 is little more than what single precision rounds off them.
-    tolerance = TILED[dtype] * (2 if expected[0, 0] < 3 else 1)
+    # What single precision rounds off each sum averages out over many weights, and not over two.
+    tolerance = TILED[dtype] * max(1, 8 / np.sqrt(expected[0, 0]))
     assert_same_statistics(case.run(arrays, backend=backend), expected, tolerance)
 
 

@@ -8,7 +8,8 @@ is the kernels of a whole network, called once a batch.
 
 Common to all kernels: arrays are float32 or float64, converted to C order where they are not; mixed types are
 computed in float64. Sums over positions are kept in the arrays' own type, as a matrix product does, in runs short
-enough for skewness and kurtosis to hold 1e-5 where the mean is a hundred standard deviations; so are, in the native
+enough for skewness and kurtosis to hold 1e-5 where the mean is a hundred standard deviations (for n below 64 numbers
+8/√n times as much: what single precision rounds off their sums no longer averages out); so are, in the native
 back end, the powers of such sums over runs of a few hundred numbers. Everything else is float64. `backend` is "auto"
 (native, else numba) or one of `available_backends()`; `threads` shares samples among that many threads (None: all
 processors) and never changes a bit of the result, nor does the rest of the batch.
