@@ -69,19 +69,6 @@ def normalise(channels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDAr
     return normalised
 
 
-def to_input(
-    array: NDArray[np.generic],
-    preprocessing: Preprocessing,
-    input_shape: tuple[int | None, ...],
-    dtype: str = "float32",
-) -> NDArray[Any]:
-    """Return a batch as the model's input: uint8 pixels are normalised like decoded images, floats taken as they are.
-
-    Arrays and errors as for `fitted`.
-    """
-    return numbers(fitted(array, preprocessing, input_shape, dtype), preprocessing, dtype)
-
-
 def numbers(batch: NDArray[Any], preprocessing: Preprocessing, dtype: str) -> NDArray[Any]:
     """Return what `fitted` returned in the model's own numbers: pixels normalised, all else as it is."""
     return normalise(batch, preprocessing).astype(dtype, copy=False) if batch.dtype == np.uint8 else batch

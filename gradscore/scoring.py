@@ -321,9 +321,8 @@ class Scorer:
 
     def _rows(self, inputs: Mapping[str, NDArray[Any]], piece: slice) -> dict[str, NDArray[Any]]:
         """Return a micro-batch as the session takes it; normalised here, in the thread that it belongs to."""
-        types = {tensor.name: tensor.dtype for tensor in self.metadata.inputs}
         how = self.metadata.preprocessing
-        return {name: numbers(array[piece], how, types[name]) for name, array in inputs.items()}
+        return {item.name: numbers(inputs[item.name][piece], how, item.dtype) for item in self.metadata.inputs}
 
     def _micro_batch(
         self, inputs: Mapping[str, NDArray[Any]], *, threads: int

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from gradscore import InputError, open_source
-from gradscore.images import to_input
+from gradscore.images import fitted, numbers
 from gradscore.inputs.arrow_headers import batch_rows
 from gradscore.metadata import InputTensor, ModelMetadata, Preprocessing
 from gradscore.sources import Source
@@ -53,7 +53,7 @@ def ids(source):
 
 def read(source, metadata=IMAGES):
     batch = np.stack([entry.read(metadata) for entry in source])
-    return to_input(batch, metadata.preprocessing, metadata.input_shape)
+    return numbers(fitted(batch, metadata.preprocessing, metadata.input_shape), metadata.preprocessing, "float32")
 
 
 def expected(pixels):

@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gradscore import InputError
-from gradscore.images import decode, normalise, to_input
+from gradscore.images import decode, fitted, normalise, numbers
 from gradscore.metadata import Preprocessing
 
 GREY = Preprocessing("image", 1, 6, 5)
 RGB = Preprocessing("image", 3, 6, 5)
 RGBA = Preprocessing("image", 4, 6, 5)
+
+
+def to_input(array, preprocessing, shape):
+    """What `Scorer.score` makes of an array."""
+    return numbers(fitted(array, preprocessing, shape), preprocessing, "float32")
 
 
 def converting(preprocessing):

@@ -31,7 +31,7 @@ class Entry(Protocol):
         """Where the input comes from; unique in its source."""
 
     def read(self, metadata: ModelMetadata) -> NDArray[Any]:
-        """Return what `images.to_input` takes, without the batch dimension: uint8 pixels of the model's size, or its numbers.
+        """Return what `Scorer.score` takes, without the batch dimension: uint8 pixels of the model's size, or its numbers.
 
         Raises InputError where that cannot be had.
         """

@@ -48,6 +48,19 @@ const Kernels<T>& kernels() {
 // Where a sample's accumulators go.
 double* row(void* const* out, Index b) { return static_cast<double*>(out[0]) + b * kAccumulator; }
 
+// A sum over positions of delta [rows, columns], for each of its channels.
+template <class T>
+Job<T> sum_moments(decltype(Kernels<T>::position_sum) Kernels<T>::*kernel, Index rows, Index columns, Index channels) {
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const auto run = kernels<T>().*kernel;
+    const T* delta = arrays[0];
+    const Index size = rows * columns;
+    for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
+      run(delta + b * size, rows, columns, scratch.as<double>(), row(out, b));
+    });
+  };
+}
+
 }  // namespace
 
 std::vector<std::string> simd_levels() {
@@ -166,26 +179,12 @@ Job<T> direct_moments(Index count) {
 
 template <class T>
 Job<T> position_sum_moments(Index channels, Index positions) {
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
-    const auto run = kernels<T>().position_sum;
-    const T* delta = arrays[0];
-    const Index size = channels * positions;
-    for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
-      run(delta + b * size, channels, positions, scratch.as<double>(), row(out, b));
-    });
-  };
+  return sum_moments<T>(&Kernels<T>::position_sum, channels, positions, channels);
 }
 
 template <class T>
 Job<T> sequence_sum_moments(Index positions, Index channels) {
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
-    const auto run = kernels<T>().sequence_sum;
-    const T* delta = arrays[0];
-    const Index size = channels * positions;
-    for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
-      run(delta + b * size, positions, channels, scratch.as<double>(), row(out, b));
-    });
-  };
+  return sum_moments<T>(&Kernels<T>::sequence_sum, positions, channels, channels);
 }
 
 template <class T>
