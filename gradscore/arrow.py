@@ -18,6 +18,16 @@ def numbers(values: npt.NDArray[np.number], there: pa.Buffer | None) -> pa.Array
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
 
+def columns(values: npt.NDArray[np.number], there: pa.Buffer | None) -> list[pa.Array]:
+    """Return an array of numbers for each column, [N, F], all within one buffer; `there` as by `validity`."""
+    whole = np.ascontiguousarray(values.T)
+    buffer, kind, size = pa.py_buffer(whole), pa.from_numpy_dtype(whole.dtype), whole.itemsize * len(values)
+    return [
+        pa.Array.from_buffers(kind, len(values), [there, buffer.slice(index * size, size)])
+        for index in range(len(whole))
+    ]
+
+
 def strings(values: Sequence[str | None]) -> pa.Array:
     """Return an array of strings, null where there is None."""
     count, gone = len(values), values.count(None)

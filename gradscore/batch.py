@@ -237,10 +237,11 @@ def _rows(schema: Any, batch: ScoredBatch) -> Any:
 
 
 def _tally(batch: ScoredBatch) -> Tally:
-    good = np.array([error is None for error in batch.errors], dtype=np.bool_)
-    first = next((f"{name}: {error}" for name, error in zip(batch.ids, batch.errors, strict=True) if error), None)
-    not_finite = int((~np.isfinite(batch.scores.features[good]).all(axis=1)).sum())
-    return Tally(len(good), int((~good).sum()), not_finite, first)
+    rows = len(batch.ids)
+    not_finite = rows - int(np.isfinite(batch.scores.features).all(axis=1).sum())
+    broken = [(name, error) for name, error in zip(batch.ids, batch.errors, strict=True) if error is not None]
+    first = ": ".join(broken[0]) if broken else None
+    return Tally(rows, len(broken), not_finite - len(broken), first)  # the features of a broken row are NaN
 
 
 def _summary(manifest: Manifest, seconds: float, output: str, resumed: int, batch_size: int) -> Summary:

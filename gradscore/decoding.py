@@ -6,18 +6,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from threading import Lock
-from typing import Any, Self
-
-from numpy.typing import NDArray
+from typing import Self
 
 from gradscore.decoding_process import DecodingProcess, can_start
-from gradscore.inputs.entries import Entry, ImageFile
+from gradscore.found import Found, Part
+from gradscore.inputs.entries import Entry, paths_of
 from gradscore.metadata import Preprocessing
 from gradscore.pipeline import Readers
 
 _log = logging.getLogger(__name__)
 
-Found = NDArray[Any] | str
 _ENOUGH = 1024  # inputs to come for which a process pays
 _SMALL = 200e-6  # seconds of a core to read one, most of them under the lock
 _NEAR = 400e-6  # seconds to read one; what waits for a disk or a network is read by threads, many at a time
@@ -57,12 +55,11 @@ class Decoders:
         while self._processes:
             self._processes.pop().close()
 
-    def read(self, entries: Sequence[Entry], readers: Readers) -> list[Found]:
+    def read(self, entries: Sequence[Entry], readers: Readers) -> Part:
         """Read inputs in order; safe to call from any thread."""
-        files = [entry for entry in entries if type(entry) is ImageFile]
-        elsewhere = self._most and self._small and len(files) == len(entries)
-        if elsewhere and self._started() and self._most:  # none if the first one did not start
-            return self._elsewhere(files, readers)
+        paths = paths_of(entries) if self._most and self._small else None
+        if paths and self._started() and self._most:  # none if the first one did not start
+            return self._elsewhere(entries, paths, readers)
         return self._here(entries, readers)
 
     def _started(self) -> bool:
@@ -96,20 +93,19 @@ class Decoders:
         self._judge(len(entries), time.thread_time() - cpu, time.perf_counter() - start)
         return found
 
-    def _elsewhere(self, files: Sequence[ImageFile], readers: Readers) -> list[Found]:
+    def _elsewhere(self, entries: Sequence[Entry], paths: Sequence[str], readers: Readers) -> Part:
         process = None
         try:
             process = self._next(min(readers.count, self._most))
-            read = process.read([file.path for file in files])
+            read = process.read(paths)
         except (OSError, ValueError) as error:
             self._give_up(process, error)
-            return self._here(files, readers)
-        self._judge(len(files), read.cpu, read.wall)
-        for file, found in zip(files, read.found, strict=True):
-            if isinstance(found, str):
-                _log.warning("%s: %s", file.id, found)
+            return self._here(entries, readers)
+        self._judge(len(paths), read.cpu, read.wall)
+        for index, problem in read.found.problems.items():
+            _log.warning("%s: %s", entries[index].id, problem)
         for index, seconds in read.slow.items():
-            _log.warning("%s took %.0f s to read", files[index].id, seconds)
+            _log.warning("%s took %.0f s to read", entries[index].id, seconds)
         return read.found
 
     def _next(self, most: int) -> DecodingProcess:

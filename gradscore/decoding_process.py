@@ -15,10 +15,10 @@ from threading import Lock
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gradscore.errors import InputError
+from gradscore.found import Block
 from gradscore.images import pixels
 from gradscore.inputs.entries import SLOW, ImageFile
 from gradscore.metadata import Preprocessing
@@ -35,14 +35,14 @@ class Answer:
     Attributes
     ----------
     found
-        Pixels, or what is wrong with a file.
+        Pixels, and what is wrong with files that have none.
     slow
         Seconds that files took which took long, by their places.
     cpu, wall
         Seconds that all took together.
     """
 
-    found: list[NDArray[np.uint8] | str]
+    found: Block
     slow: Mapping[int, float]
     cpu: float
     wall: float
@@ -68,7 +68,7 @@ class DecodingProcess:
             self.close()
             raise
 
-    def read(self, paths: Sequence[str | os.PathLike[str]]) -> Answer:
+    def read(self, paths: Sequence[str]) -> Answer:
         """Decode files.
 
         Raises
@@ -77,7 +77,7 @@ class DecodingProcess:
             The process has ended.
         """
         with self._asking:
-            self._ask([os.fspath(path) for path in paths])
+            self._ask(paths)
             self._answering.acquire()  # in the order of the requests
         try:
             _, output = self._pipes()
@@ -86,10 +86,9 @@ class DecodingProcess:
         finally:
             self._answering.release()
         block = np.frombuffer(content, np.uint8).reshape(len(paths), *self._shape)
-        found: list[NDArray[np.uint8] | str] = list(block)
-        for index, problem in _by_place(answer["problems"]).items():
-            found[index] = problem
-        return Answer(found, _by_place(answer["slow"]), answer["cpu"], answer["wall"])
+        return Answer(
+            Block(block, _by_place(answer["problems"])), _by_place(answer["slow"]), answer["cpu"], answer["wall"]
+        )
 
     def close(self) -> None:
         """End the process."""

@@ -101,7 +101,7 @@ def to_batch(
         arrow.strings(ids),
         arrow.numbers(classes, there),
         arrow.strings(_class_names(classes, broken, metadata.get("class_names"))),
-        *(arrow.numbers(column, there) for column in np.ascontiguousarray(_stored(values, metadata).T)),
+        *arrow.columns(_stored(values, metadata), there),
         arrow.strings(messages),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=table_schema)

@@ -9,6 +9,8 @@ from itertools import islice
 from threading import Semaphore
 from typing import Generic, TypeVar
 
+from gradscore.inputs.entries import Listing
+
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 
@@ -20,7 +22,7 @@ _WORTHWHILE = 1.2  # so much faster must twice the readers be
 
 
 class ReadAhead(Generic[Item, Read]):
-    """Batches of items with what was read for each, once; a slow consumer halts the reading.
+    """Batches of items with what was read for them, once and in parts; a slow consumer halts the reading.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ class ReadAhead(Generic[Item, Read]):
 
     def __init__(
         self,
-        read: Callable[[Sequence[Item], "Readers"], list[Read]],
+        read: Callable[[Sequence[Item], "Readers"], Read],
         *,
         batch_size: int,
         threads: int,
@@ -44,7 +46,7 @@ class ReadAhead(Generic[Item, Read]):
         self._read, self._batch_size, self._threads = read, batch_size, threads
         self._task = max(1, min(_LARGEST_TASK, batch_size // threads))
         self._ahead = max(1, min(_AHEAD, AHEAD_BYTES // max(1, size_of_one * batch_size)))
-        self._waiting: deque[tuple[list[Item], list[Future[list[Read]]]]] = deque()
+        self._waiting: deque[tuple[Sequence[Item], list[Future[Read]]]] = deque()
         self._readers = Readers(threads)
 
     def spare_threads(self) -> int:
@@ -55,26 +57,33 @@ class ReadAhead(Generic[Item, Read]):
         behind = self._waiting and not all(future.done() for future in self._waiting[0][1])
         return max(1, self._threads - self._readers.count) if behind else self._threads
 
-    def batches(self, items: Iterable[Item]) -> Generator[tuple[list[Item], list[Read]], None, None]:
-        """Yield the items in order, `batch_size` at a time, each with what was read for it."""
-        remaining, waiting, readers = iter(items), self._waiting, self._readers
+    def batches(self, items: Iterable[Item]) -> Generator[tuple[Sequence[Item], list[Read]], None, None]:
+        """Yield the items in order, `batch_size` at a time, each batch with its parts as they were read."""
+        remaining, waiting, readers = _pieces(items, self._batch_size), self._waiting, self._readers
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-decode")
         try:
             while True:
-                while len(waiting) <= self._ahead and (batch := list(islice(remaining, self._batch_size))):
-                    waiting.append((batch, [pool.submit(self._read, part, readers) for part in self._parts(batch)]))
+                while len(waiting) <= self._ahead and (batch := next(remaining, None)):
+                    waiting.append(
+                        (batch, [pool.submit(self._read, part, readers) for part in _pieces(batch, self._task)])
+                    )
                 if not waiting:
                     return
                 batch, futures = waiting.popleft()
                 start = time.perf_counter()
-                read = [one for future in futures for one in future.result()]
+                read = [future.result() for future in futures]
                 readers.gave(len(batch), time.perf_counter() - start)
                 yield batch, read
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _parts(self, batch: Sequence[Item]) -> Iterator[Sequence[Item]]:
-        return (batch[start : start + self._task] for start in range(0, len(batch), self._task))
+
+def _pieces(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Yield so many items at a time; of a listing its parts, which are lazy as well."""
+    if isinstance(items, (Listing, list)):
+        return (items[start : start + size] for start in range(0, len(items), size))
+    remaining = iter(items)
+    return iter(lambda: list(islice(remaining, size)), [])
 
 
 class Readers:

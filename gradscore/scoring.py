@@ -20,8 +20,9 @@ from gradscore.device import DEVICES
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.extra_features import ExtraFeature, Pass, extras_named
+from gradscore.found import Inputs, Part
 from gradscore.images import decode, fitted, numbers
-from gradscore.inputs.entries import SLOW
+from gradscore.inputs.entries import SLOW, ids_of
 from gradscore.layerstats import GraphStatistics, LayerStatistics, passed_back
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.microbatch import GRAPH, micro_batch
@@ -30,7 +31,7 @@ from gradscore.rawgradients import layer_gradients
 from gradscore.scores import ScoredBatch, Scores
 from gradscore.serving import BatchedScorer
 from gradscore.session import CPU_PROVIDER, SignalSession
-from gradscore.sources import Entry
+from gradscore.sources import Entry, Source
 from gradscore.weights import require_weights
 
 _log = logging.getLogger(__name__)
@@ -245,19 +246,20 @@ class Scorer:
         """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
         if batch_size < 1:
             raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
-        with self._reading(source, batch_size) as ahead, closing(ahead.batches(source)) as batches:
-            for entries, inputs in batches:
-                yield self._scored(tuple(entry.id for entry in entries), inputs, ahead.spare_threads())
+        with self._reading(source, batch_size) as ahead, closing(ahead.batches(_entries(source))) as batches:
+            for entries, parts in batches:
+                yield self._scored(tuple(ids_of(entries)), Inputs(parts), ahead.spare_threads())
 
     def read_ahead(
         self, source: Iterable[Entry], *, batch_size: int = 256
-    ) -> Generator[tuple[list[Entry], list[NDArray[Any] | str]], None, None]:
+    ) -> Generator[tuple[Sequence[Entry], Inputs], None, None]:
         """Read the entries of a source in order and in threads: batches of entries, each with its input or its error."""
-        with self._reading(source, batch_size) as ahead, closing(ahead.batches(source)) as batches:
-            yield from batches
+        with self._reading(source, batch_size) as ahead, closing(ahead.batches(_entries(source))) as batches:
+            for entries, parts in batches:
+                yield entries, Inputs(parts)
 
     @contextmanager
-    def _reading(self, source: Iterable[Entry], batch_size: int) -> Iterator[ReadAhead[Entry, NDArray[Any] | str]]:
+    def _reading(self, source: Iterable[Entry], batch_size: int) -> Iterator[ReadAhead[Entry, Part]]:
         how, inputs = self.metadata.preprocessing, len(source) if isinstance(source, Sized) else None
         with Decoders(self.read, how, threads=self._threads, inputs=inputs) as decoders:
             size = self._input_bytes()
@@ -279,14 +281,17 @@ class Scorer:
         tensor = self.metadata.inputs[0]
         return math.prod(extent or 1 for extent in tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
 
-    def _scored(self, ids: tuple[str, ...], inputs: list[NDArray[Any] | str], threads: int) -> ScoredBatch:
+    def _scored(self, ids: tuple[str, ...], inputs: Inputs, threads: int) -> ScoredBatch:
+        parts = [
+            (rows, self._score_inputs(self._tensors(stacked), threads)) for rows, stacked in inputs.stacks()
+        ]  # fmt: skip
+        if len(parts) == 1 and len(parts[0][0]) == len(ids):
+            return ScoredBatch(ids, parts[0][1], inputs.errors())
         labels = np.full(len(ids), -1, dtype=np.int64)
         features = np.full((len(ids), len(self.feature_names)), np.nan)
-        for rows, stacked in _stacked(inputs):
-            scores = self._score_inputs(self._tensors(stacked), threads)
+        for rows, scores in parts:
             labels[rows], features[rows] = scores.label, scores.features
-        errors = tuple(item if isinstance(item, str) else None for item in inputs)
-        return ScoredBatch(ids, Scores(labels, features, self.feature_names), errors)
+        return ScoredBatch(ids, Scores(labels, features, self.feature_names), inputs.errors())
 
     def _score_inputs(self, inputs: Mapping[str, NDArray[Any]], threads: int | None = None) -> Scores:
         threads = threads or self._threads
@@ -344,22 +349,17 @@ class Scorer:
         return self._session.run_on_device(inputs, device, fetched={SIGNAL_LABEL, self.metadata.logits})
 
 
+def _entries(source: Iterable[Entry]) -> Iterable[Entry]:
+    """Return what may be a listing, whose parts need no entry each."""
+    return source.entries if isinstance(source, Source) else source
+
+
 def _samples(inputs: Mapping[str, NDArray[Any]]) -> int:
     return len(next(iter(inputs.values())))
 
 
 def _uncounted(_name: str, _increase: float) -> None:
     """Count nothing."""
-
-
-def _stacked(inputs: Sequence[NDArray[Any] | str]) -> Iterator[tuple[list[int], NDArray[Any]]]:
-    """Yield batches of inputs of one type and shape, each with its places; most often there is one."""
-    places: dict[tuple[Any, ...], list[int]] = {}
-    for index, item in enumerate(inputs):
-        if not isinstance(item, str):
-            places.setdefault((item.dtype, item.shape), []).append(index)
-    for rows in places.values():
-        yield rows, np.stack([np.asarray(inputs[row]) for row in rows])
 
 
 def _array(given: Any, metadata: ModelMetadata) -> NDArray[Any]:

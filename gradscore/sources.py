@@ -17,7 +17,7 @@ from gradscore.errors import InputError
 from gradscore.inputs.archives import TarImages, ZipImages
 from gradscore.inputs.arrays import open_idx, open_npy, open_npz
 from gradscore.inputs.columns import open_arrow, open_parquet
-from gradscore.inputs.entries import ArrayRow, Entry, ImageEntry, ImageFile, Joined, Listing
+from gradscore.inputs.entries import ArrayRow, Entry, ImageEntry, ImageFile, Joined, Listing, ids_of
 from gradscore.inputs.files import FolderFiles, ListedFiles
 from gradscore.inputs.remote import RemoteFiles, fetched, is_folder, is_url, remove, require_there
 
@@ -68,7 +68,7 @@ class Source:
 
     def ids(self) -> Iterator[str]:
         """Yield the ids in order."""
-        return self.entries.ids() if isinstance(self.entries, Listing) else (entry.id for entry in self.entries)
+        return ids_of(self.entries)
 
     def first(self, count: int | None) -> "Source":
         """Return a source of the first so many entries; None for all."""

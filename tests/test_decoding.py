@@ -132,9 +132,9 @@ def test_the_limit_of_pixels_goes_along(tmp_path, monkeypatch):
     Image.new("L", (40, 40)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     process = DecodingProcess(HOW)
-    answer = process.read([tmp_path / "a.png"])
+    answer = process.read([str(tmp_path / "a.png")])
     process.close()
-    assert "too large to decode safely" in answer.found[0]
+    assert "too large to decode safely" in answer.found.problems[0]
 
 
 def test_what_takes_long_is_named(tmp_path, processes, caplog, monkeypatch):
@@ -158,4 +158,4 @@ def test_a_process_ends_with_its_parent(tmp_path):
     process.close()
     assert process._process.poll() == 0
     with pytest.raises(ValueError, match="closed"):
-        process.read([tmp_path / "a.png"])
+        process.read([str(tmp_path / "a.png")])

@@ -25,7 +25,7 @@ def test_every_item_is_read_once_and_in_order(count, batch_size, threads):
     batches = list(ahead.batches(iter(range(count))))
     assert [len(items) for items, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
     assert [item for items, _ in batches for item in items] == list(range(count))
-    assert [read for _, found in batches for read in found] == [-item for item in range(count)]
+    assert [read for _, parts in batches for found in parts for read in found] == [-item for item in range(count)]
 
 
 def readers_at_the_end(read, seconds_to_consume=0.0, count=400):

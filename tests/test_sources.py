@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from gradscore import InputError, open_source
+from gradscore.inputs.entries import ImageFile
 from gradscore.metadata import InputTensor, ModelMetadata, Preprocessing
 
 IMAGES = ModelMetadata(
@@ -203,3 +204,25 @@ def test_archives_without_one_clear_array(tmp_path):
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=message):
             open_source([tmp_path / name])
+
+
+def test_parts_of_a_listing_are_its_entries(tmp_path):
+    names = [f"{folder}/{index}.png" for folder in ("a", "b") for index in range(5)]
+    for name in names:
+        put(tmp_path / "in" / name)
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        for name in names:
+            archive.write(tmp_path / "in" / name, name)
+    (tmp_path / "list.txt").write_text("\n".join([*map(str, names), "s3://nowhere/x.png"]))
+    folder, both = tmp_path / "in", [tmp_path / "in", tmp_path / "in.zip"]
+    for inputs in ([folder], both, [f"@{tmp_path}/list.txt"], [tmp_path / "in.zip"]):
+        entries = open_source(inputs).entries
+        wanted = list(entries)[2:9][1:4]
+        part = entries[2:9][1:4]
+        assert list(part) == wanted == [part[index] for index in range(-3, 0)]
+        assert list(part.ids()) == [entry.id for entry in wanted]
+        files = all(type(entry) is ImageFile for entry in wanted)
+        assert part.paths() == ([str(entry.path) for entry in wanted] if files else None)
+        with pytest.raises(IndexError):
+            part[3]
+    assert open_source([f"@{tmp_path}/list.txt"]).entries.paths() is None

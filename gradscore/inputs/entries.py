@@ -5,7 +5,7 @@ import re
 import stat
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Protocol, overload
@@ -114,6 +114,10 @@ class Listing(Sequence[Entry]):
         """Yield the ids in order."""
         return (self.entry(index).id for index in range(len(self)))
 
+    def paths(self) -> list[str] | None:
+        """Return where all lie if all are image files, in order; else None."""
+        return _paths(self)
+
     @overload
     def __getitem__(self, index: int) -> Entry: ...
     @overload
@@ -136,6 +140,14 @@ class _Part(Listing):
     def entry(self, index: int) -> Entry:
         return self._whole.entry(self._indices[index])
 
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Listing: ...
+    def __getitem__(self, index: int | slice) -> Entry | Listing:
+        found = self._indices[index]
+        return _Part(self._whole, found) if isinstance(found, range) else self._whole.entry(found)
+
 
 class Joined(Listing):
     """Listings one after the other."""
@@ -156,6 +168,21 @@ class Joined(Listing):
         """Yield the ids, part after part."""
         for part in self._parts:
             yield from part.ids()
+
+
+def ids_of(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield the ids of entries in order; a listing need not make these."""
+    return entries.ids() if isinstance(entries, Listing) else (entry.id for entry in entries)
+
+
+def paths_of(entries: Sequence[Entry]) -> list[str] | None:
+    """Return where entries lie if all are image files, in order; else None."""
+    return entries.paths() if isinstance(entries, Listing) else _paths(entries)
+
+
+def _paths(entries: Sequence[Entry]) -> list[str] | None:
+    found = [os.fspath(entry.path) for entry in entries if type(entry) is ImageFile]
+    return found if len(found) == len(entries) else None
 
 
 def _whole(descriptor: int) -> bytes:

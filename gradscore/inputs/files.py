@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
+from typing import overload
 
 from gradscore.errors import InputError
 from gradscore.images import SUFFIXES
@@ -12,7 +14,27 @@ from gradscore.inputs.remote import RemoteFile, is_url
 _FOLDER = "\0"  # no name holds it, and it sorts before all that names hold
 
 
-class FolderFiles(Listing):
+class _Named(Listing):
+    """Files by their names; a part of them has its names and nothing more to do with the others."""
+
+    _names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> Entry: ...
+    @overload
+    def __getitem__(self, index: slice) -> Listing: ...
+    def __getitem__(self, index: int | slice) -> Entry | Listing:
+        if not isinstance(index, slice):
+            return self.entry(index)
+        part = copy(self)
+        part._names = self._names[index]
+        return part
+
+
+class FolderFiles(_Named):
     """The images below a folder, sorted; an id is the path below it after a prefix."""
 
     def __init__(self, root: Path, prefix: str = "") -> None:
@@ -20,9 +42,6 @@ class FolderFiles(Listing):
         self._names = list(_images_below(root))
         if not self._names:
             raise InputError(f"folder {root} holds no images (looked for {', '.join(sorted(SUFFIXES))}, recursively)")
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def entry(self, index: int) -> Entry:
         """Name the file; nothing is opened."""
@@ -33,11 +52,15 @@ class FolderFiles(Listing):
         """Yield the paths."""
         return map(self._id, self._names)
 
+    def paths(self) -> list[str]:
+        """Return where the files lie."""
+        return [self._below + name for name in self._names]
+
     def _id(self, name: str) -> str:
         return utf8(self._prefix + name.replace(os.sep, "/"))
 
 
-class ListedFiles(Listing):
+class ListedFiles(_Named):
     """Images by path or URL; nothing is opened before its turn, so a name that leads nowhere is an error row."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -52,9 +75,6 @@ class ListedFiles(Listing):
             raise InputError(f"{where} lists no inputs: give one path a line")
         return cls(names)
 
-    def __len__(self) -> int:
-        return len(self._names)
-
     def entry(self, index: int) -> Entry:
         """Name the file or the remote object."""
         name = self._names[index]
@@ -63,6 +83,10 @@ class ListedFiles(Listing):
     def ids(self) -> Iterator[str]:
         """Yield the names."""
         return map(utf8, self._names)
+
+    def paths(self) -> list[str] | None:
+        """Return the names, unless there is a URL among them."""
+        return None if any(map(is_url, self._names)) else list(self._names)
 
 
 def _images_below(root: Path) -> Iterator[str]:
