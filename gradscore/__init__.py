@@ -14,7 +14,6 @@ from gradscore.errors import (
     RuntimeUnavailableError,
     UnsupportedOpError,
 )
-from gradscore.version import __version__
 
 if TYPE_CHECKING:
     from gradscore.batch import score_to_parquet
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from gradscore.sources import Source, open_source
     from gradscore.unknowns import score_unknowns, synthesise
     from gradscore.verdict import Verdict, explain
+    from gradscore.version import __version__
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library says nothing until it is asked to
 
@@ -42,6 +42,7 @@ _LAZY = {
     "Scores": "gradscore.scores",
     "Source": "gradscore.sources",
     "Verdict": "gradscore.verdict",
+    "__version__": "gradscore.version",
     "collect": "gradscore.cases",
     "compare": "gradscore.comparison",
     "evaluate": "gradscore.evaluation",

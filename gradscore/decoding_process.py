@@ -5,11 +5,10 @@ pixels of all images one after the other. The process ends with its standard inp
 """
 
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Lock
 from typing import IO, Any
@@ -17,15 +16,13 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from gradscore.errors import InputError
 from gradscore.found import Block
-from gradscore.images import pixels
-from gradscore.inputs.entries import SLOW, ImageFile
 from gradscore.metadata import Preprocessing
 
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from gradscore.decoding_process import serve; serve()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from gradscore.decoding_service import serve; serve()"
 )
+_PIPE = 1 << 20  # bytes; what Linux allows anyone
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,8 @@ class DecodingProcess:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, process_group=0)  # noqa: S603 - Ctrl-C is not for it
         try:
+            for end in self._pipes():
+                _widen(end)
             self._ask({"preprocessing": asdict(preprocessing), "most_pixels": Image.MAX_IMAGE_PIXELS})
         except BaseException:
             self.close()
@@ -109,45 +108,13 @@ class DecodingProcess:
         return self._process.stdin, self._process.stdout
 
 
-def serve() -> None:
-    """Be the process: answer until the standard input ends."""
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not mix with the pixels
-    how = json.loads(requests.readline())
-    Image.MAX_IMAGE_PIXELS = how["most_pixels"]
-    preprocessing = Preprocessing(**{name: _hashable(value) for name, value in how["preprocessing"].items()})
-    for line in requests:
-        header, block = _answer(json.loads(line), preprocessing)
-        answers.write(json.dumps(header).encode("ascii") + b"\n" + block)
-        answers.flush()
+def _widen(pipe: IO[bytes]) -> None:
+    """Let a pipe hold an answer, where the system can: who writes to a full one waits until somebody reads."""
+    with suppress(OSError, ImportError, AttributeError):
+        from fcntl import F_SETPIPE_SZ, fcntl  # noqa: PLC0415 - Linux has it
 
-
-def _answer(paths: Sequence[str], preprocessing: Preprocessing) -> tuple[dict[str, Any], bytes]:
-    cpu, start = time.process_time(), time.perf_counter()
-    block = np.zeros((len(paths), preprocessing.channels, preprocessing.height, preprocessing.width), np.uint8)
-    problems, slow, before = {}, {}, start
-    for index, path in enumerate(paths):
-        try:
-            block[index] = pixels(ImageFile("", path).content(), preprocessing)
-        except InputError as error:
-            problems[index] = str(error)
-        now = time.perf_counter()
-        if now - before > SLOW:
-            slow[index] = now - before
-        before = now
-    header = {
-        "size": block.nbytes,
-        "problems": problems,
-        "slow": slow,
-        "cpu": time.process_time() - cpu,
-        "wall": before - start,
-    }
-    return header, block.tobytes()
+        fcntl(pipe, F_SETPIPE_SZ, _PIPE)
 
 
 def _by_place(found: Mapping[str, Any]) -> dict[int, Any]:
     return {int(index): value for index, value in found.items()}
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

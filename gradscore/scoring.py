@@ -22,7 +22,8 @@ from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.extra_features import ExtraFeature, Pass, extras_named
 from gradscore.found import Inputs, Part
 from gradscore.images import decode, fitted, numbers
-from gradscore.inputs.entries import SLOW, ids_of
+from gradscore.inputs.entries import ids_of
+from gradscore.inputs.whole import SLOW
 from gradscore.layerstats import GraphStatistics, LayerStatistics, passed_back
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.microbatch import GRAPH, micro_batch

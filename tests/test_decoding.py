@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -159,3 +161,9 @@ def test_a_process_ends_with_its_parent(tmp_path):
     assert process._process.poll() == 0
     with pytest.raises(ValueError, match="closed"):
         process.read([str(tmp_path / "a.png")])
+
+
+def test_the_process_loads_no_numpy():
+    program = "import sys, gradscore.decoding_service; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -177,7 +177,7 @@ def test_whatever_a_decoder_raises_is_an_error_of_that_image(failure, monkeypatc
     def broken(_, **options):
         raise failure
 
-    monkeypatch.setattr("gradscore.images.ImageOps.exif_transpose", broken)
+    monkeypatch.setattr("gradscore.encoded._turn", broken)
     with pytest.raises(InputError, match="truncated or damaged: "):
         decode(encoded(picture()), GREY)
 
@@ -186,7 +186,7 @@ def test_lack_of_memory_is_not_blamed_on_the_image(monkeypatch):
     def exhausted(_, **options):
         raise MemoryError
 
-    monkeypatch.setattr("gradscore.images.ImageOps.exif_transpose", exhausted)
+    monkeypatch.setattr("gradscore.encoded._turn", exhausted)
     with pytest.raises(MemoryError):
         decode(encoded(picture()), GREY)
 

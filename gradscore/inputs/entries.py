@@ -2,7 +2,6 @@
 
 import os
 import re
-import stat
 from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +14,8 @@ from numpy.typing import NDArray
 
 from gradscore.errors import InputError
 from gradscore.images import fitted, pixels
+from gradscore.inputs.whole import content_of
 from gradscore.metadata import ModelMetadata
-
-LARGEST_FILE = 2**30
-SLOW = 5.0  # seconds to read one input: a disk, a network or a picture that the log should name
-# Without O_NONBLOCK, which Windows lacks, opening a pipe would wait for ever.
-_TO_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Entry(Protocol):
@@ -76,16 +71,7 @@ class ImageFile(ImageEntry):
 
     def content(self) -> bytes:
         """Read the file."""
-        try:
-            descriptor = os.open(self.path, _TO_READ)
-            try:
-                return _whole(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise InputError(f"cannot read the file: {error.strerror}") from error
-        except ValueError as error:  # a NUL in a name from a list
-            raise InputError(f"cannot read the file: {error}") from error
+        return content_of(self.path)
 
 
 @dataclass(frozen=True)
@@ -183,23 +169,6 @@ def paths_of(entries: Sequence[Entry]) -> list[str] | None:
 def _paths(entries: Sequence[Entry]) -> list[str] | None:
     found = [os.fspath(entry.path) for entry in entries if type(entry) is ImageFile]
     return found if len(found) == len(entries) else None
-
-
-def _whole(descriptor: int) -> bytes:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError("this is no regular file")
-    require_size(status.st_size)
-    content = os.read(descriptor, status.st_size)
-    while len(content) < status.st_size and (more := os.read(descriptor, status.st_size - len(content))):
-        content += more  # a network's file system may give less at a time
-    return content
-
-
-def require_size(size: int) -> None:
-    """Refuse content that no image has: reading it would take the memory of all others."""
-    if size > LARGEST_FILE:
-        raise InputError(f"the file has {size:,} bytes; an image of more than 1 GiB is not read")
 
 
 def utf8(name: str) -> str:

@@ -6,8 +6,8 @@ from copy import copy
 from pathlib import Path
 from typing import overload
 
+from gradscore.encoded import SUFFIXES
 from gradscore.errors import InputError
-from gradscore.images import SUFFIXES
 from gradscore.inputs.entries import Entry, ImageFile, Listing, utf8
 from gradscore.inputs.remote import RemoteFile, is_url
 

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from gradscore.encoded import FORMATS
 from gradscore.errors import InputError
-from gradscore.images import FORMATS, pixels
+from gradscore.images import pixels
 from gradscore.metadata import Preprocessing
 from gradscore.sources import ArrayRow, Entry, ImageEntry, Source
 
