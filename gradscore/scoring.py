@@ -62,7 +62,7 @@ class Scorer:
         self.fingerprint = fingerprint
         self.backend = backend
         self._extras = extras
-        self._extra_names = tuple(column for extra in extras for column in extra.columns(metadata))
+        self._feature_names = (*metadata.feature_names, *(name for extra in extras for name in extra.columns(metadata)))
         self._threads = threads or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
         self._count: Count = _uncounted
@@ -153,7 +153,7 @@ class Scorer:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of `Scores.features`."""
-        return (*self.metadata.feature_names, *self._extra_names)
+        return self._feature_names
 
     @property
     def extra_features(self) -> tuple[str, ...]:
@@ -310,15 +310,20 @@ class Scorer:
         return scores
 
     def _side_by_side(self, fill: Callable[[slice], None], pieces: Sequence[slice], threads: int) -> None:
-        """Fill all pieces in so many threads."""
+        """Fill all pieces in so many threads, of which this is one."""
         remaining = iter(pieces)
 
         def some() -> None:
             for piece in remaining:
                 fill(piece)
 
-        for worker in [self._workers.submit(some) for _ in range(min(threads, len(pieces)))]:
-            worker.result()
+        others = [self._workers.submit(some) for _ in range(min(threads, len(pieces)) - 1)]
+        try:
+            some()
+        finally:
+            errors = [other.exception() for other in others if not other.cancel()]
+        for error in filter(None, errors):
+            raise error
 
     def _fill(self, inputs: Mapping[str, NDArray[Any]], scores: Scores, piece: slice, *, threads: int) -> None:
         """Score a micro-batch into its rows."""

@@ -140,14 +140,15 @@ Job<T> unpooled_conv_input(Index channels, Index filters, const std::vector<Inde
     const Kernels<T>& use = kernels<T>();
     const T *a = arrays[0], *activation = arrays[1], *pooled = arrays[2], *weight = arrays[3];
     T* passed = static_cast<T*>(out[0]);
-    const std::vector<T> rearranged = lanes->weights(weight, plan, filters);
+    const Scratch ordered(filters * lanes->weights_of_one<T>() * sizeof(T));
+    lanes->order_weights(weight, plan, filters, ordered.as<T>());
     const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
     const Index pooled_size = filters * pool.pooled_plane;
     const double cost = static_cast<double>(pooled_size) * plan.channels * plan.kernel_size / 8;
     const std::size_t bytes = use.unpooled_input_scratch(plan, lanes->plan(), pool) * sizeof(T);
     for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
       use.unpooled_input(plan, lanes->plan(), pool, a + b * a_size, activation + b * delta_size,
-                         pooled + b * pooled_size, rearranged.data(), slope, scratch.as<T>(), passed + b * a_size);
+                         pooled + b * pooled_size, ordered.as<T>(), slope, scratch.as<T>(), passed + b * a_size);
     });
   };
 }

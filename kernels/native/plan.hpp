@@ -132,17 +132,23 @@ class LaneTables {
 
   const LanePlan& plan() const { return plan_; }
 
-  // Weights [filters][channels][kernel_size] in the order of a receptive field's numbers, each run up to a whole line.
+  // Numbers that one filter's weights take in the order of a receptive field, each run up to a whole line.
   template <class T>
-  std::vector<T> weights(const T* given, const ConvPlan& plan, Index filters) const {
-    const Index line = (plan_.run + kLine<T> - 1) / kLine<T> * kLine<T>, across = plan_.run / plan_.lanes;
-    std::vector<T> ordered(filters * plan_.run_count * line);
-    for (Index i = 0; i < filters * plan.channels * plan.kernel_size; ++i) {
-      const Index k = i % plan.kernel_size, c = i / plan.kernel_size % plan.channels;
-      const Index run = i / plan.kernel_size / plan.channels * plan_.run_count + k / across;
-      ordered[run * line + k % across * plan_.lanes + c] = given[i];
+  Index weights_of_one() const {
+    return plan_.run_count * ((plan_.run + kLine<T> - 1) / kLine<T> * kLine<T>);
+  }
+
+  // Weights [filters][channels][kernel_size] in that order, among zeros.
+  template <class T>
+  void order_weights(const T* given, const ConvPlan& plan, Index filters, T* ordered) const {
+    const Index line = weights_of_one<T>() / plan_.run_count, across = plan_.run / plan_.lanes;
+    for (Index filter = 0; filter < filters; ++filter, ordered += plan_.run_count * line) {
+      for (Index channel = 0; channel < plan.channels; ++channel) {
+        for (Index run = 0; run < plan_.run_count; ++run) {
+          for (Index i = 0; i < across; ++i) ordered[run * line + i * plan_.lanes + channel] = *given++;
+        }
+      }
     }
-    return ordered;
   }
 
   // Number of vectors that hold a receptive field.

@@ -75,15 +75,16 @@ class ScatteredTiles {
   // at and given are [filters][windows].
   void reduce(const Place<T>* at, const T* given, Index filters, Index windows) {
     const Index vectors = vectors_of<T>(lanes_);
-    for (Index m = 0, used = 0; m < filters; m += used, at += used * windows, given += used * windows) {
-      used = vectors < 4 && filters - m >= kFilters ? kFilters : 1;  // sums that do not wait for one another
-      for (Index first = 0; first < vectors; first += kRows) {
-        const Index some = vectors - first < kRows ? vectors - first : kRows;
-        const T* rows[kRows];
-        Index valid[kRows];
-        for (Index i = 0; i < kRows; ++i) rows[i] = row(first + (i < some ? i : 0), valid[i]);
-        T* out = reducer_.room(kFilters * kRows * W);
-        const Index wide = run(used, some, rows, at, given, windows, out);
+    Index at_run = 0, start = 0;
+    for (Index first = 0; first < vectors; first += kRows) {
+      const Index some = vectors - first < kRows ? vectors - first : kRows;
+      const T* rows[kRows];
+      Index valid[kRows];
+      for (Index i = 0; i < kRows; ++i) rows[i] = i < some ? row(at_run, start, valid[i]) : rows[0];
+      for (Index m = 0, used = 0; m < filters; m += used) {
+        used = vectors < 4 && filters - m >= kFilters ? kFilters : 1;  // sums that do not wait for one another
+        T* out = reducer_.room(used * kRows * W);
+        const Index wide = run(used, some, rows, at + m * windows, given + m * windows, windows, out);
         reducer_.keep(closed_up(out, used, some, wide, valid));
       }
     }
@@ -92,10 +93,14 @@ class ScatteredTiles {
  private:
   static constexpr int W = kWidth<T>, kFilters = 4;
 
-  const T* row(Index vector, Index& valid) const {
-    const Index each = (lanes_.run + W - 1) / W, start = vector % each * W;
-    valid = lanes_.run - start < W ? lanes_.run - start : W;
-    return layout_ + lanes_.runs[vector / each] + start;
+  // The vector that begins at `start` in a run; goes on to the next.
+  const T* row(Index& run, Index& start, Index& valid) const {
+    const T* found = layout_ + lanes_.runs[run] + start;
+    const Index left = lanes_.run - start;
+    valid = left < W ? left : W;
+    start = left > W ? start + W : 0;
+    run += left <= W;
+    return found;
   }
 
   // The smallest tile of at least `some` vectors; returns how many it has.

@@ -14,8 +14,11 @@ constexpr Index kFewSquares = 8;      // in a plane, up to which a weight's poin
 
 constexpr Index squares_of(const ConvPlan& plan) { return (plan.rows + 1) / 2 * ((plan.columns + 1) / 2); }
 
+// Squares that hang over the end are multiplied as well, and the transforms take as long as a few positions.
 inline bool takes_winograd(const ConvPlan& plan) {
-  return plan.rows > 0 && plan.channels >= kFewest && plan.filters >= kFewest && squares_of(plan) <= kMostSquares;
+  const Index squares = squares_of(plan);
+  return plan.rows > 0 && plan.channels >= kFewest && plan.filters >= kFewest && squares <= kMostSquares &&
+         2 * 9 * plan.positions >= 3 * kPoints * squares;
 }
 
 // Where the transformed planes of one group lie in the scratch memory, in elements of T.
