@@ -98,6 +98,7 @@ class Decoders:
         try:
             process = self._next(min(readers.count, self._most))
             read = process.read(paths)
+            readers.elsewhere = True
         except (OSError, ValueError) as error:
             self._give_up(process, error)
             return self._here(entries, readers)

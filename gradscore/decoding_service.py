@@ -24,11 +24,13 @@ def serve() -> None:
     os.dup2(2, 1)  # whatever a library prints must not mix with the pixels
     how = json.loads(requests.readline())
     Image.MAX_IMAGE_PIXELS = how["most_pixels"]
+    Image.preinit()  # loads the formats
     preprocessing = Preprocessing(**{name: _hashable(value) for name, value in how["preprocessing"].items()})
     for line in requests:
         header, images = _answer(json.loads(line), preprocessing)
         answers.write(b"".join((json.dumps(header).encode("ascii"), b"\n", *images)))
         answers.flush()
+    os._exit(0)  # at once: the parent waits, and nothing is left to tidy up
 
 
 def _answer(paths: Sequence[str], preprocessing: Preprocessing) -> tuple[dict[str, Any], list[bytes]]:

@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Read = TypeVar("Read")
 
 _LARGEST_TASK = 256  # inputs: small ones take less time than handing a task over
-_AHEAD = 4  # batches at most
+_AHEAD = 8  # batches at most: what scoring and decoding differ by for a while must not halt either
 AHEAD_BYTES = 128 << 20
 _WINDOW = 0.1  # seconds over which reading is measured, at least
 _WORTHWHILE = 1.2  # so much faster must twice the readers be
@@ -44,7 +44,6 @@ class ReadAhead(Generic[Item, Read]):
         size_of_one: int = 0,
     ) -> None:
         self._read, self._batch_size, self._threads = read, batch_size, threads
-        self._task = max(1, min(_LARGEST_TASK, batch_size // threads))
         self._ahead = max(1, min(_AHEAD, AHEAD_BYTES // max(1, size_of_one * batch_size)))
         self._waiting: deque[tuple[Sequence[Item], list[Future[Read]]]] = deque()
         self._readers = Readers(threads)
@@ -64,9 +63,7 @@ class ReadAhead(Generic[Item, Read]):
         try:
             while True:
                 while len(waiting) <= self._ahead and (batch := next(remaining, None)):
-                    waiting.append(
-                        (batch, [pool.submit(self._read, part, readers) for part in _pieces(batch, self._task)])
-                    )
+                    waiting.append((batch, [pool.submit(self._read, part, readers) for part in self._parts(batch)]))
                 if not waiting:
                     return
                 batch, futures = waiting.popleft()
@@ -76,6 +73,11 @@ class ReadAhead(Generic[Item, Read]):
                 yield batch, read
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _parts(self, batch: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        """Cut a batch into a part for each that may read it: a process, or one of all the threads."""
+        among = self._readers.count if self._readers.elsewhere else self._threads
+        return _pieces(batch, max(1, min(_LARGEST_TASK, self._batch_size // among)))
 
 
 def _pieces(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -96,6 +98,7 @@ class Readers:
 
     def __init__(self, most: int) -> None:
         self.slots = Semaphore(1)
+        self.elsewhere = False  # set by who reads in another process
         self._most, self.count, self._before = most, 1, 1
         self._rate = 0.0  # items a second, with as many readers as before
         self._settled = False

@@ -66,7 +66,7 @@ def test_one_thread_reads_where_others_would_only_wait_for_it():
     assert readers_at_the_end(read) < 4  # a disturbed measurement may let one more in
 
 
-@pytest.mark.parametrize(("size_of_one", "most"), [(0, 6), (AHEAD_BYTES, 3)])
+@pytest.mark.parametrize(("size_of_one", "most"), [(0, 10), (AHEAD_BYTES, 3)])
 def test_a_slow_consumer_halts_the_reading(size_of_one, most):
     begun = []
     batches = ReadAhead(each(begun.append), batch_size=10, threads=2, size_of_one=size_of_one).batches(range(1000))
