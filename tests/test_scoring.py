@@ -166,6 +166,29 @@ def test_threads_change_nothing(prepared, rng):
     np.testing.assert_allclose(one.features, two.features, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("failing", ["first", "last"])
+def test_what_fails_in_one_thread_is_raised_once_all_have_ended(failing, prepared, rng, monkeypatch):
+    _, shape, scorer = scorer_for("paper", prepared, threads=2)
+    batch = rng.random((300, *shape), dtype=np.float32)
+    with scorer:
+        expected, fill, running = scorer.score(batch).features, scorer._fill, []
+        start = 0 if failing == "first" else scorer._pieces(len(batch))[-1].start
+
+        def fails_once(inputs, scores, piece, *, threads):
+            running.append(piece)
+            fill(inputs, scores, piece, threads=threads)
+            if piece.start == start:
+                raise MemoryError("no room")
+            running.remove(piece)
+
+        monkeypatch.setattr(scorer, "_fill", fails_once)
+        with pytest.raises(MemoryError, match="no room"):
+            scorer.score(batch)
+        assert [piece.start for piece in running] == [start]
+        monkeypatch.undo()
+        np.testing.assert_array_equal(scorer.score(batch).features, expected)
+
+
 def test_empty_batch(prepared):
     _, shape, scorer = scorer_for("paper", prepared)
     scores = scorer.score(np.empty((0, *shape), dtype=np.float32))
