@@ -285,6 +285,30 @@ def test_what_depends_on_no_input_is_computed_once():
     assert [node.op_type for node in normal.graph] == ["MatMul", "Relu", "MatMul", "Add"]
 
 
+@pytest.mark.parametrize(
+    ("alpha", "pool", "head", "expected"),
+    [
+        (0.1, "kernel_shape=[2,2],strides=[2,2]", "y = Flatten(p)", ["MaxPool", "LeakyRelu", "Flatten"]),
+        (0.0, "kernel_shape=[2,2],strides=[2,2]", "y = Flatten(p)", ["LeakyRelu", "MaxPool", "Flatten"]),
+        (0.1, "kernel_shape=[2,2]", "y = Flatten(p)", ["LeakyRelu", "MaxPool", "Flatten"]),  # no smaller
+        (
+            0.1, "kernel_shape=[2,2],strides=[2,2]", "f = Flatten(p)\ng = Flatten(s)\ny = Concat<axis=1>(f, g)",
+            ["LeakyRelu", "MaxPool", "Flatten", "Flatten", "Concat"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_leaky_relu_is_taken_behind_the_pool_that_alone_reads_it(alpha, pool, head, expected):
+    text = f"""<ir_version: 8, opset_import: ["" : 18]>
+    g (float[batch, 2, 4, 4] x) => (float[batch, n] y) {{
+        s = LeakyRelu<alpha={alpha:.1f}>(x)
+        p = MaxPool<{pool}>(s)
+        {head}
+    }}"""
+    normal = normalize(onnx.parser.parse_model(text))
+    assert [node.op_type for node in normal.graph] == expected
+    assert normal.graph.outputs[0].name == "y"
+
+
 def test_normalised_graphs_speak_one_dialect():
     """Whatever opset came in, what goes out is of opset 18, checked, without Dropout, Identity or a batch of its own."""
     for opset in (7, 13, NEWEST):

@@ -63,6 +63,9 @@ WINDOWS = {
         instead=lambda h, w: F.conv_transpose2d(h, w, stride=2)[:, :, 1:-1, 1:-1],
     ),
     "MaxPool SAME_UPPER": Fragment('o = MaxPool<kernel_shape=[3,2],strides=[2,2],auto_pad="SAME_UPPER">(h)', (2, 5, 5)),
+    "MaxPool of LeakyRelu": Fragment(
+        "s = LeakyRelu<alpha=0.2>(h)\no = MaxPool<kernel_shape=[3,2],strides=[2,1],pads=[1,0,0,1]>(s)", (2, 5, 5)
+    ),
     "AveragePool SAME_LOWER": Fragment(
         'o = AveragePool<kernel_shape=[3,2],strides=[2,2],auto_pad="SAME_LOWER">(h)', (2, 5, 5)
     ),

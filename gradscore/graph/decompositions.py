@@ -251,6 +251,7 @@ RULES: dict[str, Rule] = {
     "LRN": norms.local_response_normalization,
     "LayerNormalization": norms.layer_normalization,
     "LpNormalization": norms.lp_normalization,
+    "MaxPool": windows.slope_behind_pool,
     "Mean": _mean,
     "Mod": _modulo,
     "MeanVarianceNormalization": norms.mean_variance_normalization,

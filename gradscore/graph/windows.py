@@ -1,5 +1,7 @@
 """Convolutions and pools with everything explicit: kernel, pads, output padding; pools without a gradient by others."""
 
+from math import prod
+
 import numpy as np
 import onnx_ir as ir
 
@@ -43,6 +45,19 @@ def explicit_transposed_pads(node: ir.Node, emit: Emitter) -> None:  # noqa: ARG
         node.attributes.pop(name, None)
     node.attributes["pads"] = ir.AttrInt64s("pads", pads)
     node.attributes["output_padding"] = ir.AttrInt64s("output_padding", extra)
+
+
+def slope_behind_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
+    """MaxPool(LeakyRelu(x)) = LeakyRelu(MaxPool(x)), at a fraction of the size: maxima stay where they are as α > 0."""
+    data = node.inputs[0]
+    slope = data.producer() if data is not None else None
+    if data is None or slope is None or slope.op_type != "LeakyRelu" or data.is_graph_output():
+        return None
+    alpha, shrinks = attribute(slope, "alpha", 0.01), prod(attribute(node, "strides", [1])) > 1
+    if alpha <= 0 or not shrinks or len(list(data.uses())) > 1 or any(output.uses() for output in node.outputs[1:]):
+        return None
+    pooled = emit("MaxPool", slope.inputs[0], **{name: item.value for name, item in node.attributes.items()})
+    return emit("LeakyRelu", pooled, alpha=alpha)
 
 
 def dilated_average_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
