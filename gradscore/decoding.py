@@ -4,7 +4,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from threading import Lock
 from typing import Self
 
@@ -18,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 _ENOUGH = 1024  # inputs to come for which a process pays
 _SMALL = 200e-6  # seconds of a core to read one, most of them under the lock
+_TINY = 4096  # bytes of a file that is decoded as fast
 _NEAR = 400e-6  # seconds to read one; what waits for a disk or a network is read by threads, many at a time
 
 
@@ -41,7 +44,7 @@ class Decoders:
         self._most = threads // 2 if preprocessing.kind == "image" and can_start() else 0
         self._processes: list[DecodingProcess] = []
         self._turn = count()
-        self._first: Future[None] | None = None
+        self._starting: Future[None] | None = None  # the latest
         self._lock = Lock()
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="gradscore-start")
         self._read_here, self._small = 0, False
@@ -55,20 +58,26 @@ class Decoders:
         while self._processes:
             self._processes.pop().close()
 
+    def expect(self, paths: Sequence[str] | None) -> None:
+        """Start a process before anything is read if many inputs follow, of which these are files too small to take long."""
+        with suppress(OSError, ValueError):  # they get their turn
+            if self._most and paths and all(Path(path).stat().st_size <= _TINY for path in paths):
+                self._started()
+
     def read(self, entries: Sequence[Entry], readers: Readers) -> Part:
         """Read inputs in order; safe to call from any thread."""
         paths = paths_of(entries) if self._most and self._small else None
-        if paths and self._started() and self._most:  # none if the first one did not start
+        if paths and self._started():
             return self._elsewhere(entries, paths, readers)
         return self._here(entries, readers)
 
     def _started(self) -> bool:
-        """Tell whether the first process is up; it is given some tenths of a second while reading goes on here."""
+        """Tell whether a process is up; the first is given a tenth of a second while reading goes on here."""
         with self._lock:
             to_come = self._read_here if self._inputs is None else self._inputs - self._read_here
-            if self._first is None and to_come >= _ENOUGH:
-                self._first = self._starter.submit(self._start)
-            return self._first is not None and self._first.done()
+            if self._starting is None and to_come >= _ENOUGH:
+                self._starting = self._starter.submit(self._start)
+            return bool(self._processes)
 
     def _start(self) -> None:
         process = None
@@ -110,11 +119,12 @@ class Decoders:
         return read.found
 
     def _next(self, most: int) -> DecodingProcess:
-        """Return one of so many processes, in turn, and start it if it is not there yet."""
+        """Return one of so many processes, in turn; one that is not there yet starts while the others go on."""
         with self._lock:
-            if len(self._processes) < most:
-                self._processes.append(DecodingProcess(self._preprocessing))
-            return self._processes[next(self._turn) % max(1, most)]
+            up = len(self._processes)
+            if up < most and (self._starting is None or self._starting.done()):
+                self._starting = self._starter.submit(self._start)
+            return self._processes[next(self._turn) % max(1, min(most, up))]
 
     def _judge(self, count: int, cpu: float, wall: float) -> None:
         self._small = cpu < _SMALL * count and wall < _NEAR * count

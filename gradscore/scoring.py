@@ -22,7 +22,7 @@ from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
 from gradscore.extra_features import ExtraFeature, Pass, extras_named
 from gradscore.found import Inputs, Part
 from gradscore.images import decode, fitted, numbers
-from gradscore.inputs.entries import ids_of
+from gradscore.inputs.entries import Listing, ids_of, paths_of
 from gradscore.inputs.whole import SLOW
 from gradscore.layerstats import GraphStatistics, LayerStatistics, passed_back
 from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
@@ -263,7 +263,8 @@ class Scorer:
     def _reading(self, source: Iterable[Entry], batch_size: int) -> Iterator[ReadAhead[Entry, Part]]:
         how, inputs = self.metadata.preprocessing, len(source) if isinstance(source, Sized) else None
         with Decoders(self.read, how, threads=self._threads, inputs=inputs) as decoders:
-            size = self._input_bytes()
+            size, entries = self._input_bytes(), _entries(source)
+            decoders.expect(paths_of(entries[:1]) if isinstance(entries, (Listing, list)) else None)
             yield ReadAhead(decoders.read, batch_size=batch_size, threads=self._threads, size_of_one=size)
 
     def read(self, entry: Entry) -> NDArray[Any] | str:

@@ -66,13 +66,15 @@ def read(entries, size=10, threads=2, reader=read_here):
         return pieces(decoders, entries, size)
 
 
-def pieces(decoders, entries, size=10):
+def pieces(decoders, entries, size=10, count=1):
     """Read in pieces; a process that starts after the first one is waited for."""
     found = []
     for start in range(0, len(entries), size):
-        found += decoders.read(entries[start : start + size], Readers(1))
-        if decoders._first is not None:
-            decoders._first.result()
+        readers = Readers(4)
+        readers.count = count
+        found += decoders.read(entries[start : start + size], readers)
+        if decoders._starting is not None:
+            decoders._starting.result()
     return found
 
 
@@ -88,6 +90,25 @@ def test_pixels_and_problems_are_the_same(entries, processes, caplog):
     (process,) = processes
     assert process._process.poll() == 0
     assert len(caplog.records) == sum(isinstance(one, str) for one in wanted[20:])  # `read_here` logs nothing
+
+
+def test_as_many_processes_as_readers_come_one_by_one(entries, processes):
+    wanted = [read_here(entry) for entry in entries]
+    with Decoders(read_here, HOW, threads=8) as decoders:
+        assert same(pieces(decoders, entries, count=3), wanted)
+    assert len(processes) == 3
+
+
+@pytest.mark.parametrize(("inputs", "tiny", "started"), [(60, 4096, 1), (60, 10, 0), (5, 4096, 0)])
+def test_a_process_for_many_tiny_files_starts_at_once(entries, processes, monkeypatch, inputs, tiny, started):
+    monkeypatch.setattr(decoding, "_TINY", tiny)
+    with Decoders(read_here, HOW, threads=2, inputs=inputs) as decoders:
+        decoders.expect(["/nowhere/a.png"])
+        decoders.expect([entries[0].path])
+        decoders.expect(None)
+        if decoders._starting is not None:
+            decoders._starting.result()
+    assert len(processes) == started
 
 
 def test_one_thread_has_no_process_beside_it(entries, processes):

@@ -2,9 +2,10 @@
 
 Usage: python -m tools.throughput SCORING_MODEL OUTPUT_FOLDER [IDX_IMAGES | IMAGE_FOLDER]. An idx file, such as MNIST's
 train-images-idx3-ubyte.gz, is first written out as one PNG an image. The stages take turns over all images; a first round,
-which brings the files into memory, is not counted. Reading and scoring share the cores: `possible` is the ratio that
-processor time alone would leave. Memory is that of a process of its own for a tenth of the images, and for all, with the
-process that decodes for it. The last line is one JSON object.
+which brings the files into memory, is not counted. Reading alone is done by the decoding stage as it is in the pipeline, on
+two cores by one process; whoever asks for the inputs only counts them. Reading and scoring share the cores: `possible` is
+the ratio that processor time alone would leave. Memory is that of a process of its own for a tenth of the images, and for
+all, with the process that decodes for it. The last line is one JSON object.
 """
 
 import json
@@ -27,12 +28,20 @@ from gradscore.sources import ArrayRow, Source
 
 ROUNDS = 9
 PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
 from gradscore import Scorer, open_source
 from gradscore.batch import score_to_parquet
+peaks = {}  # of this process and of those that it has started: `ru_maxrss` begins with what their parent held
+def look(_):
+    children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    for pid in ("self", *children):
+        status = Path("/proc", pid, "status").read_text()
+        peaks[pid] = int(status.partition("VmHWM:")[2].split()[0])
 with Scorer.load(sys.argv[1]) as scorer:
-    score_to_parquet(scorer, open_source([sys.argv[2]]), sys.argv[3], overwrite=True)
-print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / 1024)
+    score_to_parquet(scorer, open_source([sys.argv[2]]), sys.argv[3], overwrite=True, progress=look)
+look(None)
+print(sum(peaks.values()) / 1024)
 """
 
 
