@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from PIL import Image
@@ -26,10 +27,11 @@ def serve() -> None:
     Image.MAX_IMAGE_PIXELS = how["most_pixels"]
     Image.preinit()  # loads the formats
     preprocessing = Preprocessing(**{name: _hashable(value) for name, value in how["preprocessing"].items()})
-    for line in requests:
-        header, images = _answer(json.loads(line), preprocessing)
-        answers.write(b"".join((json.dumps(header).encode("ascii"), b"\n", *images)))
-        answers.flush()
+    with suppress(BrokenPipeError):  # the parent was killed: nobody is there to be told
+        for line in requests:
+            header, images = _answer(json.loads(line), preprocessing)
+            answers.write(b"".join((json.dumps(header).encode("ascii"), b"\n", *images)))
+            answers.flush()
     os._exit(0)  # at once: the parent waits, and nothing is left to tidy up
 
 

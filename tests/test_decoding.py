@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 
@@ -182,6 +183,23 @@ def test_a_process_ends_with_its_parent(tmp_path):
     assert process._process.poll() == 0
     with pytest.raises(ValueError, match="closed"):
         process.read([str(tmp_path / "a.png")])
+
+
+def test_a_process_whose_parent_was_killed_ends_without_a_word(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+    program = (
+        "import os, signal, sys\n"
+        "from gradscore.decoding_process import DecodingProcess\n"
+        "from gradscore.metadata import Preprocessing\n"
+        "process = DecodingProcess(Preprocessing('image', 1, 8, 8))\n"
+        "process.read([])\n"
+        "process._ask(sys.argv[1:] * 200)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.png"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")  # the pipe of both, so both have ended
 
 
 def test_the_process_loads_no_numpy():
