@@ -212,21 +212,21 @@ void unpooled_conv(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& 
   reducer.finish().write(out);
 }
 
-// One sample's scratch of the input's derivative: the maxima, what is listed at each position, vectors of a receptive
-// field, sums with a cell's channels side by side, and planes.
+// One sample's scratch of the input's derivative: the maxima, the same sorted by position, vectors of a receptive field,
+// sums with a cell's channels side by side, and planes.
 template <class T>
 struct InputScratch {
-  Index listed, heads, vectors, sums, pitch, planes;
+  Index listed, ends, vectors, sums, pitch, planes;
 
   InputScratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool)
       : listed(round_up(pool.planes * pool.window_count, 16) + 16),
-        heads(round_up(plan.positions, 16)),
+        ends(round_up(plan.positions + 2, 16)),
         vectors(round_up(lanes.run_count * round_up(lanes.run, kLine<T>) * Index{sizeof(Index) / sizeof(T)}, 16)),
-        sums(round_up(plan.channels * plan.padded_plane, 16) + 2 * kWidth<T>),
+        sums(round_up(plan.channels * plan.padded_plane, 16) + 2 * kLine<T>),
         pitch(round_up(plan.padded_plane, kWidth<T>)),
         planes(plan.channels * pitch) {}
 
-  Index size() const { return 4 * listed + heads + 2 * vectors + sums + planes; }
+  Index size() const { return 4 * listed + ends + vectors + sums + planes; }
 };
 
 template <class T>
@@ -234,81 +234,80 @@ Index unpooled_input_scratch(const ConvPlan& plan, const LanePlan& lanes, const 
   return InputScratch<T>(plan, lanes, pool).size();
 }
 
-// The windows whose maximum lies at a position, one list a position, ended by −1: `row` tells where their filter's
-// weights begin. Each sum is read and written once a position, not once a window.
+// The windows' derivatives sorted by the position of their maximum, so that each sum is read and written once a position,
+// not once a window: those of position t are the ones from end[t] to end[t + 1]; `row` tells where their filter's weights
+// begin. Lists would have the processor wait for each next link before it knows whether there is one.
 template <class T>
-struct Lists {
-  Place<T>*first, *next, *row;
-  const T* given;
+struct Sorted {
+  Place<T>*end, *row;
+  T* given;
 
-  void fill(const Place<T>* at, Index positions, Index filters, Index windows, Index pitch) {
-    for (Index t = 0; t < positions; ++t) first[t] = -1;
-    for (Index m = filters - 1, i = filters * windows - 1; m >= 0; --m) {
-      for (Index w = windows - 1; w >= 0; --w, --i) {
-        next[i] = first[at[i]];
-        first[at[i]] = static_cast<Place<T>>(i);
+  void sort(const Place<T>* at, const T* values, Index positions, Index filters, Index windows, Index pitch) {
+    for (Index t = 0; t < positions + 2; ++t) end[t] = 0;
+    for (Index i = 0; i < filters * windows; ++i) ++end[at[i] + 2];
+    for (Index t = 2; t < positions + 2; ++t) end[t] += end[t - 1];
+    for (Index m = 0; m < filters; ++m) {
+      for (Index w = 0; w < windows; ++w, ++at, ++values) {
+        const Place<T> i = end[*at + 1]++;
         row[i] = static_cast<Place<T>>(m * pitch);
+        given[i] = *values;
       }
     }
   }
 };
 
-// Add what a list's windows pass back to R vectors of a receptive field.
+// Add what a position's windows pass back to R vectors of its receptive field.
 template <class T, int W, int R>
-void add_list(const Lists<T>& lists, Place<T> i, const T* weight, const Index* from, const Index* to, T* field) {
+void add_windows(const Sorted<T>& sorted, Index t, const T* weight, const Index* to, T* field) {
   Vector<T, W> sums[R];
   GRADSCORE_UNROLL
   for (int r = 0; r < R; ++r) sums[r] = load<T, W>(field + to[r]);
-  for (; i >= 0; i = lists.next[i]) {
-    const Vector<T, W> g = fill<T, W>(lists.given[i]);
-    const T* own = weight + lists.row[i];
+  for (Index i = sorted.end[t], last = sorted.end[t + 1]; i < last; ++i) {
+    const Vector<T, W> g = fill<T, W>(sorted.given[i]);
+    const T* own = weight + sorted.row[i];
     GRADSCORE_UNROLL
-    for (int r = 0; r < R; ++r) sums[r] = sums[r] + g * load<T, W>(own + from[r]);
+    for (int r = 0; r < R; ++r) sums[r] = sums[r] + g * load<T, W>(own + r * W);
   }
   GRADSCORE_UNROLL
   for (int r = 0; r < R; ++r) store<T, W>(field + to[r], sums[r]);
 }
 
-// Add all lists. A run's weights are followed by zeros, up to a whole line: what a vector reaches beyond its run is
+// Add all windows. A run's weights are followed by zeros, up to a whole line: what a vector reaches beyond its run is
 // written back as it was, and before the vector that it belongs to.
 template <class T, int W>
-void add_lists(const LanePlan& lanes, const Lists<T>& lists, Index positions, const T* weight, Index* from, Index* to,
-               T* sums) {
+void add_positions(const LanePlan& lanes, const Sorted<T>& sorted, Index positions, const T* weight, Index* to,
+                   T* sums) {
   Index vectors = 0;
   for (Index i = 0; i < lanes.run_count; ++i) {
-    for (Index lane = 0; lane < lanes.run; lane += W, ++vectors) {
-      from[vectors] = i * round_up(lanes.run, kLine<T>) + lane;
-      to[vectors] = lanes.runs[i] + lane;
-    }
+    for (Index lane = 0; lane < round_up(lanes.run, kLine<T>); lane += W) to[vectors++] = lanes.runs[i] + lane;
   }
   for (Index t = 0; t < positions; ++t) {
-    const Place<T> first = lists.first[t];
-    for (Index v = 0, used = 0; first >= 0 && v < vectors; v += used) {
+    for (Index v = 0, used = 0; v < vectors && sorted.end[t] < sorted.end[t + 1]; v += used) {
       const auto with = [&](auto add, Index count) {
-        add(lists, first, weight, from + v, to + v, sums + lanes.place[t]);
+        add(sorted, t, weight + v * W, to + v, sums + lanes.place[t]);
         return count;
       };
       constexpr int many = kRows < 9 ? kRows : 9;
       const Index left = vectors - v;
-      used = left >= kRows  ? with(add_list<T, W, kRows>, kRows)
-             : left >= many ? with(add_list<T, W, many>, many)
-             : left >= 6    ? with(add_list<T, W, 6>, 6)
-             : left >= 3    ? with(add_list<T, W, 3>, 3)
-                            : with(add_list<T, W, 1>, 1);
+      used = left >= kRows  ? with(add_windows<T, W, kRows>, kRows)
+             : left >= many ? with(add_windows<T, W, many>, many)
+             : left >= 6    ? with(add_windows<T, W, 6>, 6)
+             : left >= 3    ? with(add_windows<T, W, 3>, 3)
+                            : with(add_windows<T, W, 1>, 1);
     }
   }
 }
 
 // The same in vectors that end where a cell does, if there are such: the next load then finds what was just stored.
 template <class T>
-void add_by_cells(const LanePlan& lanes, const Lists<T>& lists, Index positions, const T* weight, Index* from,
-                  Index* to, T* sums) {
+void add_by_cells(const LanePlan& lanes, const Sorted<T>& sorted, Index positions, const T* weight, Index* to,
+                  T* sums) {
   constexpr int W = kWidth<T>, half = W >= 8 ? W / 2 : W, quarter = W >= 16 ? W / 4 : half;
-  const auto run = lanes.lanes % W == 0         ? add_lists<T, W>
-                   : lanes.lanes % half == 0    ? add_lists<T, half>
-                   : lanes.lanes % quarter == 0 ? add_lists<T, quarter>
-                                                : add_lists<T, W>;
-  run(lanes, lists, positions, weight, from, to, sums);
+  const auto run = lanes.lanes % W == 0         ? add_positions<T, W>
+                   : lanes.lanes % half == 0    ? add_positions<T, half>
+                   : lanes.lanes % quarter == 0 ? add_positions<T, quarter>
+                                                : add_positions<T, W>;
+  run(lanes, sorted, positions, weight, to, sums);
 }
 
 // Times an activation's slope at `seen`: 1 where it is positive, else `slope`.
@@ -323,18 +322,19 @@ void unpooled_input(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan&
   const InputScratch<T> sizes(plan, lanes, pool);
   Place<T>* at = reinterpret_cast<Place<T>*>(scratch);
   T* room = scratch + sizes.listed;
-  Place<T>* next = reinterpret_cast<Place<T>*>(room + sizes.listed);
-  Place<T>* heads = next + 2 * sizes.listed;
-  Index* from = reinterpret_cast<Index*>(heads + sizes.heads);
-  Index* to = reinterpret_cast<Index*>(heads + sizes.heads + sizes.vectors);
-  T* sums = reinterpret_cast<T*>(heads + sizes.heads + 2 * sizes.vectors);
+  Place<T>* rows = reinterpret_cast<Place<T>*>(room + sizes.listed);
+  T* values = room + 2 * sizes.listed;
+  Place<T>* ends = reinterpret_cast<Place<T>*>(values + sizes.listed);
+  Index* to = reinterpret_cast<Index*>(ends + sizes.ends);
+  T* sums = reinterpret_cast<T*>(ends + sizes.ends + sizes.vectors);
   T* planes = sums + sizes.sums;
-  Lists<T> lists{heads, next, next + sizes.listed, maxima(pool, lanes.own, activation, pooled, at, room)};
+  Sorted<T> sorted{ends, rows, values};
+  const T* given = maxima(pool, lanes.own, activation, pooled, at, room);
   const Index each = plan.filters * pool.window_count, pitch = lanes.run_count * round_up(lanes.run, kLine<T>);
-  for (Index group = 0; group < plan.groups; ++group, at += each, lists.given += each) {
+  for (Index group = 0; group < plan.groups; ++group, at += each, given += each) {
     for (Index i = 0; i < sizes.sums; ++i) sums[i] = 0;
-    lists.fill(at, plan.positions, plan.filters, pool.window_count, pitch);
-    add_by_cells(lanes, lists, plan.positions, weight + group * plan.filters * pitch, from, to, sums);
+    sorted.sort(at, given, plan.positions, plan.filters, pool.window_count, pitch);
+    add_by_cells(lanes, sorted, plan.positions, weight + group * plan.filters * pitch, to, sums);
     interleave<T, kWidth<T>>(sums, plan.channels, plan.padded_plane, plan.channels, planes, sizes.pitch);
     for (Index c = 0; c < plan.channels; ++c, a += plan.plane, out += plan.plane) {
       const T* found = planes + c * sizes.pitch;
