@@ -112,7 +112,8 @@ def _heading() -> list[str]:
         "Microseconds a sample by operator, from onnxruntime's own profiler, one thread, written by",
         "`python -m tools.profile_lowering`: forward and backward to the layers' outputs, statistics not counted. Before: what the",
         f"gradient builder emits, in its own runtime (onnxruntime-training {builder.VERSION}). After: the scoring model, in stock",
-        "onnxruntime; its graph keeps δ behind max pools at the pool's own size. Best of three rounds taken in turn.",
+        "onnxruntime; its graph keeps δ behind max pools at the pool's own size, and what passes it back from one pool to the next",
+        "is the kernels' work, not counted here (benchmark.md has the whole). Best of three rounds taken in turn.",
     ]
 
 
