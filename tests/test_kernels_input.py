@@ -128,7 +128,27 @@ def test_first_maxima_of_the_numba_back_end(dtype):
     odd = np.array([0.0, -0.0, tiny, -tiny, 1, -1, np.inf, -np.inf, np.nan, -np.nan], dtype)
     windows = np.array(list(product(range(len(odd)), repeat=3)), np.uint32)
     bits, order = numba._bits(odd)
-    found = loops.no_maxima(bits, windows.T)
-    loops.maxima(bits, order, np.ascontiguousarray(windows.T), found)
+    pooling = np.arange(len(windows)), np.ascontiguousarray(windows.T), 0
+    found = loops.no_maxima(bits, pooling)
+    loops.maxima(bits, order, pooling, found)
     expected = np.argmax(odd[windows], axis=1)  # the first NaN, else the first maximum
-    np.testing.assert_array_equal(found[-1], windows[np.arange(len(windows)), expected])
+    np.testing.assert_array_equal(found[-1][: len(windows)], windows[np.arange(len(windows)), expected])
+
+
+@every_type
+@pytest.mark.parametrize("shape", [(16, 37), (7, 16), (4, 100)])
+def test_first_maxima_of_squares_of_the_numba_back_end(dtype, shape):
+    """Squares in rows that are no multiple of a vector, or of a square, with equal numbers and NaN."""
+    need("numba")
+    numba = import_module("gradscore_kernels._numba")
+    loops = import_module("gradscore_kernels._numba_loops")
+    rows, columns = shape
+    plane = np.random.default_rng(0).choice(np.array([0.0, -0.0, 1, -1, np.inf, np.nan], dtype), rows * columns)
+    bits, order = numba._bits(plane)
+    pooling = numba._pooling(gk.PoolGeometry((2, 2), (2, 2)), shape, (rows // 2, columns // 2))
+    assert pooling[2] == columns
+    found = loops.no_maxima(bits, pooling)
+    loops.maxima(bits, order, pooling, found)
+    cells = pooling[1].T
+    expected = cells[np.arange(len(cells)), np.argmax(plane[cells], axis=1)]
+    np.testing.assert_array_equal(found[-1][: len(cells)], expected)

@@ -21,7 +21,7 @@ Accumulators = NDArray[np.float64]
 Work = Callable[[Accumulators, int, int], None]
 
 TILE = 4
-LANES = 16  # lags are filled up to whole vectors
+LANES = loops.LANES  # lags are filled up to whole vectors
 FEW, MANY = 96, 64  # up to so many positions, vectors run over at least so many filters or weights (measured)
 MANY_OUTPUTS = 32  # the same of a sequence
 STRETCH = 1 << 20  # bytes of δ that are unpooled at a time
@@ -42,27 +42,25 @@ def unpooled_conv_moments(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
 ) -> Accumulators:
     """See `gradscore_kernels.unpooled_conv_moments`: without δ where that pays, else of a few samples at a time."""
-    windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
-    slots = np.ascontiguousarray(cells.T, np.uint32)  # as wide as what they choose from, mostly
-    run = geometry.kernel[-1] if geometry.dilations[-1] == 1 else 1
-    neighbours, positions = run * a.shape[1] // geometry.groups, prod(activation.shape[2:])
-    pays = neighbours >= LANES and 2 * len(windows) <= positions <= loops.RUN
+    pooling = _pooling(pool, activation.shape[2:], pooled_delta.shape[2:])
+    lanes = _lanes(geometry, a.shape[1] // geometry.groups, a.shape[2:])
+    pays = _scatter_pays(lanes, len(pooling[0]), activation.shape[1] // geometry.groups)
     bits, order = _bits(activation)
     planes, seen, given = (_by_group(values, geometry.groups) for values in (a, bits, pooled_delta))
-    tables, step = _plane_tables(geometry, a.shape[2:]), max(1, STRETCH // activation[0].nbytes) if len(a) else 1
+    step = max(1, STRETCH // activation[0].nbytes) if len(a) else 1
 
     def spread(out: Accumulators, start: int, stop: int) -> None:
         delta = np.empty_like(activation[: min(step, stop - start)])
         for b in range(start, stop, step):
             some = slice(b, min(b + step, stop))
             known = delta[: some.stop - b]
-            loops.unpool(_flat(bits[some]), order, _flat(pooled_delta[some]), windows, slots, _flat(known))
+            loops.unpool(_flat(bits[some]), order, _flat(pooled_delta[some]), pooling, _flat(known))
             _conv_work(a[some], known, geometry)(out[some], 0, len(known))
 
     def work(out: Accumulators, start: int, stop: int) -> None:
         if not pays:
             return spread(out, start, stop)
-        loops.unpooled_conv(planes, seen, order, given, windows, slots, tables, run, out, start, stop)
+        loops.unpooled_conv(planes, seen, order, given, pooling, lanes, out, start, stop)
         # A sample whose Inf or NaN must meet the zeros of δ, whatever stands beside it.
         finite = np.isfinite(a[start:stop]).all(axis=tuple(range(1, a.ndim)))
         for b in (start + np.flatnonzero(~finite)).tolist():
@@ -85,15 +83,15 @@ def unpooled_conv_input(
 ) -> Array:
     """See `gradscore_kernels.unpooled_conv_input`: sums with a cell's channels side by side, one group at a time."""
     groups, channels = geometry.groups, a.shape[1] // geometry.groups
-    windows, cells = pool.windows(activation.shape[2:], pooled_delta.shape[2:])
+    pooling = _pooling(pool, activation.shape[2:], pooled_delta.shape[2:])
     tables = _plane_tables(geometry, a.shape[2:])
     by_place = weight.reshape(groups, len(weight) // groups, channels, geometry.kernel_size).transpose(0, 1, 3, 2)
     bits, order = _bits(activation)
     planes, seen, given = (_by_group(values, groups) for values in (a, bits, pooled_delta))
     passed = np.empty_like(planes)
     work = partial(
-        loops.unpooled_input, planes, seen, order, given, windows, np.ascontiguousarray(cells.T, np.uint32), tables,
-        np.ascontiguousarray(by_place), a.dtype.type(slope), passed,
+        loops.unpooled_input, planes, seen, order, given, pooling, tables, np.ascontiguousarray(by_place),
+        a.dtype.type(slope), passed,
     )  # fmt: skip
     _share(work, len(a), pooled_delta.size * geometry.kernel_size, threads)
     return passed.reshape(a.shape)
@@ -248,6 +246,35 @@ def _plane_tables(geometry: ConvGeometry, spatial: tuple[int, ...]) -> tuple[Arr
         hidden.append(((at < 0) | (at >= padded[axis])).astype(int))
     seen = np.where(_outer_sum(hidden) > 0, -1, _outer_sum(cells))
     return _outer_sum(positions), _outer_sum(places), seen, prod(padded)
+
+
+@lru_cache(maxsize=64)
+def _pooling(pool: PoolGeometry, full: tuple[int, ...], pooled: tuple[int, ...]) -> loops.Pooling:
+    """List a plane's windows; cells are as wide as what they choose from, mostly."""
+    windows, cells = pool.windows(full, pooled)
+    slots, columns = np.ascontiguousarray(cells.T, np.uint32), full[-1]
+    corners = _outer_sum([2 * columns * np.arange(full[0] // 2), 2 * np.arange(columns // 2)])
+    squares = [corners, corners + 1, corners + columns, corners + columns + 1]
+    return windows, slots, columns if len(full) == 2 and columns >= LANES and np.array_equal(slots, squares) else 0
+
+
+@lru_cache(maxsize=64)
+def _lanes(geometry: ConvGeometry, channels: int, spatial: tuple[int, ...]) -> loops.Lanes:
+    """Make runs of kernel places neighbours; where such a run fills no vector, all of them, by copies of the channels."""
+    positions, places, cells, size = _plane_tables(geometry, spatial)
+    run = geometry.kernel[-1] if geometry.dilations[-1] == 1 else 1
+    firsts, alone = places[::run], np.zeros(1, np.int64)
+    shifts, begins = (firsts, alone) if run * channels < LANES else (alone, firsts)
+    pitch = channels * len(shifts)
+    starts, runs = (positions * pitch).astype(np.uint64), (begins * pitch).astype(np.uint64)
+    return cells, size, shifts, starts, runs, run * pitch
+
+
+def _scatter_pays(lanes: loops.Lanes, windows: int, filters: int) -> bool:
+    """Tell whether products with what windows chose are so few that vectors of a single row of weights pay."""
+    _, _, shifts, starts, runs, width = lanes
+    products, all_products = windows * len(runs) * _round_up(width, LANES), len(starts) * len(runs) * width
+    return (len(shifts) == 1 or filters >= TILE) and 2 * products <= all_products and len(starts) <= loops.RUN
 
 
 def _by_group(planes: Array, groups: int) -> Array:

@@ -18,6 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 BLOCK = 4096  # numbers summed about one shift
 STRIP = 8  # weights summed side by side; a multiple of the 4 × 4 tile
 FEW = 3  # filters of a group, or outputs, below which tiles would hold little but zeros
+LANES = 16  # numbers side by side that loops of a known length run over: whole vectors, and nothing left over
 RUN = 1024  # lags summed in the arrays' own type; a multiple of every vector's length
 SIGNS = np.int64(63)
 FLIP = np.int64(0x7FFF_FFFF_FFFF_FFFF)  # all bits but the sign
@@ -30,6 +31,15 @@ Order = tuple[Any, Any, Any]
 
 # A plane's numbers as integers that order like them, and of each window: a cell's, the largest, and which cell's that is.
 Maxima = tuple[Array, Array, Array, Array]
+
+# A pooling: each window's place in the pooled plane, its cells `[kernel size, W]`, and if windows are squares of four cells
+# that share none, the number of columns of the plane; else 0.
+Pooling = tuple[Array, Array, int]
+
+# A convolution's input, rearranged with all numbers of a cell side by side: where input cells lie in the padded plane (−1:
+# cropped), its size, and by how much each copy of a channel is shifted in it. Then: where each position's numbers begin,
+# where from there runs of neighbours do, and how long these are.
+Lanes = tuple[Array, int, Array, Array, Array, int]
 
 # A convolution: source and target elements of a channel's layout, each position's place in it, the layout's size, and
 # the number of weights. Indices are unsigned, which spares the test for negative ones.
@@ -301,6 +311,28 @@ def axpy_tiles(delta: Array, flat: Array, rows: Array, position: Array, gradient
 
 
 @compiled
+def axpy_lanes(delta: Array, flat: Array, rows: Array, position: Array, gradient: Array) -> None:
+    """Fill the same sums of `LANES` outputs that lie side by side: vectors of a known number, at known distances."""
+    gradient[:] = 0
+    for r in range(0, len(rows), 4):
+        f0, f1, f2, f3 = flat[rows[r] :], flat[rows[r + 1] :], flat[rows[r + 2] :], flat[rows[r + 3] :]
+        g = gradient[r * LANES : (r + 4) * LANES]
+        for t in range(0, len(position), 4):
+            p0, p1, p2, p3 = position[t], position[t + 1], position[t + 2], position[t + 3]
+            a00, a01, a02, a03 = f0[p0], f0[p1], f0[p2], f0[p3]
+            a10, a11, a12, a13 = f1[p0], f1[p1], f1[p2], f1[p3]
+            a20, a21, a22, a23 = f2[p0], f2[p1], f2[p2], f2[p3]
+            a30, a31, a32, a33 = f3[p0], f3[p1], f3[p2], f3[p3]
+            d = delta[t * LANES : (t + 4) * LANES]
+            for m in range(LANES):
+                x0, x1, x2, x3 = d[m], d[m + LANES], d[m + 2 * LANES], d[m + 3 * LANES]
+                g[m] += a00 * x0 + a01 * x1 + a02 * x2 + a03 * x3
+                g[m + LANES] += a10 * x0 + a11 * x1 + a12 * x2 + a13 * x3
+                g[m + 2 * LANES] += a20 * x0 + a21 * x1 + a22 * x2 + a23 * x3
+                g[m + 3 * LANES] += a30 * x0 + a31 * x1 + a32 * x2 + a33 * x3
+
+
+@compiled
 def reduce_dots(
     delta: Array,
     flat: Array,
@@ -366,29 +398,40 @@ def spread_out(delta: Array, position: Array, spread: Array) -> None:
 
 
 @compiled
-def no_maxima(seen: Array, slots: Array) -> Maxima:
-    """Allocate what `maxima` fills."""
-    cells, windows = seen.shape[-1], slots.shape[1]
-    keys, value, largest = np.empty(cells, seen.dtype), np.empty(windows, seen.dtype), np.empty(windows, seen.dtype)
-    return keys, value, largest, np.empty(windows, slots.dtype)
+def no_maxima(seen: Array, pooling: Pooling) -> Maxima:
+    """Allocate what `maxima` fills, and what its last vectors reach beyond that."""
+    windows, slots, columns = pooling
+    cells, many = seen.shape[-1] + columns + 2 * LANES, len(windows) + LANES
+    keys, value, largest = np.zeros(cells, seen.dtype), np.empty(many, seen.dtype), np.empty(many, seen.dtype)
+    return keys, value, largest, np.empty(many, slots.dtype)
 
 
 @compiled
-def maxima(seen: Array, order: Order, slots: Array, found: Maxima) -> None:
+def maxima(seen: Array, order: Order, pooling: Pooling, found: Maxima) -> None:
     """Find each window's first maximum among seen `[cells]`, floating numbers as their bits; NaN is more than any.
 
-    `slots` `[kernel size, W]` holds the cells of the windows. Inner loops run over cells or windows, and do nothing that
-    LLVM makes no vectors of: comparing floating numbers, and fetching what it does not know to lie elsewhere.
+    Inner loops run over cells or windows, and do nothing that LLVM makes no vectors of: comparing floating numbers, and
+    fetching what it does not know to lie elsewhere.
     """
-    keys, value, largest, at = found
     sign, flip, infinity = order
-    for i in range(len(keys)):
+    keys, columns = found[0], pooling[2]
+    for i in range(len(seen)):
         size = seen[i] & flip
         key = seen[i] ^ ((seen[i] >> sign) & flip)
         key = key if size > 0 else size  # zeros are equal
         keys[i] = flip if size > infinity else key
+    if columns > 0:
+        maxima_of_squares(len(pooling[0]), columns, found)
+    else:
+        maxima_of_slots(pooling[1], found)
+
+
+@compiled
+def maxima_of_slots(slots: Array, found: Maxima) -> None:
+    """Find the first maxima of windows of any shape."""
+    keys, value, largest, at = found
     cells = slots[0]
-    for w in range(len(at)):
+    for w in range(len(cells)):
         at[w] = cells[w]
         largest[w] = keys[np.uint64(cells[w])]
     for k in range(1, len(slots)):
@@ -402,21 +445,67 @@ def maxima(seen: Array, order: Order, slots: Array, found: Maxima) -> None:
 
 
 @compiled
-def unpool(seen: Array, order: Order, pooled: Array, windows: Array, slots: Array, delta: Array) -> None:
+def maxima_of_squares(windows: int, columns: int, found: Maxima) -> None:
+    """Find those of squares: nothing is fetched by a table. What a row's last vector has too much, the next one mends."""
+    keys, _, largest, at = found
+    across = columns // 2
+    for w in range(0, windows, across):
+        for x in range(0, across, LANES):
+            corner = w // across * 2 * columns + 2 * x
+            top, low, place, most = keys[corner:], keys[corner + columns :], at[w + x :], largest[w + x :]
+            for i in range(LANES):
+                upper, lower = max(top[2 * i], top[2 * i + 1]), max(low[2 * i], low[2 * i + 1])
+                right = 1 if top[2 * i + 1] > top[2 * i] else 0
+                below = columns + 1 if low[2 * i + 1] > low[2 * i] else columns
+                place[i] = corner + 2 * i + (below if lower > upper else right)
+                most[i] = max(upper, lower)
+
+
+@compiled
+def unpool(seen: Array, order: Order, pooled: Array, pooling: Pooling, delta: Array) -> None:
     """Add pooled `[planes, …]` at each window's first maximum of the activation, in a cleared δ.
 
-    `seen` `[planes, cells]` is the activation as `maxima` takes it, `slots` are those of `windows` `[W]`. A window with
-    NaN passes on NaN.
+    `seen` `[planes, cells]` is the activation as `maxima` takes it. A window with NaN passes on NaN.
     """
-    found = no_maxima(seen, slots)
+    windows, found = pooling[0], no_maxima(seen, pooling)
     _, _, largest, at = found
     for plane in range(len(pooled)):
         to, given = delta[plane], pooled[plane]
         to[:] = 0
-        maxima(seen[plane], order, slots, found)
-        for w in range(len(at)):
+        maxima(seen[plane], order, pooling, found)
+        for w in range(len(windows)):
             known = given[np.uint64(windows[w])]
             to[np.uint64(at[w])] += known if largest[w] != order[1] else given.dtype.type(np.nan)
+
+
+@compiled
+def put_side_by_side(a: Array, lanes: Lanes, side: Array) -> None:
+    """Rearrange one group's channels `[C, in]`, each copy shifted; what no input meets is left as it is."""
+    cells, _, shifts, _, _, _ = lanes
+    pitch = len(a) * len(shifts)
+    for copy in range(len(shifts)):
+        for c in range(len(a)):
+            plane, lane = a[c], copy * len(a) + c
+            for i in range(len(cells)):
+                if cells[i] >= shifts[copy]:
+                    side[np.uint64((cells[i] - shifts[copy]) * pitch + lane)] = plane[i]
+
+
+@compiled
+def add_rows(flat: Array, starts: Array, at: Array, run: int, values: Array, to: Array) -> None:
+    """Fill to[i] = Σ_w values[w] flat[starts[at[w]] + run + i], of values whose number is a multiple of 8."""
+    to[:] = 0
+    for w in range(0, len(values), 8):
+        b0, b1 = starts[np.uint64(at[w])] + run, starts[np.uint64(at[w + 1])] + run
+        b2, b3 = starts[np.uint64(at[w + 2])] + run, starts[np.uint64(at[w + 3])] + run
+        b4, b5 = starts[np.uint64(at[w + 4])] + run, starts[np.uint64(at[w + 5])] + run
+        b6, b7 = starts[np.uint64(at[w + 6])] + run, starts[np.uint64(at[w + 7])] + run
+        v0, v1, v2, v3 = values[w], values[w + 1], values[w + 2], values[w + 3]
+        v4, v5, v6, v7 = values[w + 4], values[w + 5], values[w + 6], values[w + 7]
+        for lane in range(len(to)):
+            i = np.uint64(lane)
+            low = v0 * flat[b0 + i] + v1 * flat[b1 + i] + v2 * flat[b2 + i] + v3 * flat[b3 + i]
+            to[i] += low + v4 * flat[b4 + i] + v5 * flat[b5 + i] + v6 * flat[b6 + i] + v7 * flat[b7 + i]
 
 
 @compiled
@@ -425,45 +514,46 @@ def unpooled_conv(
     seen: Array,
     order: Order,
     pooled: Array,
-    windows: Array,
-    slots: Array,
-    tables: tuple[Array, Array, Array, int],
-    run: int,
+    pooling: Pooling,
+    lanes: Lanes,
     out: Array,
     start: int,
     stop: int,
 ) -> None:
     """Reduce weight gradients of finite a `[B, groups, C, in]`: products with what the windows chose, and none with zeros.
 
-    A cell's channels lie side by side, so that `run` kernel places in a row are neighbours: vectors run over weights.
-    `tables` are those of `unpooled_input`; seen, as `maxima` takes it, and pooled are `[B, groups, M, …]`.
+    Vectors run over weights. Seen, as `maxima` takes it, and pooled are `[B, groups, M, …]`.
     """
-    positions, places, cells, size = tables
-    channels, filters, width = a.shape[2], seen.shape[2], run * a.shape[2]
-    side, gradient = np.zeros(size * channels, a.dtype), np.empty(len(places) * channels, a.dtype)
-    found, held = no_maxima(seen, slots), buffers()
+    _, size, shifts, starts, runs, width = lanes
+    windows, filters, weights = pooling[0], seen.shape[2], len(runs) * width
+    sums, chosen = np.empty((width + LANES - 1) // LANES * LANES, a.dtype), np.empty(len(windows), a.dtype)
+    side = np.zeros(size * len(shifts) * a.shape[2] + LANES, a.dtype)
+    values, gradient = np.zeros((len(windows) + 7) // 8 * 8, a.dtype), np.empty(max(BLOCK, weights), a.dtype)
+    found, held = no_maxima(seen, pooling), buffers()
     _, _, largest, at = found
     for b in range(start, stop):
-        fill = 0
+        fill = done = 0
         for group in range(a.shape[1]):
-            for c in range(channels):
-                plane = a[b, group, c]
-                for i in range(len(cells)):
-                    if cells[i] >= 0:
-                        side[np.uint64(cells[i] * channels + c)] = plane[i]
+            put_side_by_side(a[b, group], lanes, side)
             for m in range(filters):
                 given = pooled[b, group, m]
-                maxima(seen[b, group, m], order, slots, found)
-                gradient[:] = 0
-                for w in range(len(at)):
-                    value = given[windows[w]] if largest[w] != order[1] else given.dtype.type(np.nan)
-                    for k in range(0, len(places), run):
-                        first = (positions[np.uint64(at[w])] + places[k]) * channels
-                        met, to = side[first : first + width], gradient[k * channels : k * channels + width]
-                        for i in range(width):
-                            to[i] += value * met[i]
-                fill = append(gradient, held, fill, out[b])
-        finish(held, fill, out[b])
+                maxima(seen[b, group, m], order, pooling, found)
+                at[len(windows) :] = 0  # of whole tiles; their values are 0
+                if pooling[2] == 0:
+                    for w in range(len(windows)):
+                        chosen[w] = given[np.uint64(windows[w])]
+                    given = chosen
+                for w in range(len(windows)):
+                    values[w] = given[w] if largest[w] != order[1] else given.dtype.type(np.nan)
+                for run in range(len(runs)):
+                    add_rows(side, starts, at, runs[run], values, sums)
+                    to = gradient[done : done + width]
+                    for i in range(width):
+                        to[i] = sums[i]
+                    done += width
+                if done + weights > BLOCK:
+                    fill, done = append(gradient[:done], held, fill, out[b]), 0
+        finish(held, append(gradient[:done], held, fill, out[b]), out[b])
 
 
 @compiled
@@ -472,8 +562,7 @@ def unpooled_input(
     seen: Array,
     order: Order,
     pooled: Array,
-    windows: Array,
-    slots: Array,
+    pooling: Pooling,
     tables: tuple[Array, Array, Array, int],
     weight: Array,
     slope: float,
@@ -492,7 +581,7 @@ def unpooled_input(
     sums = np.empty((size, channels), a.dtype)
     for b in range(start, stop):
         for group in range(groups):
-            unpool(seen[b, group], order, pooled[b, group], windows, slots, delta)
+            unpool(seen[b, group], order, pooled[b, group], pooling, delta)
             sums[:] = 0
             for m in range(filters):
                 row, own = delta[m], weight[group, m]
@@ -658,10 +747,21 @@ def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array,
 @compiled
 def sequence_over_outputs(a: Array, delta: Array, whole: Array, rows: Array, out: Array, start: int, stop: int) -> None:
     """Reduce the same gradients where positions are few and outputs many; `whole` are rows' starts in whole tiles."""
-    columns = np.zeros((len(whole), delta.shape[2]), a.dtype)
-    gradient = np.empty((STRIP, delta.shape[2]), a.dtype)
+    inputs, outputs = a.shape[2], delta.shape[2]
+    columns, gradient = np.zeros((len(whole), LANES), a.dtype), np.empty((len(rows), LANES), a.dtype)
     held = buffers()
     for b in range(start, stop):
-        columns[: delta.shape[1]] = delta[b]
-        fill = reduce_axpys(columns, a[b].ravel(), rows, a.shape[2], whole, gradient, held, 0, out[b])
+        fill = 0
+        for m in range(0, outputs, LANES):
+            some = min(LANES, outputs - m)
+            for t in range(delta.shape[1]):
+                of, to = delta[b, t, m : m + some], columns[t]
+                for i in range(some):
+                    to[i] = of[i]
+            axpy_lanes(columns.ravel(), a[b].ravel(), rows, whole, gradient.ravel())
+            if some == LANES:
+                fill = append(gradient[:inputs].ravel(), held, fill, out[b])
+            else:
+                for i in range(inputs):
+                    fill = append(gradient[i, :some], held, fill, out[b])
         finish(held, fill, out[b])
