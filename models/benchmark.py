@@ -7,7 +7,7 @@ from torch import nn
 
 from models.mlp import MLP
 from models.paper_cnn import PaperCNN
-from models.resnet18 import ResNet18
+from models.resnet18 import LargeResNet18, ResNet18
 from models.transformer import Transformer
 
 
@@ -19,6 +19,11 @@ def paper_cnn() -> nn.Module:
 def resnet18() -> nn.Module:
     """Return a ResNet-18 for 32×32 images."""
     return _seeded(ResNet18)
+
+
+def large_resnet18() -> nn.Module:
+    """Return a ResNet-18 for 224×224 images."""
+    return _seeded(LargeResNet18)
 
 
 def mlp() -> nn.Module:

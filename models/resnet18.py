@@ -1,4 +1,4 @@
-"""ResNet-18 in its shape for 32×32 images (He et al. 2016): a 3×3 stem, no pooling before the blocks."""
+"""ResNet-18 (He et al. 2016) in its two shapes: for images of 32×32 and of 224×224."""
 
 import torch
 from torch import nn
@@ -24,7 +24,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Logits [B, classes] of colour images [B, 3, 32, 32]."""
+    """Logits [B, classes] of colour images [B, 3, 32, 32]: a 3×3 stem, no pooling before the blocks."""
 
     def __init__(self, classes: int = 10, width: int = 64) -> None:
         super().__init__()
@@ -41,5 +41,21 @@ class ResNet18(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
-        maps = self.blocks(torch.relu(self.bn1(self.conv1(images))))
-        return self.fc(maps.mean((2, 3)))
+        return self.fc(self.blocks(self.stem(images)).mean((2, 3)))
+
+    def stem(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what goes into the blocks."""
+        return torch.relu(self.bn1(self.conv1(images)))
+
+
+class LargeResNet18(ResNet18):
+    """Logits [B, classes] of colour images [B, 3, 224, 224]: a 7×7 stem and a max pool before the blocks."""
+
+    def __init__(self, classes: int = 1000, width: int = 64) -> None:
+        super().__init__(classes, width)
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+
+    def stem(self, images: torch.Tensor) -> torch.Tensor:
+        """Return what goes into the blocks."""
+        return self.pool(super().stem(images))

@@ -21,10 +21,14 @@ RESULTS = Path(__file__).parent / "results" / "fused.md"
 BATCH = 32
 REST = 0.1  # seconds: by the runtime's own settings threads spin on for longer than by ours
 LAST_STAGE = ("blocks.6.*", "blocks.7.*", "fc.*")
+SIX_OF_LAST_STAGE = (
+    "blocks.6.conv2.l2", "blocks.7.conv1.max", "blocks.7.conv2.l2", "blocks.7.conv2.std", "fc.l1", "fc.kurtosis",
+)  # fmt: skip
 SIX = {
     "paper-cnn": ("conv2.skewness", "conv3.l2", "conv3.max", "fc.l1", "fc.kurtosis", "residual"),
-    "resnet18": ("blocks.6.conv2.l2", "blocks.7.conv1.max", "blocks.7.conv2.l2", "blocks.7.conv2.std", "fc.l1", "fc.kurtosis"),
-}  # fmt: skip
+    "resnet18": SIX_OF_LAST_STAGE,
+    "resnet18-224": SIX_OF_LAST_STAGE,
+}
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,11 @@ class Target:
 TARGETS = (
     Target("paper-cnn", "self-scoring, all features", "signals and kernels", 1.6),
     Target("paper-cnn", "self-scoring, verdict of 6 features", "self-scoring, all features", 0.6),
-    Target("resnet18", "self-scoring, verdict of 6 last-stage features", "classifier alone", 2.0),
-    Target("resnet18", "self-scoring, all last-stage features", "classifier alone", 2.0),
+    *(
+        Target(model, f"self-scoring, {features}", "classifier alone", 2.0)
+        for model in ("resnet18", "resnet18-224")
+        for features in ("verdict of 6 last-stage features", "all last-stage features")
+    ),
 )
 
 
@@ -69,13 +76,13 @@ def _fused_ways(workload: Workload, scorer: Scorer) -> dict[str, Path]:
     name, folder = workload.name, workload.folder
     rows = np.random.default_rng(1).standard_normal((60, *workload.classifier.shape), dtype=np.float32)
     verdict = _verdict(scorer, SIX[name], rows)
-    stage = "last-stage features" if name == "resnet18" else "features"
+    stage = "last-stage features" if SIX[name] is SIX_OF_LAST_STAGE else "features"
     ways = {
         f"self-scoring, verdict of 6 {stage}": folder / "six.onnx",
         f"self-scoring, all {stage}": folder / "all.onnx",
     }
     fuse(workload.scoring, folder / "six.onnx", verdict=verdict)
-    fuse(workload.scoring, folder / "all.onnx", features=LAST_STAGE if name == "resnet18" else ("*",))
+    fuse(workload.scoring, folder / "all.onnx", features=LAST_STAGE if SIX[name] is SIX_OF_LAST_STAGE else ("*",))
     return ways
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from gradscore.bench.candidates import CANDIDATES
 from gradscore.bench.memory import Memory, measure_memory
 from gradscore.bench.timing import Task, Timing, interleaved
-from gradscore.bench.workloads import CLASSIFIERS, Workload, make_ready
+from gradscore.bench.workloads import COMPARED, Workload, make_ready
 from gradscore.errors import GradscoreError, InputError
 
 
@@ -57,7 +57,7 @@ def measure_scoring(
     if unknown:
         raise InputError(f"there is no way called {unknown[0]!r}: choose from {', '.join(CANDIDATES)}")
     rows = []
-    for model in models or CLASSIFIERS:
+    for model in models or COMPARED:
         with tempfile.TemporaryDirectory() as folder:
             workload = make_ready(model, Path(folder), threads=threads or os.cpu_count() or 1)
             rows += _measure(workload, list(candidates or CANDIDATES), repeats)

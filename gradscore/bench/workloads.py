@@ -30,7 +30,9 @@ CLASSIFIERS = {
     "resnet18": Classifier("ResNet-18, 32×32", "models.benchmark:resnet18", (3, 32, 32), 32),
     "mlp": Classifier("MLP 784-512-512-10", "models.benchmark:mlp", (784,), 256),
     "transformer": Classifier("transformer, 2 layers, d 128, T 64", "models.benchmark:transformer", (64, 32), 64),
+    "resnet18-224": Classifier("ResNet-18, 224×224", "models.benchmark:large_resnet18", (3, 224, 224), 32),
 }
+COMPARED = ("paper-cnn", "resnet18", "mlp", "transformer")  # where all ways take minutes, not hours, and some gigabytes
 
 
 @dataclass(frozen=True)
