@@ -115,6 +115,10 @@ CASES = {
         2, 6, 10, (15, 12), ConvGeometry((3, 2), (1, 2), (2, 1), (1, -1, 0, 2), groups=2), SQUARES
     ),
     "unpooled-squares-dilated": unpooled(2, 20, 7, (12, 13), ConvGeometry((2, 3), (1, 1), (1, 2)), SQUARES),
+    "unpooled-pairs-1d": unpooled(3, 4, 9, (43,), ConvGeometry((5,), (2,), pads=(1, 3)), PoolGeometry((2,), (2,))),
+    "unpooled-pairs-3d": unpooled(2, 2, 6, (6, 8, 10), ConvGeometry((2, 2, 2)), PoolGeometry((2, 2, 2), (2, 2, 2))),
+    "unpooled-pairs-along": unpooled(3, 3, 17, (8, 13), ConvGeometry((3, 3)), PoolGeometry((1, 2), (1, 2))),
+    "unpooled-fours": unpooled(3, 2, 5, (14, 15), ConvGeometry((3, 3)), PoolGeometry((4, 4), (4, 4))),
     "unpooled-many-windows": unpooled(2, 1, 3, (45, 47), ConvGeometry((5, 5)), SQUARES),
     "unpooled-one-column": unpooled(2, 3, 4, (9, 1), ConvGeometry((3, 1)), PoolGeometry((2, 1), (2, 1))),
     "unpooled-stem": unpooled(

@@ -132,14 +132,16 @@ def test_the_self_scoring_form_has_them_back_in_the_graph(name, scoring_models, 
     np.testing.assert_allclose(found / scale, expected.features / scale, atol=2e-3)
 
 
-def test_cells_of_windows_are_compared_with_one_another(scoring_models, tmp_path):
-    """A device that rounds what goes through a convolution rounds all of them alike, but not what the pool puts out."""
+def test_neighbours_in_windows_are_compared_with_one_another(scoring_models, tmp_path):
+    """A device that rounds what goes through a convolution rounds both of them alike, but not what the pool puts out."""
     fuse(scoring_models("three")[2], tmp_path / "self.onnx", features=["*"])
-    nodes = onnx.load(tmp_path / "self.onnx").graph.node
-    made_by = {output: node.op_type for node in nodes for output in node.output}
-    compared = [name for node in nodes if node.op_type == "GreaterOrEqual" for name in node.input]
-    assert len(compared) == 3 * 2 * 3
-    assert {made_by[name] for name in compared} == {"Conv", "Max", "Slice"}
+    graph = onnx.load(tmp_path / "self.onnx").graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    comparisons = [made_by[node.input[0]] for node in graph.node if node.op_type == "HardSigmoid"]
+    assert [node.op_type for node in comparisons] == ["Conv"] * 3 * 2
+    for node in comparisons:
+        assert all(sorted(kernel[kernel != 0]) == [-1, 1] for kernel in weights[node.input[1]])
 
 
 def test_the_graph_ends_at_the_uppermost_pool(scoring_models):

@@ -69,7 +69,7 @@ def session_of(layers, arrays, *, optimize=True, features=None, **options):
     ]  # fmt: skip
     graph = ir.Graph(values, [], nodes=[], opset_imports={"": 18}, name="statistics")
     output = append_statistics(graph, layers, features or names, **options)
-    output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", len(features or names)])
+    output.type, output.shape = ir.TensorType(ir.DataType.DOUBLE), ir.Shape(["batch", len(features or names)])
     graph.outputs.append(output)
     proto = ir.to_proto(ir.Model(graph, ir_version=10))
     onnx.checker.check_model(proto, full_check=True)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from gradscore.errors import ModelError
 from gradscore.graph.emitter import Emitter, attribute, extents
-from gradscore.graph.first_maxima import cells_name, first_maxima, interleaved, is_side_by_side, side_by_side
+from gradscore.graph.first_maxima import half_name, halves, interleaved, is_of_pairs
 from gradscore.graph.gradient import values_of
 from gradscore.graph.lowering import lower
 from gradscore.graph.statistic_windows import Window
@@ -43,13 +43,14 @@ def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:
 def _unpooled(seen: ir.Value, delta: ir.Value, step: Backstep, emit: Emitter) -> ir.Value:
     """Return δ at the places of the pool's input; what the statistics share of it has a name."""
     pool, full, pooled = Window.of(step.attributes["pool"]), _fixed(seen), _fixed(delta)
-    if not is_side_by_side(pool, full[1:], pooled[1:]):
+    if not is_of_pairs(pool, full[1:], pooled[1:]):
         return emit("MaxPoolGrad", delta, _indices(seen, step))
-    parts = first_maxima(seen, delta, pooled, pool, emit)
-    cells = side_by_side(parts, emit)
-    cells.name, cells.type = cells_name(step.delta), delta.type
-    whole = interleaved(parts, pool, pooled[1:], emit)
-    left = [size - step * count for size, step, count in zip(full[1:], pool.kernel, pooled[1:], strict=True)]
+    parts = halves(seen, delta, full, pool, emit)
+    for place, part in enumerate(parts):
+        part.name, part.type = half_name(step.delta, place), delta.type
+    sizes = [count * extent for count, extent in zip(pooled[1:], pool.kernel, strict=True)]
+    whole = interleaved(parts, [*sizes[:-1], pooled[-1]], len(sizes) - 1, emit)
+    left = [size - seen_by_pool for size, seen_by_pool in zip(full[1:], sizes, strict=True)]
     return emit("Pad", whole, emit.integers(*[0] * (4 + len(left)), *left)) if any(left) else whole
 
 

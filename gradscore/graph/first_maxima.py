@@ -1,11 +1,12 @@
-"""δ behind a max pool whose windows lie side by side, handed to the cell of each window that holds its first maximum.
+"""δ behind a max pool of pairs side by side, handed to the place of each window that holds its first maximum.
 
-No Indices, which cost runtimes many times the pool itself, and no scattering: the cells of a window are compared.
+A pool of 2 × 2 is one of pairs along the last axis and behind it one of pairs along the other. δ goes back through them in
+turn, and of two neighbours the first takes it unless the second is larger: a convolution of every channel by (1, −1) and a
+HardSigmoid so steep that it is a step, which runtimes make one node of. No Indices, which cost them many times the pool
+itself, and no scattering.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import product
-from math import prod
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -13,68 +14,72 @@ import onnx_ir as ir
 from gradscore.graph.emitter import Emitter, dtype_of
 from gradscore.graph.statistic_windows import Window
 
-_MANY = 16  # channels that runtimes convolve side by side
+_STEEP = 3e38
 
 
-def cells_name(delta: str) -> str:
-    """Return under which name the cells of a pooled gradient are in the graph, where something else has needed them."""
-    return f"{delta}/cells"
+def half_name(delta: str, place: int) -> str:
+    """Return under which name a half of a pooled gradient is in the graph, where something else has needed it."""
+    return f"{delta}/half/{place}"
 
 
-def is_side_by_side(pool: Window, full: Sequence[int], pooled: Sequence[int]) -> bool:
-    """Tell whether every window of a pool begins where its neighbour ends, and none reaches beyond the input."""
+def is_of_pairs(pool: Window, full: Sequence[int], pooled: Sequence[int]) -> bool:
+    """Tell whether windows of two, along some axes or all, begin where their neighbours end, and none reaches beyond the input."""
     if len(full) != len(pool.kernel) or pool.strides != pool.kernel or any(pool.pads) or set(pool.dilations) != {1}:
         return False
-    return [size // step for size, step in zip(full, pool.strides, strict=True)] == list(pooled)
+    return max(pool.kernel) == 2 and [size // step for size, step in zip(full, pool.kernel, strict=True)] == list(
+        pooled
+    )
 
 
-def first_maxima(seen: ir.Value, delta: ir.Value, sizes: Sequence[int], pool: Window, emit: Emitter) -> list[ir.Value]:
-    """Split δ over the cells of each window: one value [B, M, *pooled] a cell, row-major, of which they are the sum.
+def halves(seen: ir.Value, delta: ir.Value, sizes: Sequence[int], pool: Window, emit: Emitter) -> list[ir.Value]:
+    """Hand δ [B, M, *pooled] to the first maxima, apart for each place of a window along the last axis.
 
-    What no earlier cell took is passed on: a cell takes it if none of the later ones is larger, and the last takes the rest.
-    `seen` [B, M, *full] went into the pool, and `sizes` are M and *pooled. Cells are compared with one another, never with
-    the pool's own output: some devices round what goes through a convolution.
+    `seen` [B, M, *full] went into the pool, and `sizes` are M and *full. The halves, of which there is one where the last axis
+    is not pooled, are [B, M, *(pooled · kernel), pooled].
     """
-    *cells, last = _cells(seen, sizes, pool, emit)
-    later = [last]  # the largest of the cells from each one on, backwards
-    for cell in reversed(cells[1:]):
-        later.append(emit("Max", cell, later[-1]))
-    rest, parts = delta, []
-    for cell, others in zip(cells, reversed(later[: len(cells)]), strict=True):
-        takes = emit("Cast", emit("GreaterOrEqual", cell, others), to=ir.DataType.from_numpy(dtype_of(delta)))
-        parts.append(emit("Mul", rest, takes))  # a tenth of the time of Where
-        rest = emit("Sub", rest, parts[-1])
-    return [*parts, rest]
+    channels, *full = sizes
+    counts = [size // step for size, step in zip(full, pool.kernel, strict=True)]
+    parts = [delta]
+    for axis, extent in enumerate(pool.kernel):
+        if axis > 0:
+            parts = [interleaved(parts, counts, axis - 1, emit)]
+            counts[axis - 1] *= pool.kernel[axis - 1]
+        if extent == 2:
+            left = [size - count for size, count in zip(full[:axis], counts, strict=False)]
+            first = emit("Mul", parts[0], _is_first(seen, channels, pool, axis, left, delta, emit))
+            parts = [first, emit("Sub", parts[0], first)]
+    return parts
 
 
-def side_by_side(parts: Sequence[ir.Value], emit: Emitter) -> ir.Value:
-    """Put the cells one after the other: [B, M, *pooled] each to [B, M, cells, positions]."""
-    lying = emit.integers(0, 0, 1, -1)
-    return emit("Concat", *(emit("Reshape", part, lying) for part in parts), axis=2)
+def interleaved(parts: Sequence[ir.Value], sizes: Sequence[int], axis: int, emit: Emitter) -> ir.Value:
+    """Put neighbours along an axis beside one another: [B, M, *sizes] each, to [B, M, …, parts · size, …]."""
+    if len(parts) == 1:
+        return parts[0]
+    # A concatenation of short runs, which is many times faster than a transposition.
+    apart = emit.integers(0, 0, *sizes[: axis + 1], 1, *sizes[axis + 1 :])
+    together = emit("Concat", *(emit("Reshape", part, apart) for part in parts), axis=3 + axis)
+    return emit("Reshape", together, emit.integers(0, 0, *sizes[:axis], len(parts) * sizes[axis], *sizes[axis + 1 :]))
 
 
-def interleaved(parts: Sequence[ir.Value], pool: Window, pooled: Sequence[int], emit: Emitter) -> ir.Value:
-    """Put the cells of all windows where they are in the pool's input: [B, M, *pooled] each to [B, M, *(pooled · kernel)]."""
-    sizes = list(pooled)
-    for axis in reversed(range(len(sizes))):  # a copy of short runs, many times faster than a transposition
-        apart = emit.integers(0, 0, *sizes[: axis + 1], 1, *sizes[axis + 1 :])
-        standing = [emit("Reshape", part, apart) for part in parts]
-        count = pool.kernel[axis]
-        parts = [emit("Concat", *standing[at : at + count], axis=3 + axis) for at in range(0, len(standing), count)]
-        sizes[axis] *= count
-    return emit("Reshape", parts[0], emit.integers(0, 0, *sizes))
+def _is_first(
+    seen: ir.Value, channels: int, pool: Window, axis: int, left: Sequence[int], like: ir.Value, emit: Emitter
+) -> ir.Value:  # fmt: skip
+    """Return 1 where the first of two neighbours along an axis is not smaller than the second, 0 elsewhere.
 
-
-def _cells(seen: ir.Value, sizes: Sequence[int], pool: Window, emit: Emitter) -> Iterator[ir.Value]:
-    """Pick each cell out of all windows: of many channels by convolutions of each with a single 1, of a few by slices."""
-    kernel, steps, (channels, *pooled) = pool.kernel, list(pool.strides), sizes
-    ends = emit.integers(*(count * step for count, step in zip(pooled, steps, strict=True)))
-    for position, cell in enumerate(product(*map(range, kernel))):
-        if channels < _MANY:
-            axes = emit.integers(*range(2, 2 + len(kernel)))
-            yield emit("Slice", seen, emit.integers(*cell), ends, axes, emit.integers(*steps))
-        else:
-            kernels = np.zeros((channels, 1, prod(kernel)))
-            kernels[:, :, position] = 1
-            weight = emit.constant(kernels.reshape(channels, 1, *kernel), dtype_of(seen))
-            yield emit("Conv", seen, weight, kernel_shape=list(kernel), strides=steps, group=channels)
+    Later axes are pooled already, of earlier ones the last `left` numbers are not looked at.
+    """
+    rest = list(pool.kernel[axis + 1 :])
+    value = seen if dtype_of(seen) == np.float32 else emit("Cast", seen, to=ir.DataType.FLOAT)
+    if max(rest, default=1) > 1:
+        window = [1] * (axis + 1) + rest
+        value = emit("MaxPool", value, kernel_shape=window, strides=window)
+    reach = [1 + unseen for unseen in left] + [2] + [1] * len(rest)
+    kernel = np.zeros(reach)
+    kernel.flat[0] = 1
+    kernel[tuple(int(at == axis) for at in range(len(reach)))] = -1
+    difference = emit(
+        "Conv", value, emit.constant(np.broadcast_to(kernel, (channels, 1, *reach)), np.float32),
+        kernel_shape=reach, strides=[1 + int(at == axis) for at in range(len(reach))], group=channels,
+    )  # fmt: skip
+    step = emit("HardSigmoid", difference, alpha=_STEEP, beta=1.0)
+    return step if dtype_of(like) == np.float32 else emit("Cast", step, to=ir.DataType.from_numpy(dtype_of(like)))

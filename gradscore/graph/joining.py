@@ -41,7 +41,7 @@ def append_features(
     of_layers = tuple(dict.fromkeys(name for name in features if name not in HEAD_NAMES))
     columns = [getattr(head, name).value for name in HEAD_NAMES]
     if of_layers:
-        unit = emit("Cast", append_statistics(graph, layers, of_layers), to=ir.DataType.DOUBLE)
+        unit = append_statistics(graph, layers, of_layers)
         is_scaled = np.array([[name.rpartition(".")[2] in SCALED_STATISTICS for name in of_layers]])
         factor = emit("Where", emit.constant(is_scaled, np.bool_), head.residual.value, emit.constant(1, np.float64))
         columns.insert(0, emit("Mul", unit, factor))

@@ -1,17 +1,19 @@
 """Gradients of convolutions in standard ONNX: the unfolded input times δ, known at the outputs or behind a max pool."""
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from gradscore.graph.emitter import Emitter, extents
-from gradscore.graph.first_maxima import cells_name, first_maxima, is_side_by_side, side_by_side
+from gradscore.graph.first_maxima import half_name, halves, is_of_pairs
 from gradscore.graph.statistic_gradients import (
     Contraction,
     Explicit,
     Gradient,
     GradientRule,
+    Halved,
     Product,
     Values,
     activation_of,
@@ -42,8 +44,8 @@ class ConvRule(GradientRule):
 class UnpooledConvRule(GradientRule):
     """The same where δ is known behind a max pool.
 
-    Windows that lie side by side keep their δ with the cell that holds the first maximum, and the input is unfolded cell by
-    cell; any other pool's δ goes back to full resolution first.
+    Of pools of pairs, δ is split between the first and the second along the last axis, which see most of the input together;
+    any other pool's δ goes back to full resolution first.
     """
 
     kernel = "unpooled_conv"
@@ -54,15 +56,12 @@ class UnpooledConvRule(GradientRule):
         source = single(values[activation_of(reduction)], emit)
         seen, delta = values[str(reduction.pooled)], values[reduction.delta]
         full, pooled = spatial(seen), spatial(delta)
-        seen, delta = single(seen, emit), single(delta, emit)
-        if is_side_by_side(pool, full, pooled):
-            cells = values.get(cells_name(reduction.delta))
-            if cells is None:
-                sizes = (parameter.shape[0], *pooled)
-                cells = side_by_side(first_maxima(seen, delta, sizes, pool, emit), emit)
-            unfolded = window.unfold(source, emit, cells=pool.kernel)
-            return _contracted(unfolded, single(cells, emit), window, parameter, emit)
-        spread = _unpooled(seen, delta, pool, emit, ceil=pool.output(full) != pooled)
+        if is_of_pairs(pool, full, pooled):
+            names = [half_name(reduction.delta, place) for place in range(pool.kernel[-1])]
+            known = [single(values[name], emit) for name in names if name in values]
+            parts = known or halves(seen, single(delta, emit), (parameter.shape[0], *full), pool, emit)
+            return _halved(source, parts, window, pool, full, parameter, emit)
+        spread = _unpooled(single(seen, emit), single(delta, emit), pool, emit, ceil=pool.output(full) != pooled)
         return _contracted(window.unfold(source, emit), spread, window, parameter, emit)
 
     def making(self, reduction: Reduction, parameter: Parameter, values: Values) -> int:
@@ -95,6 +94,30 @@ def _contracted(
     columns = emit("Concat", batch, emit.integers(*lines[:-1], width, -1), axis=0)
     rows = emit("Concat", batch, emit.integers(*lines, -1), axis=0)
     return Contraction(emit("Reshape", delta, rows), emit("Reshape", unfolded, columns), lines, width)
+
+
+def _halved(
+    source: ir.Value, parts: Sequence[ir.Value], window: Window, pool: Window, full: Sequence[int], parameter: Parameter,
+    emit: Emitter,
+) -> Gradient:  # fmt: skip
+    """Sum over positions that are apart by their place in a window's last axis: δ [B, M, *positions] a place."""
+    filters, channels, groups = parameter.shape[0], parameter.shape[1], window.groups
+    *outer, last = (size // extent for size, extent in zip(full, pool.kernel, strict=True))
+    positions = prod(outer) * prod(pool.kernel[:-1]) * last
+    lines = (groups, filters // groups) if groups > 1 else (filters,)
+    cells = (*[1] * len(outer), pool.kernel[-1])
+    left = (*(size % extent for size, extent in zip(full[:-1], pool.kernel, strict=False)), 0)
+    planes, seen = window.planes(source, cells, left, emit)
+    columns = window.unfold(source, emit, cells, left)
+    flat_parts = tuple(emit("Reshape", part, emit.integers(-1, *lines, positions)) for part in parts)
+    around = [-1, *lines[:-1]]
+    return Halved(
+        rows=emit("Concat", *flat_parts, axis=len(lines) + 1) if len(parts) > 1 else flat_parts[0],
+        columns=emit("Reshape", columns, emit.integers(*around, channels * prod(window.kernel), len(parts) * positions)),
+        lines=lines, width=channels * prod(window.kernel), parts=flat_parts,
+        planes=emit("Reshape", planes, emit.integers(*around, channels * (1 + max(map(max, seen))), positions)),
+        seen=tuple(map(tuple, seen)), channels=groups * channels,
+    )  # fmt: skip
 
 
 def _unpooled(seen: ir.Value, delta: ir.Value, pool: Window, emit: Emitter, *, ceil: bool) -> ir.Value:

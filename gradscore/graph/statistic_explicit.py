@@ -118,12 +118,11 @@ def _moments(values: Number, average: _Average, kinds: tuple[str, ...]) -> Momen
     scale = cache(lambda: high().op("Max", -low(), SMALLEST_SCALE))
     centred = cache(lambda: average.masked((values - mean()) * scale().op("Reciprocal")))
     square = cache(lambda: centred() * centred())
-    poison = cache(lambda: mean() * 0)  # a gradient with NaN or infinity in it has no moments at all, as in the kernels
     return Moments(
-        l1=lambda: average.total(average.masked(values.op("Abs"))) + poison(),
-        low=lambda: low() + poison(),
-        high=lambda: high() + poison(),
-        mean=lambda: mean() + poison(),
+        l1=lambda: average.total(average.masked(values.op("Abs"))),
+        low=low,
+        high=high,
+        mean=mean,
         scale=scale,
         m2=lambda: average.total(square()) if has_square else average.product(centred(), centred()),
         m3=lambda: average.product(centred(), square()),

@@ -1,8 +1,8 @@
 """A parameter's per-sample gradient as a value of the graph, in the forms that its moments can be read from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from typing import Literal
 
@@ -72,8 +72,42 @@ class Contraction:
         return emit("MatMul", emit("Transpose", rows, perm=turned), columns)
 
     def explicit(self, emit: Emitter) -> Explicit:
-        """Emit the gradient itself."""
-        return Explicit(flat(self.product(self.rows, self.columns, emit), emit), self.count)
+        """Emit the gradient itself, whichever way round has the smaller factor turned."""
+        is_turned = (self.lines[-1] < self.width) == (self.positions == -1)
+        pair = (self.columns, self.rows) if is_turned else (self.rows, self.columns)
+        return Explicit(flat(self.product(*pair, emit), emit), self.count)
+
+
+@dataclass(frozen=True)
+class Halved(Contraction):
+    """A contraction whose positions come in several parts, which see the same planes of the input.
+
+    `parts` [B, *groups, M, T] a part; `planes` [B, *groups, channels · planes, T]; `seen`, of each part the planes that its
+    kernel's places see; `channels` of all groups.
+    """
+
+    parts: tuple[ir.Value, ...] = field(kw_only=True)
+    planes: ir.Value = field(kw_only=True)
+    seen: tuple[tuple[int, ...], ...] = field(kw_only=True)
+    channels: int = field(kw_only=True)
+
+    def explicit(self, emit: Emitter) -> Explicit:
+        """Emit the gradient itself: of every part the products with all planes, and of these the ones that it sees."""
+        around = list(range(1 + len(self.lines)))
+        turned = [*around[:-1], around[-1] + 1, around[-1]]
+        apart = emit.integers(0, self.channels, -1, self.lines[-1])
+        sums = []
+        for part, seen in zip(self.parts, self.seen, strict=True):
+            products = emit("MatMul", self.planes, emit("Transpose", part, perm=turned))
+            sums.append(_picked(emit("Reshape", products, apart), seen, emit))
+        return Explicit(flat(emit("Add", *sums) if len(sums) > 1 else sums[0], emit), self.count)
+
+
+def _picked(products: ir.Value, planes: Sequence[int], emit: Emitter) -> ir.Value:
+    """Pick planes of [B, channels, planes, M]; those that follow one another in half the time."""
+    if list(planes) == list(range(planes[0], planes[0] + len(planes))):
+        return emit("Slice", products, emit.integers(planes[0]), emit.integers(planes[-1] + 1), emit.integers(2))
+    return emit("Gather", products, emit.integers(*planes), axis=2)
 
 
 @dataclass(frozen=True)

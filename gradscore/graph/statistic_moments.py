@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import numpy as np
+import onnx_ir as ir
+from numpy.typing import DTypeLike
 
 from gradscore.graph.arithmetic import Number
 from gradscore.graph.emitter import Emitter
@@ -36,13 +38,22 @@ def kinds_for(wanted: Iterable[str]) -> tuple[str, ...]:
 
 
 class Moments:
-    """Moments of V gradients, each kind [B, V] and emitted when it is first read.
+    """Moments of V gradients, each kind [B, 1, V] (while they are sums, [B, V, …]) and emitted when it is first read.
 
     `l1`, `low`, `high`, `mean`, `scale` (the largest |g|); `m2`, `m3`, `m4` are central moments over powers of `scale`.
     """
 
     def __init__(self, **kinds: Callable[[], Number]) -> None:
         self._kinds = {kind: cache(emitted) for kind, emitted in kinds.items()}
+
+    @classmethod
+    def split(cls, whole: Number, kinds: Sequence[str]) -> "Moments":
+        """Return kinds that stand one behind the other, [B, kinds, …]."""
+        sizes = whole.emit.integers(*[1] * len(kinds))
+        parts = whole.emit.emit("Split", (whole.value, sizes), len(kinds), {"axis": 1})
+        return cls(**{
+            kind: partial(Number, part, whole.emit, whole.dtype) for kind, part in zip(kinds, parts, strict=True)
+        })  # fmt: skip
 
     def __getattr__(self, kind: str) -> Number:
         return self._kinds[kind]()
@@ -70,23 +81,28 @@ class MomentTable:
     """Moments of many gradients, found by key, whatever block of the graph they were computed in."""
 
     def __init__(self, emit: Emitter) -> None:
-        self._emit = emit
+        self.emit = emit
         self._blocks: list[_Block] = []
         self._place: dict[Key, int] = {}
 
     def add(self, keys: Sequence[Key], moments: Moments, wanted: Iterable[str]) -> None:
-        """Enter the moments of some gradients, [B, V] each, as far as the wanted statistics read them."""
+        """Enter the moments of some gradients, as far as the wanted statistics read them."""
         kinds = kinds_for(wanted)
-        self._enter(keys, moments.joined(kinds), [(key, kind) for kind in kinds for key in keys])
+        columns = [(key, kind) for kind in kinds for key in keys]
+        self._enter(keys, moments.joined(kinds).op("Reshape", self.emit.integers(0, len(columns))), columns)
 
     def add_stacked(self, counts: Mapping[Key, int], moments: Moments, wanted: Iterable[str]) -> None:
-        """Enter moments of one number a gradient, [B, V, …], the central ones sums over so many numbers yet."""
+        """Enter moments of one number a gradient, [B, V, …], the central ones sums over so many numbers yet.
+
+        A gradient with NaN or infinity in it has no moments at all, as in the kernels.
+        """
         kinds = kinds_for(wanted)
         columns = [(key, kind) for key in counts for kind in kinds]
-        whole = moments.joined(kinds, axis=2).op("Reshape", self._emit.integers(0, len(columns)))
+        poisoned = moments.joined(kinds, axis=2) + moments.mean * 0
+        whole = poisoned.op("Reshape", self.emit.integers(0, len(columns)))
         # One product for all: a runtime that finds a number of its own behind a matrix product takes a slower product.
         share = [1 / counts[key] if kind in _CENTRAL else 1.0 for key, kind in columns]
-        self._enter(list(counts), whole * Number(self._emit.constant(share, np.float32), self._emit), columns)
+        self._enter(list(counts), whole * Number(self.emit.constant(share, np.float32), self.emit), columns)
 
     def add_row(self, key: Key, whole: Number, kinds: Sequence[str]) -> None:
         """Enter one gradient's moments that stand side by side already, [B, kinds]."""
@@ -96,23 +112,23 @@ class MomentTable:
         self._place.update(dict.fromkeys(keys, len(self._blocks)))
         self._blocks.append(_Block(whole, {name: column for column, name in enumerate(columns)}))
 
-    def take(self, keys: Sequence[Key], shape: Sequence[int]) -> Moments:
-        """Return the moments of some gradients, each kind [B, *shape]; blocks that hold none of them stay unread."""
+    def take(
+        self, keys: Sequence[Key], shape: Sequence[int], kinds: Sequence[str], dtype: DTypeLike = np.float32
+    ) -> Moments:  # fmt: skip
+        """Return kinds of moments of some gradients, [B, 1, *shape] each; blocks that hold none of them stay unread."""
         wanted = sorted({self._place[key] for key in keys})
         blocks = [self._blocks[block] for block in wanted]
         starts = dict(zip(wanted, np.cumsum([0, *(block.width for block in blocks[:-1])]), strict=True))
-
-        @cache
-        def joined() -> Number:
-            first, *others = (block.whole for block in blocks)
-            return first.op("Concat", *others, axis=1) if others else first
-
-        def find(kind: str) -> Number:
-            index = [starts[self._place[key]] + self._blocks[self._place[key]].column[key, kind] for key in keys]
-            at = self._emit.constant(np.array(index).reshape(tuple(shape)), np.int64)
-            return joined().op("Gather", at, axis=1)
-
-        return Moments(**{kind: partial(find, kind) for kind in KINDS})
+        first, *others = (block.whole for block in blocks)
+        joined = first.op("Concat", *others, axis=1) if others else first
+        if dtype != np.float32:
+            joined = Number(joined.op("Cast", to=ir.DataType.from_numpy(np.dtype(dtype))).value, self.emit, dtype)
+        index = [
+            [starts[self._place[key]] + self._blocks[self._place[key]].column[key, kind] for key in keys]
+            for kind in kinds
+        ]
+        at = self.emit.constant(np.array(index).reshape((len(kinds), *shape)), np.int64)
+        return Moments.split(joined.op("Gather", at, axis=1), kinds)
 
 
 def add_products(pairs: Mapping[Key, tuple[Key, Key]], table: MomentTable, wanted: frozenset[str]) -> None:
@@ -120,7 +136,8 @@ def add_products(pairs: Mapping[Key, tuple[Key, Key]], table: MomentTable, wante
 
     The closed form of DESIGN.md, §2, in units of the factors' scales: with means b, c and central moments u, w.
     """
-    x, y = (table.take([pair[side] for pair in pairs.values()], [len(pairs)]) for side in (0, 1))
+    kinds = kinds_for(wanted)
+    x, y = (table.take([pair[side] for pair in pairs.values()], [len(pairs)], kinds) for side in (0, 1))
     b, c = cache(lambda: x.mean / x.scale), cache(lambda: y.mean / y.scale)
     bb, cc, bu2 = cache(lambda: b() * b()), cache(lambda: c() * c()), cache(lambda: b() * x.m2)
     corners = cache(lambda: [one * other for one in (x.low, x.high) for other in (y.low, y.high)])

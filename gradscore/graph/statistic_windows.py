@@ -41,34 +41,63 @@ class Window:
             for size, extent, stride, step in zip(padded, self.kernel, self.strides, self.dilations, strict=True)
         )
 
-    def unfold(self, value: ir.Value, emit: Emitter, cells: Sequence[int] = ()) -> ir.Value:
+    def unfold(self, value: ir.Value, emit: Emitter, cells: Sequence[int] = (), left: Sequence[int] = ()) -> ir.Value:
         """Lay out what each kernel place sees: [B, C, *in] to [B·C, kernel places (· cells), *positions].
 
         A convolution of every channel by kernels that hold a single 1; of a few inputs, a product with a matrix of them.
-        With `cells`, the window sizes of a pool whose windows lie side by side on the convolution's output, positions are
-        the pool's and each cell has a kernel of its own.
+        With `cells`, how many neighbours along each axis share a position, each neighbour has a kernel of its own; `left`
+        positions at the end of each axis are nobody's.
         """
         sizes = [extent for extent in (extents(value) or ())[2:] if extent is not None]
         if not cells and len(sizes) == len(self.kernel) and prod(sizes) <= _FEW:
             inputs, picked = emit("Reshape", value, emit.integers(-1, prod(sizes))), self._picked(sizes)
             unfolded = emit("MatMul", inputs, emit.constant(picked, np.float32))
             return emit("Reshape", unfolded, emit.integers(0, prod(self.kernel), *self.output(sizes)))
-        value, pads = self._padded(value, emit)
         cells = tuple(cells) or (1,) * len(self.kernel)
-        places = [
-            [place * step + cell * stride for place, cell in product(range(extent), range(size))]
-            for extent, step, stride, size in zip(self.kernel, self.dilations, self.strides, cells, strict=True)
-        ]
-        reach = [max(offsets) + 1 for offsets in places]
+        order = product(product(*map(range, self.kernel)), product(*map(range, cells)))
+        offsets = [self._offset(place, cell) for place, cell in order]
+        return self._seen(value, offsets, cells, left, emit)
+
+    def planes(
+        self, value: ir.Value, cells: Sequence[int], left: Sequence[int], emit: Emitter
+    ) -> tuple[ir.Value, list[list[int]]]:
+        """The same with each plane kept once that places of several neighbours see: [B·C, planes, *positions].
+
+        Returns beside it for each neighbour, row-major, which planes its kernel's places see, those along the last axis
+        outermost: neighbours there see planes that follow one another.
+        """
+        places = [place[::-1] for place in product(*map(range, reversed(self.kernel)))]
+        seen = [[self._offset(place, cell) for place in places] for cell in product(*map(range, cells))]
+        offsets = sorted({offset for own in seen for offset in own}, key=lambda offset: offset[::-1])
+        planes = [[offsets.index(offset) for offset in own] for own in seen]
+        return self._seen(value, offsets, cells, left, emit), planes
+
+    def _offset(self, place: Sequence[int], cell: Sequence[int]) -> tuple[int, ...]:
+        """How far from its position's first input a kernel's place at a neighbour lies."""
+        axes = zip(place, self.dilations, cell, self.strides, strict=True)
+        return tuple(at * dilation + neighbour * stride for at, dilation, neighbour, stride in axes)
+
+    def _seen(
+        self,
+        value: ir.Value,
+        offsets: Sequence[tuple[int, ...]],
+        cells: Sequence[int],
+        left: Sequence[int],
+        emit: Emitter,
+    ) -> ir.Value:
+        """Pick the input at each offset from every position: [B·C, offsets, *positions]."""
+        value, pads = self._padded(value, emit)
+        unseen = [count * stride for count, stride in zip(left or (0,) * len(cells), self.strides, strict=True)]
+        reach = [max(along) + 1 + beyond for along, beyond in zip(zip(*offsets, strict=True), unseen, strict=True)]
+        kernels = np.zeros((len(offsets), 1, *reach), dtype=np.float32)
+        for index, offset in enumerate(offsets):
+            kernels[(index, 0, *offset)] = 1
         shape = [-1, 1, *[0] * len(self.kernel)]
         return emit(
-            "Conv",
-            emit("Reshape", value, emit.integers(*shape)),
-            emit.constant(_one_hot(self.kernel, cells, places, reach), np.float32),
+            "Conv", emit("Reshape", value, emit.integers(*shape)), emit.constant(kernels, np.float32),
             strides=[stride * size for stride, size in zip(self.strides, cells, strict=True)],
-            kernel_shape=reach,
-            pads=pads,
-        )
+            kernel_shape=reach, pads=pads,
+        )  # fmt: skip
 
     def _picked(self, spatial: Sequence[int]) -> np.ndarray:
         """Return the matrix [inputs, places · positions] with a 1 where a kernel's place at a position sees an input."""
@@ -88,18 +117,3 @@ class Window:
         rank = len(self.kernel)
         around = emit.integers(0, 0, *self.pads[:rank], 0, 0, *self.pads[rank:])
         return emit("Pad", value, around), [0] * (2 * rank)
-
-
-def _one_hot(
-    kernel: Sequence[int], cells: Sequence[int], places: list[list[int]], reach: list[int]
-) -> np.ndarray:  # fmt: skip
-    """Kernels [places · cells, 1, *reach] that pick one number each, the kernel's places outermost, both row-major."""
-    order = product(product(*map(range, kernel)), product(*map(range, cells)))
-    picked = [
-        tuple(places[axis][place[axis] * cells[axis] + cell[axis]] for axis in range(len(kernel)))
-        for place, cell in order
-    ]
-    kernels = np.zeros((len(picked), 1, *reach), dtype=np.float32)
-    for index, at in enumerate(picked):
-        kernels[(index, 0, *at)] = 1
-    return kernels

@@ -9,6 +9,7 @@ import onnx_ir.passes.common as common_passes
 
 from gradscore.errors import ModelError
 from gradscore.graph.backsteps import append_backsteps
+from gradscore.graph.emitter import Emitter
 from gradscore.graph.gradient import values_of
 from gradscore.graph.normalize import infer_shapes
 from gradscore.graph.probing import BATCH
@@ -41,7 +42,8 @@ def unit_form(path: str | os.PathLike[str]) -> bytes:
     names = metadata.feature_names[: -len(HEAD_FEATURES)]
     graph = infer_shapes(model).graph
     append_backsteps(model, metadata.backsteps)
-    features = append_statistics(graph, metadata.layers, names, at_once=sys.maxsize)  # micro-batches bound the memory
+    exact = append_statistics(graph, metadata.layers, names, at_once=sys.maxsize)  # micro-batches bound the memory
+    features = Emitter(graph, "features")("Cast", exact, to=ir.DataType.FLOAT)
     features.name, features.type = SIGNAL_FEATURES, ir.TensorType(ir.DataType.FLOAT)
     features.shape = ir.Shape([BATCH, len(names)])
     values = values_of(graph)
