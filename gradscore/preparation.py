@@ -13,7 +13,7 @@ import onnx_ir.passes.common as common_passes
 from gradscore.digest import sha256_of_files
 from gradscore.errors import InputError, ModelError
 from gradscore.graph.beside import weights_beside
-from gradscore.graph.checking import check_file, check_outputs, classifier_outputs
+from gradscore.graph.checking import check_file, check_outputs
 from gradscore.graph.emitter import dtype_of, extents
 from gradscore.graph.engines import ENGINES, GradientEngine
 from gradscore.graph.forms import Scope, Whole
@@ -120,7 +120,7 @@ def prepare(
     scoring, metadata = _scoring_model(model, whole.graph, head, found, metadata)
     dropped = tuple(name for name in declared if name not in metadata.outputs)
     metadata = replace(metadata, dropped_outputs=dropped)
-    signals = check_outputs(scoring, classifier_outputs(source, inputs), head, metadata)
+    draw, signals = check_outputs(scoring, source, head, metadata)
     of_samples = (values.nbytes for name, values in signals.items() if name not in metadata.constants)
     metadata = replace(metadata, signal_bytes=sum(of_samples))
     with (
@@ -131,7 +131,7 @@ def prepare(
             metadata = replace(metadata, weights_file=weights.name, weights_sha256=weights.sha256)
         _write(scoring, metadata, part)
         del scoring, model, whole, found, head  # a large model's weights would stand in memory twice
-        check_file(part, signals, metadata)
+        check_file(part, draw, signals, metadata)
     return metadata
 
 

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gradscore import InputError, ModelError, OutputExistsError, Scorer, UnsupportedOpError, prepare
+from gradscore.graph import checking
 
 CLASSES = 3
 
@@ -333,3 +334,39 @@ def test_inputs_of_other_types_are_refused(kind, name, attempt):
     model = dense(inputs=[tensor("raw", "batch", 4, kind=kind)])
     model.graph.node.insert(0, helper.make_node("Cast", ["raw"], ["x"], "cast", to=TensorProto.FLOAT))
     refused(ModelError, f"input 'raw' is of type {name}", attempt, model)
+
+
+@pytest.mark.parametrize("kinks", [{(3, 0)}, {(3, 0), (3, 1)}, {(1, 0)}, {(3, 0), (1, 1), (1, 2)}])
+def test_a_model_is_not_refused_for_an_input_at_a_kink(kinks, tmp_path, monkeypatch):
+    """Rounding may flip a sign or a maximum at one input; what is wrong with a model is wrong at the next one too."""
+    met = meet_kinks(kinks, monkeypatch)
+    onnx.save(dense(), tmp_path / "c.onnx")
+    prepare(tmp_path / "c.onnx", tmp_path / "s.onnx")
+    assert kinks <= set(met)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_model_that_differs_at_every_input_is_refused(size, tmp_path, monkeypatch):
+    meet_kinks({(size, draw) for draw in range(9)}, monkeypatch)
+    onnx.save(dense(), tmp_path / "c.onnx")
+    with pytest.raises(ModelError, match="differs at every input"):
+        prepare(tmp_path / "c.onnx", tmp_path / "s.onnx")
+    assert not (tmp_path / "s.onnx").exists()
+
+
+def meet_kinks(kinks, monkeypatch):
+    """Let comparisons fail after inputs of these batch sizes and draws; returns the inputs that were drawn."""
+    met, draw_batch, compare = [], checking._batch, checking._compare
+
+    def drawn(inputs, size, draw):
+        met.append((size, draw))
+        return draw_batch(inputs, size, draw)
+
+    def compared(what, *values):
+        if met[-1] in kinks:
+            raise checking._DifferenceError("differs at every input")
+        compare(what, *values)
+
+    monkeypatch.setattr(checking, "_batch", drawn)
+    monkeypatch.setattr(checking, "_compare", compared)
+    return met

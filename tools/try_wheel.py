@@ -40,7 +40,7 @@ def main() -> None:
 
 def _export(folder: Path) -> str:
     return (
-        "import torch, gradscore; from models.digits_cnn import DigitsCNN;"
+        "import torch, gradscore; torch.manual_seed(0); from models.digits_cnn import DigitsCNN;"
         f"gradscore.export_classifier(DigitsCNN(), torch.zeros(2, 1, 8, 8), {str(folder / 'classifier.onnx')!r})"
     )
 

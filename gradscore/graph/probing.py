@@ -72,11 +72,14 @@ def probe_values(model: ir.Model, names: list[str]) -> list[list[NDArray[Any]]]:
 
 
 def random_input(
-    shape: Sequence[int | None], dtype: np.dtype[Any], batch: int, free: int = FREE_EXTENT
+    shape: Sequence[int | None], dtype: np.dtype[Any], batch: int, free: int = FREE_EXTENT, *, draw: int = 0
 ) -> NDArray[np.generic]:
-    """Return reproducible input: standard normal numbers, or ids 0 and 1; `free` stands for every extent that may vary."""
+    """Return reproducible input: standard normal numbers, or ids 0 and 1; `free` stands for every extent that may vary.
+
+    Each `draw` is another input.
+    """
     sizes = [batch, *(free if extent is None else extent for extent in shape[1:])]
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(_SEED + draw)
     return (rng.standard_normal(sizes) if dtype.kind == "f" else rng.integers(0, 2, sizes)).astype(dtype)
 
 
