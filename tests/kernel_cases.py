@@ -173,8 +173,7 @@ def assert_same_statistics(found, expected, tolerance):
 
     Norms and spread relative to themselves; mean and extremes relative to the root mean square; skewness and kurtosis
     relative to themselves, but never finer than around one. Where the mean is more than a hundred standard deviations,
-    what the kernels promise of the last three grows coarser in proportion; and the rounding of less than eight numbers does
-    not average out.
+    what the kernels promise of the last three grows coarser in proportion.
     """
     n, root = expected[:, 0], np.sqrt(expected[:, 0])
     np.testing.assert_array_equal(found[:, 0], n)
@@ -183,7 +182,7 @@ def assert_same_statistics(found, expected, tolerance):
     with np.errstate(divide="ignore", invalid="ignore"):
         far = np.nan_to_num(rms / (100 * y[:, 5]), nan=1, posinf=1).clip(1, 1e9)  # no spread at all stays as it is
     scale = np.stack([y[:, 0], y[:, 1], rms, rms, rms, y[:, 5], 1 + abs(y[:, 6]), 3 + abs(y[:, 7])], axis=1)
-    scale[:, 5:] *= (far * np.maximum(1, 8 / n))[:, None]
+    scale[:, 5:] *= far[:, None]
     scale[:, 2:4] += np.abs(y[:, 2:4])
     difference = np.abs(x - y)
     wrong = ~((difference <= tolerance * scale) | (np.isnan(x) & np.isnan(y)))
