@@ -93,13 +93,11 @@ class Halved(Contraction):
 
     def explicit(self, emit: Emitter) -> Explicit:
         """Emit the gradient itself: of every part the products with all planes, and of these the ones that it sees."""
-        around = list(range(1 + len(self.lines)))
-        turned = [*around[:-1], around[-1] + 1, around[-1]]
         apart = emit.integers(0, self.channels, -1, self.lines[-1])
         sums = []
         for part, seen in zip(self.parts, self.seen, strict=True):
-            products = emit("MatMul", self.planes, emit("Transpose", part, perm=turned))
-            sums.append(_picked(emit("Reshape", products, apart), seen, emit))
+            products = emit("Reshape", self.product(self.planes, part, emit), apart)
+            sums.append(_picked(products, seen, emit))
         return Explicit(flat(emit("Add", *sums) if len(sums) > 1 else sums[0], emit), self.count)
 
 

@@ -19,7 +19,6 @@ from gradscore.graph.statistic_gradients import Sparse
 Key = tuple[int, str]  # a reduction's place in the layer table, and which part of it
 SMALLEST_SCALE = 1e-37  # keeps 0 / 0 away where a gradient is zero throughout
 _CENTRAL = ("m2", "m3", "m4")
-KINDS = ("l1", "low", "high", "mean", "scale", "m2", "m3", "m4")
 _READ_FOR: Mapping[str, tuple[str, ...]] = {
     "l1": ("l1",),
     "l2": ("mean", "scale", "m2"),
