@@ -19,12 +19,14 @@ Array = NDArray[Any]
 Accumulators = NDArray[np.float64]
 
 Work = Callable[[Accumulators, int, int], None]
+Kernel = Callable[..., Accumulators]  # of arrays only
 
 TILE = 4
 LANES = loops.LANES  # lags are filled up to whole vectors
 FEW, MANY = 96, 64  # up to so many positions, vectors run over at least so many filters or weights (measured)
 MANY_OUTPUTS = 32  # the same of a sequence
-STRETCH = 1 << 20  # bytes of δ that are unpooled at a time
+STRETCH = 1 << 20  # bytes of δ that are unpooled at a time, and of arrays that are widened
+FEW_NUMBERS, FAR = 32, 0.25  # of a gradient, and mean² / M2: beyond, float32's rounding shows (see kernels.cpp)
 SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second thread would start
 
 
@@ -35,13 +37,28 @@ def outer_moments(a: Array, delta: Array, threads: int) -> Accumulators:
 
 def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -> Accumulators:
     """See `gradscore_kernels.conv_moments`."""
-    return _share(_conv_work(a, delta, geometry), len(a), a.size * geometry.kernel_size, threads)
+
+    def run(a: Array, delta: Array) -> Accumulators:
+        return _share(_conv_work(a, delta, geometry), len(a), a.size * geometry.kernel_size, threads)
+
+    return _exact_where_needed(run, _conv_weights(a, delta, geometry), a, delta)
 
 
 def unpooled_conv_moments(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
 ) -> Accumulators:
-    """See `gradscore_kernels.unpooled_conv_moments`: without δ where that pays, else of a few samples at a time."""
+    """See `gradscore_kernels.unpooled_conv_moments`."""
+
+    def run(a: Array, activation: Array, pooled_delta: Array) -> Accumulators:
+        return _unpooled_conv(a, activation, pooled_delta, geometry, pool, threads)
+
+    return _exact_where_needed(run, _conv_weights(a, activation, geometry), a, activation, pooled_delta)
+
+
+def _unpooled_conv(
+    a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
+) -> Accumulators:
+    """Reduce the gradients without δ where that pays, else of a few samples at a time."""
     pooling = _pooling(pool, activation.shape[2:], pooled_delta.shape[2:])
     lanes = _lanes(geometry, a.shape[1] // geometry.groups, a.shape[2:])
     pays = _scatter_pays(lanes, len(pooling[0]), activation.shape[1] // geometry.groups)
@@ -117,16 +134,44 @@ def _conv_work(a: Array, delta: Array, geometry: ConvGeometry) -> Work:
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
     """See `gradscore_kernels.sequence_moments`; one position is the closed form."""
     positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
-    work: Work
     if positions == 1:
         return outer_moments(a[:, 0], delta[:, 0], threads)
+
+    def run(a: Array, delta: Array) -> Accumulators:
+        return _share(_sequence_work(a, delta), len(a), a.size * outputs, threads)
+
+    return _exact_where_needed(run, inputs * outputs, a, delta)
+
+
+def _sequence_work(a: Array, delta: Array) -> Work:
+    """Choose the loop that is faster for the sizes at hand."""
+    positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
     if positions <= FEW and outputs >= MANY_OUTPUTS:
         whole = _whole_tiles(np.arange(positions) * inputs)
-        work = partial(loops.sequence_over_outputs, a, delta, whole, _whole_tiles(np.arange(inputs)))
+        return partial(loops.sequence_over_outputs, a, delta, whole, _whole_tiles(np.arange(inputs)))
+    lags = _round_up(positions, LANES)
+    return partial(loops.sequence_by_dots, a, delta, lags, _whole_tiles(np.arange(inputs) * lags))
+
+
+def _conv_weights(a: Array, delta: Array, geometry: ConvGeometry) -> int:
+    return int(delta.shape[1] * (a.shape[1] // geometry.groups) * geometry.kernel_size)
+
+
+def _exact_where_needed(run: Kernel, numbers: int, *arrays: Array) -> Accumulators:
+    """Run a kernel for gradients of so many numbers, and in float64 for the samples that need it."""
+    if arrays[0].dtype == np.float64:
+        return run(*arrays)
+    batch = len(arrays[0])
+    if numbers < FEW_NUMBERS:
+        found, samples = np.empty((batch, 8)), np.arange(batch)
     else:
-        lags = _round_up(positions, LANES)
-        work = partial(loops.sequence_by_dots, a, delta, lags, _whole_tiles(np.arange(inputs) * lags))
-    return _share(work, len(a), a.size * outputs, threads)
+        found = run(*arrays)
+        samples = np.flatnonzero(found[:, 2] ** 2 > FAR * found[:, 3])
+    step = max(1, STRETCH // sum(array[0].nbytes for array in arrays)) if len(samples) else 1
+    for start in range(0, len(samples), step):
+        some = samples[start : start + step]
+        found[some] = run(*(array[some].astype(np.float64) for array in arrays))
+    return found
 
 
 def direct_moments(g: Array, threads: int) -> Accumulators:

@@ -48,6 +48,56 @@ const Kernels<T>& kernels() {
 // Where a sample's accumulators go.
 double* row(void* const* out, Index b) { return static_cast<double*>(out[0]) + b * kAccumulator; }
 
+// Sums over positions in float32 are off by 1e-7 or so of their size, each by its own. Over many numbers that averages
+// out: skewness and kurtosis are then off by less than 1e-5 |mean| / sqrt(M2) (measured; Winograd's transforms cost the
+// most). Where that may be too much, a sample is summed once more in float64; and all of them are at once where numbers
+// are so few that the terms of every sum may happen to cancel.
+constexpr double kFar = 0.25;        // mean² / M2
+constexpr Index kFewNumbers = 32;    // of a gradient
+constexpr Index kWidened = 1 << 20;  // numbers that are made float64 at a time, unless one sample has more
+
+bool rounding_shows(const double* accumulator) { return accumulator[2] * accumulator[2] > kFar * accumulator[3]; }
+
+// Run a job on the samples listed, of which each array holds `sizes` numbers.
+void run_widened(const Job<double>& job, const float* const* arrays, const std::vector<Index>& sizes,
+                 const Index* samples, Index count, int threads, void* const* out) {
+  std::vector<std::vector<double>> wide(sizes.size());
+  std::vector<const double*> given;
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    wide[i].reserve(count * sizes[i]);
+    for (Index s = 0; s < count; ++s) {
+      const float* from = arrays[i] + samples[s] * sizes[i];
+      wide[i].insert(wide[i].end(), from, from + sizes[i]);
+    }
+    given.push_back(wide[i].data());
+  }
+  std::vector<double> rows(count * kAccumulator);
+  void* results[] = {rows.data()};
+  job(given.data(), count, threads, results);
+  for (Index s = 0; s < count; ++s) std::copy_n(&rows[s * kAccumulator], kAccumulator, row(out, samples[s]));
+}
+
+// A job in T for gradients of so many numbers, and in float64 for the samples that need it.
+template <class T>
+Job<T> exact_where_needed(const Job<T>& job, const Job<double>& exact, Index numbers, const std::vector<Index>& sizes) {
+  if constexpr (std::is_same_v<T, double>) {
+    return exact;
+  } else {
+    const Index step = std::max<Index>(1, kWidened / std::accumulate(sizes.begin(), sizes.end(), Index{0}));
+    return [=](const float* const* arrays, Index batch, int threads, void* const* out) {
+      if (numbers >= kFewNumbers) job(arrays, batch, threads, out);
+      std::vector<Index> samples;
+      for (Index b = 0; b < batch; ++b) {
+        if (numbers < kFewNumbers || rounding_shows(row(out, b))) samples.push_back(b);
+      }
+      const Index count = static_cast<Index>(samples.size());
+      for (Index start = 0; start < count; start += step) {
+        run_widened(exact, arrays, sizes, &samples[start], std::min(step, count - start), threads, out);
+      }
+    };
+  }
+}
+
 // A sum over positions of delta [rows, columns], for each of its channels.
 template <class T>
 Job<T> sum_moments(decltype(Kernels<T>::position_sum) Kernels<T>::*kernel, Index rows, Index columns, Index channels) {
@@ -92,15 +142,19 @@ Job<T> outer_moments(Index inputs, Index outputs) {
   };
 }
 
+namespace {
+
+Index numbers_in(const ConvPlan& plan) { return plan.groups * plan.filters * plan.channels * plan.kernel_size; }
+Index inputs_in(const ConvPlan& plan) { return plan.groups * plan.channels * plan.plane; }
+Index outputs_in(const ConvPlan& plan) { return plan.groups * plan.filters * plan.positions; }
+
 template <class T>
-Job<T> conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
-                    const Geometry& geometry) {
-  const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
+Job<T> conv_job(const std::shared_ptr<const ConvTables>& tables) {
   return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
     const ConvPlan& plan = tables->plan();
     const Kernels<T>& use = kernels<T>();
     const T *a = arrays[0], *delta = arrays[1];
-    const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
+    const Index a_size = inputs_in(plan), delta_size = outputs_in(plan);
     const double cost = static_cast<double>(delta_size) * plan.channels * plan.kernel_size / 8;
     for_each_sample(batch, cost, threads, use.conv_scratch(plan) * sizeof(T), [&](Index b, const Scratch& scratch) {
       use.conv(plan, a + b * a_size, delta + b * delta_size, scratch.as<T>(), row(out, b));
@@ -109,18 +163,13 @@ Job<T> conv_moments(Index channels, Index filters, const std::vector<Index>& inp
 }
 
 template <class T>
-Job<T> unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
-                             const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool) {
-  const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
-  const auto folded = std::make_shared<const LaneTables>(tables->plan(), geometry, false);
-  const auto unfolded = std::make_shared<const LaneTables>(tables->plan(), geometry, true);
-  const auto lanes = 2 * unfolded->vectors(kLine<T>) <= folded->vectors(kLine<T>) ? unfolded : folded;
+Job<T> unpooled_conv_job(const std::shared_ptr<const ConvTables>& tables,
+                         const std::shared_ptr<const LaneTables>& lanes, const PoolPlan& pool) {
   return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
     const ConvPlan& plan = tables->plan();
     const Kernels<T>& use = kernels<T>();
     const T *a = arrays[0], *activation = arrays[1], *pooled = arrays[2];
-    const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
-    const Index pooled_size = filters * pool.pooled_plane;
+    const Index a_size = inputs_in(plan), delta_size = outputs_in(plan), pooled_size = pool.planes * pool.pooled_plane;
     const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
     const std::size_t bytes = use.unpooled_conv_scratch(plan, lanes->plan(), pool) * sizeof(T);
     for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
@@ -128,6 +177,44 @@ Job<T> unpooled_conv_moments(Index channels, Index filters, const std::vector<In
                         pooled + b * pooled_size, scratch.as<T>(), row(out, b));
     });
   };
+}
+
+template <class T>
+Job<T> sequence_job(const SequenceShape& shape) {
+  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+    const Kernels<T>& use = kernels<T>();
+    const T *a = arrays[0], *delta = arrays[1];
+    const Index a_size = shape.positions * shape.inputs, delta_size = shape.positions * shape.outputs;
+    const double cost = static_cast<double>(a_size) * shape.outputs / 8;
+    const std::size_t bytes = use.sequence_scratch(shape) * sizeof(T);
+    for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
+      use.sequence(shape, a + b * a_size, delta + b * delta_size, scratch.as<T>(), row(out, b));
+    });
+  };
+}
+
+}  // namespace
+
+template <class T>
+Job<T> conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
+                    const Geometry& geometry) {
+  const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
+  const ConvPlan& plan = tables->plan();
+  return exact_where_needed<T>(conv_job<T>(tables), conv_job<double>(tables), numbers_in(plan),
+                               {inputs_in(plan), outputs_in(plan)});
+}
+
+template <class T>
+Job<T> unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
+                             const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool) {
+  const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
+  const ConvPlan& plan = tables->plan();
+  const auto folded = std::make_shared<const LaneTables>(plan, geometry, false);
+  const auto unfolded = std::make_shared<const LaneTables>(plan, geometry, true);
+  const auto lanes = 2 * unfolded->vectors(kLine<T>) <= folded->vectors(kLine<T>) ? unfolded : folded;
+  const std::vector<Index> sizes{inputs_in(plan), outputs_in(plan), pool.planes * pool.pooled_plane};
+  return exact_where_needed<T>(unpooled_conv_job<T>(tables, lanes, pool),
+                               unpooled_conv_job<double>(tables, lanes, pool), numbers_in(plan), sizes);
 }
 
 template <class T>
@@ -155,17 +242,10 @@ Job<T> unpooled_conv_input(Index channels, Index filters, const std::vector<Inde
 
 template <class T>
 Job<T> sequence_moments(const SequenceShape& shape) {
-  if (shape.positions == 1) return outer_moments<T>(shape.inputs, shape.outputs);
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
-    const Kernels<T>& use = kernels<T>();
-    const T *a = arrays[0], *delta = arrays[1];
-    const Index a_size = shape.positions * shape.inputs, delta_size = shape.positions * shape.outputs;
-    const double cost = static_cast<double>(a_size) * shape.outputs / 8;
-    const std::size_t bytes = use.sequence_scratch(shape) * sizeof(T);
-    for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
-      use.sequence(shape, a + b * a_size, delta + b * delta_size, scratch.as<T>(), row(out, b));
-    });
-  };
+  const auto [positions, inputs, outputs] = shape;
+  if (positions == 1) return outer_moments<T>(inputs, outputs);
+  return exact_where_needed<T>(sequence_job<T>(shape), sequence_job<double>(shape), inputs * outputs,
+                               {positions * inputs, positions * outputs});
 }
 
 template <class T>

@@ -24,6 +24,13 @@ std::vector<T> draw(Index count) {
   return values;
 }
 
+// Make one sample's numbers nearly all the same, so that its gradient may need to be summed in float64.
+template <class T>
+void gather(std::vector<T>& values, Index batch, Index sample) {
+  const Index size = static_cast<Index>(values.size()) / batch;
+  for (Index i = sample * size; i < (sample + 1) * size; ++i) values[i] = 1 + values[i] / 64;
+}
+
 // sum |g|, mean and M2 of a gradient formed by plain loops, against a kernel's row.
 template <class T>
 void expect(const char* what, const std::vector<double>& g, const double* row) {
@@ -83,7 +90,8 @@ void run(const Job<T>& job, const std::vector<const T*>& arrays, Index batch, in
 template <class T>
 void try_conv(const Conv& c, int threads) {
   const Index batch = 3, rows = c.rows(), columns = c.columns();
-  const auto a = draw<T>(batch * c.channels * c.height * c.width), delta = draw<T>(batch * c.filters * rows * columns);
+  auto a = draw<T>(batch * c.channels * c.height * c.width), delta = draw<T>(batch * c.filters * rows * columns);
+  for (auto* values : {&a, &delta}) gather(*values, batch, 1);
   std::vector<double> out(batch * kAccumulator);
   const auto job = conv_moments<T>(c.channels, c.filters, {c.height, c.width}, {rows, columns}, c.geometry());
   run(job, {a.data(), delta.data()}, batch, threads, out.data());
@@ -270,6 +278,7 @@ void try_softmax() {
 template <class T>
 void try_all() {
   for (const Conv& c : std::vector<Conv>{{1, 16, 14, 14, 3, 1, 1, 0, 1},
+                                         {1, 2, 9, 8, 3, 1, 1, 1, 1},
                                          {5, 37, 9, 10, 3, 2, 1, 1, 1},
                                          {3, 7, 20, 17, 2, 3, 2, 0, 1},
                                          {40, 40, 5, 6, 3, 1, 1, 1, 40},
@@ -295,6 +304,7 @@ void try_all() {
     }
   }
   try_pooled<T>({1, 3, 40, 41, 5, 1, 1, 0, 1}, 2, 2, 1);
+  try_pooled<T>({2, 5, 14, 15, 3, 1, 1, 0, 1}, 4, 4, 1);
   for (const Index positions : {1, 2, 17, 130}) {
     for (const Index outputs : {1, 5, 16, 33, 70}) try_sequence<T>(positions, 29, outputs);
   }
