@@ -9,7 +9,7 @@ GRAPH = "graph"
 _LARGEST = 128
 _FEWEST = 8  # samples that share a pass over the weights, where memory allows
 _CACHE_BYTES, _MEMORY_BYTES = 5 << 19, 64 << 20
-_GRAPH_BYTES, _DEVICE_BYTES = 64 << 20, 1 << 30
+_GRAPH_BYTES, _DEVICE_BYTES = 64 << 20, 2 << 30
 _COPIES = 4  # of the largest gradient, while its moments are computed in the graph
 
 

@@ -36,6 +36,7 @@ from gradscore.sources import Entry, Source
 from gradscore.weights import require_weights
 
 _log = logging.getLogger(__name__)
+_AT_ONCE = 2  # micro-batches on a device: one is computed while another is on its way
 
 FloatArray = NDArray[np.float64]
 Batch = NDArray[Any] | Sequence[bytes] | Mapping[str, NDArray[Any]] | Any  # Any: whatever speaks DLPack
@@ -66,7 +67,9 @@ class Scorer:
         self._threads = threads or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
         self._count: Count = _uncounted
+        self._on_cpu = session.providers[0] == CPU_PROVIDER
         self._step = micro_batch(metadata, backend, session.providers[0])
+        self._computed = 0  # rows of a micro-batch on a device, so far
         self._kernels = "auto" if backend == GRAPH else backend  # for what every back end leaves to them
         self._statistics = GraphStatistics() if backend == GRAPH else LayerStatistics(metadata, backend)
 
@@ -216,11 +219,12 @@ class Scorer:
         }  # fmt: skip
 
     def _pieces(self, samples: int) -> list[slice]:
-        """Cut a batch into even micro-batches; on the CPU each thread gets as many."""
-        shares = self._threads if self.providers[0] == CPU_PROVIDER else 1
-        count = -(-samples // (self._step * shares)) * shares
-        step = max(1, -(-samples // max(1, count)))
-        return [slice(start, start + step) for start in range(0, samples, step)]
+        """Cut a batch into micro-batches: on the CPU into even ones, as many for each thread."""
+        step = self._step
+        if self._on_cpu:
+            count = -(-samples // (step * self._threads)) * self._threads
+            step = max(1, -(-samples // max(1, count)))
+        return [slice(start, min(start + step, samples)) for start in range(0, samples, step)]
 
     def _tensors(self, batch: Batch) -> dict[str, NDArray[Any]]:
         inputs = self.metadata.inputs
@@ -318,7 +322,8 @@ class Scorer:
             for piece in remaining:
                 fill(piece)
 
-        others = [self._workers.submit(some) for _ in range(min(threads, len(pieces)) - 1)]
+        most = threads if self._on_cpu else _AT_ONCE
+        others = [self._workers.submit(some) for _ in range(min(threads, most, len(pieces)) - 1)]
         try:
             some()
         finally:
@@ -328,8 +333,20 @@ class Scorer:
 
     def _fill(self, inputs: Mapping[str, NDArray[Any]], scores: Scores, piece: slice, *, threads: int) -> None:
         """Score a micro-batch into its rows."""
-        scores.label[piece], parts = self._micro_batch(self._rows(inputs, piece), threads=threads)
-        np.concatenate(parts, axis=1, out=scores.features[piece])
+        rows = self._rows(inputs, piece)
+        samples = piece.stop - piece.start
+        labels, parts = self._micro_batch(rows if self._on_cpu else self._filled_up(rows, samples), threads=threads)
+        scores.label[piece] = labels[:samples]
+        np.concatenate([part[:samples] for part in parts], axis=1, out=scores.features[piece])
+
+    def _filled_up(self, rows: Mapping[str, NDArray[Any]], samples: int) -> dict[str, NDArray[Any]]:
+        """Repeat the last row until there are as many as before: cuDNN plans every convolution anew for every other number.
+
+        That takes longer than to compute some rows in vain. The number grows by doubling, up to the micro-batch.
+        """
+        self._computed = max(self._computed, min(self._step, 1 << (samples - 1).bit_length()))
+        spare = self._computed - samples
+        return {name: np.concatenate([array, array[-1:].repeat(spare, 0)]) for name, array in rows.items()}
 
     def _rows(self, inputs: Mapping[str, NDArray[Any]], piece: slice) -> dict[str, NDArray[Any]]:
         """Return a micro-batch as the session takes it; normalised here, in the thread that it belongs to."""

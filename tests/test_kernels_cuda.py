@@ -72,6 +72,23 @@ print(json.dumps(shapes))
     assert len(shapes) == 3
 
 
+def test_simulated_sums_far_from_zero_are_exact():
+    worst = simulate("""
+rng = np.random.default_rng(0)
+worst = []
+for name in ("conv-few-positions", "sequence-few-positions"):
+    case = CASES[name]
+    arrays = [1 + 1e-3 * rng.standard_normal((1, *shape[1:]), dtype=np.float32) for shape in case.shapes]
+    if name == "conv-few-positions":
+        case, arrays = CASES["conv-pointwise"], [arrays[0][:, :16], arrays[1][:, :16]]
+    found, expected = (gk.statistics(case.run(arrays, backend=b)) for b in ("cuda", "reference"))
+    assert (np.abs(expected[:, 4]) > 50 * expected[:, 5]).all()
+    worst.append(float(np.max(np.abs(found - expected)[:, 6:] / (1 + np.abs(expected[:, 6:])))))
+print(json.dumps(worst))
+""")
+    assert max(worst) < 1e-5
+
+
 @pytest.mark.slow
 def test_simulated_samples_do_not_touch_one_another():
     found = simulate(f"""

@@ -102,20 +102,22 @@ def test_a_missing_provider_is_an_error_never_a_fallback():
     assert "--providers" in message
 
 
-def test_a_provider_that_does_not_start_is_an_error(monkeypatch):
+def test_a_provider_that_does_not_start_is_an_error(monkeypatch, capsys):
     real = session.load_onnxruntime()
 
     class Falling(real.InferenceSession):
-        def __init__(self, model, options, providers):
+        def __init__(self, model, options, providers, provider_options):
+            assert provider_options[0]["use_tf32"] == "0"
             super().__init__(model, options, providers=["CPUExecutionProvider"])
 
     fake = types.SimpleNamespace(
-        InferenceSession=Falling, SessionOptions=real.SessionOptions,
+        InferenceSession=Falling, SessionOptions=real.SessionOptions, preload_dlls=lambda: print("no libcudart.so"),
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
     )  # fmt: skip
     monkeypatch.setattr(session, "load_onnxruntime", lambda: fake)
     with pytest.raises(RuntimeUnavailableError, match="CUDAExecutionProvider is installed but did not start"):
         session.open_session(doubling().SerializeToString(), providers=["CUDAExecutionProvider"])
+    assert capsys.readouterr().out == ""  # what the runtime says of its libraries is not the user's output
 
 
 def test_a_model_that_does_not_load(tmp_path):

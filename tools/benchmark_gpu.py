@@ -1,13 +1,14 @@
-"""Print what a CUDA device does: kernels against the reference and in GB/s or GFLOP/s, and images/s of ResNet-50 at 224².
+"""What a CUDA device does: kernels against the reference and their limit, ResNet-50 at 224² beside torch on it.
 
-Usage: python -m tools.benchmark_gpu [--batch N] [--kernels-only]. Needs torch with CUDA, numba-cuda and, for scoring,
-onnxruntime-gpu and the gradient builder.
+Usage: python -m tools.benchmark_gpu [--batch N] [--kernels-only]. Writes tools/results/gpu.md. Needs torch with CUDA,
+numba-cuda and, for scoring, onnxruntime-gpu and the gradient builder. All of it is float32: TF32 is off.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ import gradscore_kernels as kernels
 import numpy as np
 
 from gradscore.bench.kernel_cases import CASES
+from gradscore.bench.limits import Limit
 from gradscore.bench.timing import Timing, interleaved
+from gradscore.scores import Scores
 
+RESULTS = Path(__file__).parent / "results" / "gpu.md"
 PROVIDER = "CUDAExecutionProvider"
+CALLS = 16  # of a kernel between two waits for the device
+CHECKED = 4  # samples of a kernel compared with the reference, and images with the CPU's features
 Row = tuple[str, ...]
 
 
 def main() -> None:
-    """Print one table a part."""
+    """Print one table a part, and keep them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=32, help="images of a batch of ResNet-50")
     parser.add_argument("--kernels-only", action="store_true", help="leave out scoring, which needs onnxruntime-gpu")
@@ -31,33 +37,67 @@ def main() -> None:
 
     if "cuda" not in kernels.available_backends() or not torch.cuda.is_available():
         sys.exit(f"no CUDA device, or numba-cuda or torch without CUDA: {torch.__version__}")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    _print(("case", "cuda", "rate", "native, one core", "error"), kernel_rows())
+    torch.backends.cudnn.allow_tf32 = False
+    text = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}\n"
+    heading = ("case", "cuda, alone", "cuda, of many", "rate", "of its limit", "native, one core", "error")
+    text += _table(heading, kernel_rows())
     if not options.kernels_only:
-        _print(("ResNet-50, 224²", "images/s", "peak device memory"), scoring_rows(options.batch))
+        heading = (f"ResNet-50, 224², batch {options.batch}", "images/s", "device memory", "error")
+        text += _table(heading, scoring_rows(options.batch))
+        RESULTS.write_text(text)
 
 
 def kernel_rows() -> Iterator[Row]:
-    """Every case on arrays that lie in device memory; the error is the worst difference of a statistic to native's."""
+    """Every case on arrays that lie in device memory; the error is the worst of a statistic to the reference's, by its scale."""
     import torch
 
+    limits = {"GFLOP/s": _limit(_product(torch)), "GB/s": _limit(_reading(torch))}
     for name, case in CASES.items():
         host = case.arrays()
         device = [torch.from_numpy(array).cuda() for array in host]
         run: Callable[..., Any] = getattr(kernels, case.kernel)
+        alone = partial(run, *device, **case.extra)
         tasks = {
-            "cuda": lambda run=run, device=device, case=case: run(*device, **case.extra),
-            "native": lambda case=case, host=host: case.call(host, "native"),
-        }
-        found, expected = (kernels.statistics(task()) for task in tasks.values())
+            "alone": alone, "many": partial(_together, alone), "native": partial(case.call, host, "native"),
+        }  # fmt: skip
+        found = kernels.statistics(run(*(array[:CHECKED] for array in device), **case.extra))
+        expected = kernels.statistics(case.call([array[:CHECKED] for array in host], "reference"))
         error = np.max(np.abs(found - expected) / (1e-30 + np.abs(expected).max(0)))
-        timings = interleaved(tasks, repeats=20)
-        rate = f"{case.work / timings['cuda'].best:,.0f} {case.limit.unit}"
-        yield name, _milliseconds(timings["cuda"]), rate, _milliseconds(timings["native"]), f"{error:.1e}"
+        timings = interleaved(tasks, repeats=7, turn=0.02)
+        rate = CALLS * case.work / timings["many"].best
+        each = f"{timings['many'].best / CALLS * 1e3:,.3f} ms"
+        yield (
+            name, _milliseconds(timings["alone"]), each, f"{rate:,.0f} {case.limit.unit}",
+            f"{rate / limits[case.limit.unit]:.0%}", _milliseconds(timings["native"]), f"{error:.1e}",
+        )  # fmt: skip
+
+
+def _together(call: Callable[[], object]) -> None:
+    """Call a kernel as a model's program does: the device is asked for the results of all calls at once."""
+    from gradscore_kernels import _cuda
+
+    with _cuda.together():
+        for _ in range(CALLS):
+            call()
+
+
+def _product(torch: Any) -> Limit:
+    side = 4096
+    left, right = torch.randn(2, side, side, device="cuda")
+    return Limit("sgemm", 2 * side**3 / 1e9, "GFLOP/s", _synchronous(lambda: left @ right))
+
+
+def _reading(torch: Any) -> Limit:
+    values = torch.ones(1 << 28, device="cuda")
+    return Limit("memory read", 4 * len(values) / 1e9, "GB/s", _synchronous(values.sum))
+
+
+def _limit(limit: Limit) -> float:
+    return limit.work / interleaved({limit.name: limit.task}, repeats=10)[limit.name].best
 
 
 def scoring_rows(batch: int) -> Iterator[Row]:
-    """Scoring on the device beside torch's ways on the same device."""
+    """Scoring on the device beside torch's ways on the same device; errors are those of `CHECKED` images to the CPU's kernels."""
     import torch
 
     from gradscore import Scorer, export_classifier, prepare
@@ -71,22 +111,41 @@ def scoring_rows(batch: int) -> Iterator[Row]:
         folder = Path(name)
         export_classifier(module, torch.from_numpy(images[:2]), folder / "classifier.onnx")
         prepare(folder / "classifier.onnx", folder / "scoring.onnx")
-        scorer = Scorer.load(folder / "scoring.onnx", providers=[PROVIDER])
-        workload = _OnDevice(module.cuda(), torch.from_numpy(images).cuda())
-        tasks = {
-            "gradscore, onnxruntime-gpu": lambda: scorer.score(images),
-            "torch forward+backward": _synchronous(peers.forward_and_backward(workload)),  # type: ignore[arg-type]  # has what it needs
-            "torch vmap + 8 statistics": _synchronous(peers.by_vmap(workload)),  # type: ignore[arg-type]  # has what it needs
-        }
-        memory = {}
-        for way, task in tasks.items():
-            torch.cuda.reset_peak_memory_stats()
-            task()
-            memory[way] = torch.cuda.max_memory_allocated() if way.startswith("torch") else None
-        timings = interleaved(tasks, repeats=10, patience=60)
+        expected = Scorer.load(folder / "scoring.onnx").score(images[:CHECKED])
+        load = partial(Scorer.load, folder / "scoring.onnx", providers=[PROVIDER])
+        scorers = {f"gradscore, back end {backend}": load(backend=backend) for backend in ("graph", "cuda")}
+    workload: Any = _OnDevice(module.cuda(), torch.from_numpy(images).cuda())
+    tasks = {way: partial(scorer.score, images) for way, scorer in scorers.items()}
+    tasks["torch forward+backward, no statistics"] = _synchronous(peers.forward_and_backward(workload))
+    tasks["torch vmap + 8 statistics"] = _synchronous(peers.by_vmap(workload))
+    memory = {way: _memory(torch, task) for way, task in tasks.items()}
+    timings = interleaved(tasks, repeats=10, patience=10)
     for way, timing in timings.items():
-        held = memory[way]
-        yield way, f"{batch / timing.best:,.0f}", f"{held / 1e9:.1f} GB" if held else "onnxruntime's own"
+        error = f"{_error(scorers[way].score(images[:CHECKED]), expected):.1e}" if way in scorers else ""
+        yield way, f"{batch / timing.best:,.0f}", f"{memory[way] / 1e9:.1f} GB", error
+
+
+def _memory(torch: Any, task: Callable[[], object]) -> int:
+    """Return how much device memory is taken once a task has run that was not before."""
+    torch.cuda.empty_cache()
+    before = torch.cuda.mem_get_info()[0]
+    task()
+    taken: int = before - torch.cuda.mem_get_info()[0]
+    return taken
+
+
+def _error(found: Scores, expected: Scores) -> float:
+    """Return the worst difference of a feature by its scale: its size, at least the layer's l2 per weight or 1 for shapes."""
+    worst = 0.0
+    for name in expected.feature_names:
+        layer, _, statistic = name.rpartition(".")
+        scale = np.abs(expected[name])
+        if statistic in {"min", "max", "mean"}:
+            scale = np.maximum(scale, expected[f"{layer}.std"])
+        if statistic in {"skewness", "kurtosis"}:
+            scale = np.maximum(scale, 1)
+        worst = max(worst, float(np.max(np.abs(found[name] - expected[name]) / scale)))
+    return worst
 
 
 class _OnDevice:
@@ -108,13 +167,16 @@ def _synchronous(task: Callable[[], object]) -> Callable[[], object]:
 
 
 def _milliseconds(timing: Timing) -> str:
-    return f"{timing.best * 1e3:,.3f} ms ({timing.spread:.0%})"
+    return f"{timing.best * 1e3:,.3f} ms"
 
 
-def _print(headings: Row, rows: Iterator[Row]) -> None:
-    print(f"\n| {' | '.join(headings)} |\n| {' | '.join('---' for _ in headings)} |")
+def _table(headings: Row, rows: Iterator[Row]) -> str:
+    lines = [f"\n| {' | '.join(headings)} |", f"| {' | '.join('---' for _ in headings)} |"]
+    print("\n".join(lines))
     for row in rows:
-        print(f"| {' | '.join(row)} |", flush=True)
+        lines.append(f"| {' | '.join(row)} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

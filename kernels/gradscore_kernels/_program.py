@@ -1,6 +1,7 @@
 """Kernels called one after the other on a batch, and the statistics of the layers whose gradients they reduce."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,12 +126,13 @@ class Program:
 
     def _one_by_one(self, arrays: Mapping[str, Array], scale: NDArray[np.float64], threads: int | None) -> Array:
         found, parts = dict(arrays), []
-        for step in self._steps:
-            given = [found[name] for name in step.arrays]
-            result = step.kernel(*given, *step.options, backend=self._backend, threads=threads)
-            if step.layer is None:
-                found[step.name] = result
-            else:
-                parts.append(result)
+        with getattr(load(self._backend), "together", nullcontext)():  # a device is asked once, not after every kernel
+            for step in self._steps:
+                given = [found[name] for name in step.arrays]
+                result = step.kernel(*given, *step.options, backend=self._backend, threads=threads)
+                if step.layer is None:
+                    found[step.name] = result
+                else:
+                    parts.append(result)
         layers = [step.layer for step in self._steps if step.layer is not None]
         return api.layer_statistics(parts, layers, scale, backend=self._backend)
