@@ -235,3 +235,86 @@ def test_a_layer_that_is_not_there_is_refused(rng):
     layers, arrays = several_layers(rng, [[5]], 1)
     with pytest.raises(InputError, match=r"no feature 'fc\.l1'"):
         session_of(layers, arrays, features=["fc.l1"])
+
+
+def dense_layers(rng, sizes, batch, *, biased=True, scale=1.0, mean=0.0):
+    """Dense layers of inputs and outputs; a bias is beside the weight's products of the same δ."""
+    arrays, layers = {}, []
+    for index, (inputs, outputs) in enumerate(sizes):
+        arrays[f"a{index}"] = rng.gamma(2, size=(batch, inputs)).astype(np.float32)
+        arrays[f"d{index}"] = (scale * (mean + rng.standard_normal((batch, outputs)))).astype(np.float32)
+        weight = Reduction("outer", f"d{index}", activation=f"a{index}", attributes={"outputs_first": True})
+        parameters = (Parameter("w", (outputs, inputs), ""), Parameter("b", (outputs,), ""))
+        reductions = (weight, Reduction("direct", f"d{index}"))
+        kept = 2 if biased else 1
+        layers.append(Layer(f"layer{index}", "", parameters[:kept], reductions[:kept]))
+    return tuple(layers), arrays
+
+
+def dense_accumulators(layers, arrays):
+    """One merged accumulator a layer."""
+    found = []
+    for index, layer in enumerate(layers):
+        delta = arrays[f"d{index}"]
+        parts = [gk.outer_moments(arrays[f"a{index}"], delta, backend="reference")]
+        parts += [gk.direct_moments(delta, backend="reference")] * (len(layer.reductions) - 1)
+        found.append(gk.merge(parts))
+    return found
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize(("scale", "mean"), [(1, 0), (1e-25, 0), (1e10, 1), (1e-3, 30)])
+@pytest.mark.parametrize("sizes", [[(60, 20)], [(144, 10), (144, 10), (33, 16), (12, 3)], [(455, 9)], [(4, 129)]])
+def test_small_dense_layers_equal_the_kernels(rng, sizes, scale, mean, biased):
+    layers, arrays = dense_layers(rng, sizes, 4, biased=biased, scale=scale, mean=mean)
+    arrays["d0"][2] = 0
+    found = session_of(layers, arrays).run(None, arrays)[0].reshape(4, len(layers), 8)
+    for index, accumulators in enumerate(dense_accumulators(layers, arrays)):
+        assert_statistics(found[:, index], gk.statistics(accumulators), accumulators[:, 0])
+    np.testing.assert_array_equal(found[2, 0], np.zeros(8))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["a0", "d0"])
+def test_a_small_dense_layer_keeps_rows_apart(rng, bad, name):
+    layers, arrays = dense_layers(rng, [(60, 20)], 3)
+    clean = session_of(layers, arrays).run(None, arrays)[0]
+    arrays[name][1, 3] = bad
+    actual = session_of(layers, arrays).run(None, arrays)[0]
+    np.testing.assert_array_equal(actual[[0, 2]], clean[[0, 2]])
+    assert np.isnan(actual[1]).all()
+
+
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
+@pytest.mark.parametrize("statistic", LAYER_STATISTICS)
+def test_each_statistic_alone_is_that_among_all(rng, statistic, shift):
+    """Alone, it may be computed in units of another number than with the rest."""
+    layers, arrays = several_layers(rng, [[5000], [700], [20, 7]], 3)
+    arrays = {name: (array + shift * array.std()).astype(np.float32) for name, array in arrays.items()}
+    dense, more = dense_layers(rng, [(60, 20), (144, 64)], 3)
+    names = {f"layer{index}": f"dense{index}" for index in range(len(dense))}
+    layers += tuple(Layer(names[layer.name], "", layer.parameters, layer.reductions) for layer in dense)
+    arrays |= more
+    features = [f"{layer.name}.{statistic}" for layer in layers] + [f"all.{statistic}"]
+    every = [f"{name}.{other}" for name in (*(layer.name for layer in layers), "all") for other in LAYER_STATISTICS]
+    whole = session_of(layers, arrays, features=every).run(None, arrays)[0]
+    columns = [every.index(feature) for feature in features]
+    alone = session_of(layers, arrays, features=features).run(None, arrays)[0]
+    np.testing.assert_allclose(alone, whole[:, columns], rtol=1e-5)
+    for feature, column in zip(features, columns, strict=True):
+        single = session_of(layers, arrays, features=[feature]).run(None, arrays)[0]
+        np.testing.assert_allclose(single[:, 0], whole[:, column], rtol=1e-5)
+
+
+@pytest.mark.parametrize("outlier", [-1e6, 1e6])
+@pytest.mark.parametrize("extremum", ["min", "max"])
+def test_one_number_far_from_all_others_leaves_single_precision_room(rng, outlier, extremum):
+    """Where only the other extremum is asked for, units are those of the mean."""
+    values = rng.standard_normal((3, 5000)).astype(np.float32)
+    values[1, 17] = outlier
+    layer = Layer("layer", "", (Parameter("w", (5000,), ""),), (Reduction("direct", "g"),))
+    features = [f"layer.{statistic}" for statistic in (extremum, "l2", "kurtosis")]
+    found = session_of([layer], {"g": values}, features=features).run(None, {"g": values})[0]
+    expected = gk.statistics(gk.direct_moments(values, backend="reference"))
+    columns = [LAYER_STATISTICS.index(statistic) for statistic in (extremum, "l2", "kurtosis")]
+    np.testing.assert_allclose(found, expected[:, columns], rtol=RTOL, atol=RTOL)

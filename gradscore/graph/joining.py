@@ -39,13 +39,14 @@ def append_features(
     """Append features of layers and head alike."""
     emit = Emitter(graph, "features")
     of_layers = tuple(dict.fromkeys(name for name in features if name not in HEAD_NAMES))
-    columns = [getattr(head, name).value for name in HEAD_NAMES]
+    of_head = tuple(name for name in HEAD_NAMES if name in features or not of_layers)  # no table is without columns
+    columns = [getattr(head, name).value for name in of_head]
     if of_layers:
         unit = append_statistics(graph, layers, of_layers)
         is_scaled = np.array([[name.rpartition(".")[2] in SCALED_STATISTICS for name in of_layers]])
         factor = emit("Where", emit.constant(is_scaled, np.bool_), head.residual.value, emit.constant(1, np.float64))
         columns.insert(0, emit("Mul", unit, factor))
-    return FeatureTable(emit, emit("Concat", *columns, axis=1), (*of_layers, *HEAD_NAMES))
+    return FeatureTable(emit, emit("Concat", *columns, axis=1), (*of_layers, *of_head))
 
 
 def add_output(graph: ir.Graph, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[str | int]) -> str:

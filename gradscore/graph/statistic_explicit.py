@@ -3,7 +3,7 @@
 Each gradient lies in R runs of W numbers, since a sum that rounds at every number must be short.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -22,6 +22,7 @@ _ALWAYS_ALIKE = 64
 _PADDED = 512  # longer ones cost more to pad than to treat alone
 _RUN = 1024  # the longest run of numbers that is summed at once, where a gradient's length allows
 _SHORTEST_RUN = 16
+_Lazy = Callable[[], Number]
 
 
 def add_explicit(gradients: Mapping[Key, tuple[Explicit, frozenset[str]]], table: MomentTable, emit: Emitter) -> None:
@@ -115,7 +116,7 @@ def _moments(values: Number, average: _Average, kinds: tuple[str, ...]) -> Momen
     has_square = "m3" in kinds  # which takes less time to sum than a product, where it stands anyway
     low, high = (cache(partial(average.extremum, values, op_type)) for op_type in ("ReduceMin", "ReduceMax"))
     mean = cache(lambda: average.mean(average.masked(values)))
-    scale = cache(lambda: high().op("Max", -low(), SMALLEST_SCALE))
+    scale = cache(lambda: _scale(low, high, mean, kinds))
     centred = cache(lambda: average.masked((values - mean()) * scale().op("Reciprocal")))
     square = cache(lambda: centred() * centred())
     return Moments(
@@ -128,3 +129,15 @@ def _moments(values: Number, average: _Average, kinds: tuple[str, ...]) -> Momen
         m3=lambda: average.product(centred(), square()),
         m4=lambda: average.product(square(), square()),
     )
+
+
+def _scale(low: _Lazy, high: _Lazy, mean: _Lazy, kinds: tuple[str, ...]) -> Number:
+    """Return a number of the largest |g|'s magnitude, out of what is asked for anyway.
+
+    Of n numbers of mean μ, none is below n μ − (n − 1) max(high, 0), so that |low| ≤ n (|μ| + |high|), and the other way round:
+    far from where fourth powers leave single precision's range.
+    """
+    if ("low" in kinds) == ("high" in kinds):
+        return high().op("Max", -low(), SMALLEST_SCALE)
+    known = high() if "high" in kinds else -low()
+    return known.op("Max", mean().op("Abs"), SMALLEST_SCALE)

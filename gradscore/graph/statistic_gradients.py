@@ -45,6 +45,16 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Dense(Product):
+    """A product of so few numbers that it may stand in the graph once its mean is known."""
+
+    def with_second(self, emit: Emitter) -> "Dense":
+        """Lay the second factor itself beside the products: another 1 in the first."""
+        padded = emit("Pad", self.first.value, emit.integers(0, 0, 0, 1), emit.constant(1, np.float32))
+        return Dense(Explicit(padded, self.first.count + 1), self.second)
+
+
+@dataclass(frozen=True)
 class Contraction:
     """Sums over positions t of the products of one number of `rows` and one of `columns`: a matrix of [M, K] a group.
 

@@ -22,8 +22,8 @@ _CENTRAL = ("m2", "m3", "m4")
 _READ_FOR: Mapping[str, tuple[str, ...]] = {
     "l1": ("l1",),
     "l2": ("mean", "scale", "m2"),
-    "min": ("mean", "low", "high"),
-    "max": ("mean", "low", "high"),
+    "min": ("mean", "low"),
+    "max": ("mean", "high"),
     "mean": ("mean",),
     "std": ("mean", "scale", "m2"),
     "skewness": ("mean", "scale", "m2", "m3"),
@@ -36,10 +36,17 @@ def kinds_for(wanted: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(kind for statistic in sorted(wanted) for kind in _READ_FOR[statistic]))
 
 
+def wanted_of_factors(wanted: Iterable[str]) -> frozenset[str]:
+    """Return the statistics wanted of an outer product's factors: either extremum may come from both of each."""
+    extrema = frozenset(("min", "max"))
+    return frozenset(wanted) | extrema if extrema & frozenset(wanted) else frozenset(wanted)
+
+
 class Moments:
     """Moments of V gradients, each kind [B, 1, V] (while they are sums, [B, V, …]) and emitted when it is first read.
 
-    `l1`, `low`, `high`, `mean`, `scale` (the largest |g|); `m2`, `m3`, `m4` are central moments over powers of `scale`.
+    `l1`, `low`, `high`, `mean`, `scale` (of the largest |g|'s magnitude); `m2`, `m3`, `m4` are central moments over powers of
+    `scale`.
     """
 
     def __init__(self, **kinds: Callable[[], Number]) -> None:
@@ -135,7 +142,7 @@ def add_products(pairs: Mapping[Key, tuple[Key, Key]], table: MomentTable, wante
 
     The closed form of DESIGN.md, §2, in units of the factors' scales: with means b, c and central moments u, w.
     """
-    kinds = kinds_for(wanted)
+    kinds = kinds_for(wanted_of_factors(wanted))
     x, y = (table.take([pair[side] for pair in pairs.values()], [len(pairs)], kinds) for side in (0, 1))
     b, c = cache(lambda: x.mean / x.scale), cache(lambda: y.mean / y.scale)
     bb, cc, bu2 = cache(lambda: b() * b()), cache(lambda: c() * c()), cache(lambda: b() * x.m2)

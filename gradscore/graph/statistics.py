@@ -12,10 +12,11 @@ import onnx_ir as ir
 from gradscore.errors import InputError
 from gradscore.graph.emitter import Emitter
 from gradscore.graph.gradient import values_of
+from gradscore.graph.statistic_dense import add_dense
 from gradscore.graph.statistic_explicit import add_explicit
 from gradscore.graph.statistic_features import Asked, features_of
-from gradscore.graph.statistic_gradients import Contraction, Explicit, Gradient, Large, Product, Sparse, Values
-from gradscore.graph.statistic_moments import Key, MomentTable, add_products, add_sparse
+from gradscore.graph.statistic_gradients import Contraction, Dense, Explicit, Gradient, Large, Product, Sparse, Values
+from gradscore.graph.statistic_moments import Key, MomentTable, add_products, add_sparse, wanted_of_factors
 from gradscore.graph.statistic_rules import RULES
 from gradscore.graph.statistic_samples import add_contraction, add_large
 from gradscore.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
@@ -50,7 +51,7 @@ def append_statistics(
     members = _members(layers)
     values = values_of(graph)
     gradients = _gradients(layers, members, asked, values, emit, at_once)
-    members, gradients = _joined(members, gradients)
+    members, gradients = _joined(members, gradients, emit)
     table = _table(gradients, values, emit)
     parts = {name: [(key, gradients[key][0].count) for key in members[name] if key in gradients] for name in asked}
     return features_of(asked, parts, table, features, emit)
@@ -117,40 +118,60 @@ def _gradient(reduction: Reduction, parameter: Parameter, values: Values, emit: 
     if rule.making(reduction, parameter, values) > at_once:
         return Large(rule, reduction, parameter)
     gradient = rule.gradient(reduction, parameter, values, emit)
-    is_small = gradient.count <= (_SMALL if isinstance(gradient, Product) else at_once)
+    if isinstance(gradient, Product) and _TINY < gradient.count <= _SMALL:
+        return Dense(gradient.first, gradient.second)
+    is_small = gradient.count <= (_TINY if isinstance(gradient, Product) else at_once)
     return gradient.explicit(emit) if isinstance(gradient, Product | Contraction) and is_small else gradient
 
 
-def _joined(members: Members, gradients: Gradients) -> tuple[Members, Gradients]:
+def _joined(members: Members, gradients: Gradients, emit: Emitter) -> tuple[Members, Gradients]:
     """Lay what small gradients a layer has side by side: its statistics are those of all of them together."""
     joined = dict(gradients)
     for layer, keys in members.items():
-        own = [key for key in keys if layer != ALL_LAYERS and key in gradients]
-        parts = {key: part for key in own for part, _ in [gradients[key]] if isinstance(part, Explicit)}
-        small = {key: part for key, part in parts.items() if part.count <= _SMALL}
+        own = {key: gradients[key][0] for key in keys if layer != ALL_LAYERS and key in gradients}
+        small = {key: part for key, part in own.items() if isinstance(part, Dense | Explicit) and part.count <= _SMALL}
         if len(small) > 1:
             first, *others = small
-            value, *beside = (part.value for part in small.values())
-            together = Explicit(value, sum(part.count for part in small.values()), tuple(beside))
-            joined[first] = together, gradients[first][1]
+            joined[first] = _together(list(small.values()), emit), gradients[first][1]
             for key in others:
                 del joined[key]
     return {layer: [key for key in keys if key in joined] for layer, keys in members.items()}, joined
+
+
+def _together(parts: Sequence[Dense | Explicit], emit: Emitter) -> Dense | Explicit:
+    """Lay a layer's gradients side by side; the bias of a dense layer is one more column of the weight's products."""
+    dense, *biases = sorted(parts, key=lambda part: not isinstance(part, Dense))
+    if isinstance(dense, Dense) and len(biases) == 1 and _same_flattened(dense.second, biases[0]):
+        return dense.with_second(emit)
+    value, *beside = (part.explicit(emit).value if isinstance(part, Dense) else part.value for part in parts)
+    return Explicit(value, sum(part.count for part in parts), tuple(beside))
+
+
+def _same_flattened(one: Explicit, other: Dense | Explicit) -> bool:
+    """Tell whether two gradients are flat forms of one value."""
+    nodes = [part.value.producer() for part in (one, other) if isinstance(part, Explicit) and not part.beside]
+    sources = [node.inputs[0] for node in nodes if node is not None and node.op_type == "Reshape"]
+    return len(sources) == 2 and sources[0] is sources[1]
 
 
 def _table(gradients: Gradients, values: Values, emit: Emitter) -> MomentTable:
     """Emit the moments of all gradients, those of the factors of outer products among the others."""
     table = MomentTable(emit)
     explicit: dict[Key, tuple[Explicit, frozenset[str]]] = {}
+    dense: dict[Key, tuple[Dense, frozenset[str]]] = {}
     factors: dict[frozenset[str], dict[Key, tuple[Key, Key]]] = {}
     for (position, part), (gradient, wanted) in gradients.items():
-        if isinstance(gradient, Product):
+        if isinstance(gradient, Dense):
+            dense[position, part] = gradient, wanted
+        elif isinstance(gradient, Product):
             pair = (position, f"{part}first"), (position, f"{part}second")
-            explicit |= {pair[0]: (gradient.first, wanted), pair[1]: (gradient.second, wanted)}
+            of_each = wanted_of_factors(wanted)
+            explicit |= {pair[0]: (gradient.first, of_each), pair[1]: (gradient.second, of_each)}
             factors.setdefault(wanted, {})[position, part] = pair
         elif isinstance(gradient, Explicit):
             explicit[position, part] = gradient, wanted
     add_explicit(explicit, table, emit)
+    add_dense(dense, table, emit)
     for wanted, pairs in factors.items():
         add_products(pairs, table, wanted)
     for key, (gradient, wanted) in gradients.items():

@@ -32,6 +32,8 @@ def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.
     compact = np.array([place[column] for column in columns.tolist()], dtype=np.int64)
     _selection(proto.graph).CopyFrom(numpy_helper.from_array(compact, _selection(proto.graph).name))
     source = ir.from_proto(proto).graph
+    if compact.tolist() == list(range(len(place))):
+        _skip_selection(source)
     source.inputs[0].replace_all_uses_with(features)
     for value in source.initializers.values():
         constant = ir.Value(
@@ -49,6 +51,14 @@ def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.
             value.name = f"{_PREFIX}{value.name}"
     graph.extend(nodes)
     return result
+
+
+def _skip_selection(source: ir.Graph) -> None:
+    """Read the features as they come: the verdict takes every one, in their order."""
+    for node in list(source):
+        if node.op_type == "Gather" and node.inputs[0] is source.inputs[0]:
+            node.outputs[0].replace_all_uses_with(source.inputs[0])
+            source.remove(node, safe=True)
 
 
 def _columns(graph: onnx.GraphProto) -> np.ndarray:
