@@ -28,7 +28,8 @@ def micro_batch(metadata: ModelMetadata, backend: str, provider: str) -> int:
         fitting = max(_CACHE_BYTES // size, min(_FEWEST, _MEMORY_BYTES // size))
     else:
         fitting = _DEVICE_BYTES // size
-    return max(1, min(_LARGEST, fitting))
+    most = max(1, min(_LARGEST, fitting))
+    return most if provider == CPU_PROVIDER else 1 << (most.bit_length() - 1)  # batches are powers of two, too
 
 
 def _bytes_of_one(metadata: ModelMetadata, backend: str) -> int:

@@ -197,6 +197,7 @@ class ShardedOutput:
     def _forget(self) -> None:
         if self._begun and (self._whole or not self.manifest.shards):
             (self._place.folder / MANIFEST).unlink(missing_ok=True)
+            _clear(self._place.folder, keep=set())  # what was just being made when the run was stopped
 
     def _leave(self) -> None:
         self._held.close()  # the writer ends its shard, then the lock goes

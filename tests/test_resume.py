@@ -232,6 +232,18 @@ def test_overwriting_starts_anew(stopped, model, some):
     assert (summary.resumed, len(ScoreTable.read(out))) == (0, 70)
 
 
+def test_an_interruption_at_the_very_start_leaves_nothing(model, some, tmp_path, monkeypatch):
+    class Interrupted(JoinedFile):
+        def __init__(self, *given):
+            super().__init__(*given)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("gradscore.shards.JoinedFile", Interrupted)
+    with Scorer.load(model) as scorer, pytest.raises(KeyboardInterrupt):
+        score_to_parquet(scorer, open_source([some]), tmp_path / "t.parquet")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_of_others_is_not_touched(model, some, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/a.txt").write_text("mine")

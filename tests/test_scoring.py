@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gradscore import InputError, ModelError, RuntimeUnavailableError, Scorer
+from gradscore.session import SignalSession
 from models.digits_cnn import DigitsCNN
 from models.mlp import MLP
 from models.paper_cnn import PaperCNN
@@ -164,6 +165,28 @@ def test_threads_change_nothing(prepared, rng):
     one, two = (Scorer.load(path, threads=threads).score(inputs) for threads in (1, 2))
     np.testing.assert_array_equal(one.label, two.label)
     np.testing.assert_allclose(one.features, two.features, rtol=1e-6, atol=1e-9)
+
+
+def test_a_device_is_given_the_same_number_of_rows_as_before(prepared, rng, monkeypatch):
+    _, shape, scorer = scorer_for("paper", prepared)
+    inputs = rng.standard_normal((300, *shape)).astype(np.float32)
+    expected, seen = scorer.score(inputs), []
+    run = SignalSession.run
+
+    def counted(session, batch):
+        seen.extend(len(rows) for rows in batch.values())
+        return run(session, batch)
+
+    monkeypatch.setattr(SignalSession, "providers", ("CUDAExecutionProvider",))
+    for name in ("run", "run_alone"):
+        monkeypatch.setattr(SignalSession, name, counted)
+    device = Scorer.load(prepared("paper", None, None), backend=scorer.backend)
+    for samples in (3, 300, 5):
+        found = device.score(inputs[:samples])
+        np.testing.assert_array_equal(found.label, expected.label[:samples])
+        np.testing.assert_allclose(found.features, expected.features[:samples], rtol=1e-5, atol=1e-6)
+    assert seen == [4, 128, 128, 128, 128]
+    assert len(device.score(inputs[:0])) == 0
 
 
 @pytest.mark.parametrize("failing", ["first", "last"])

@@ -8,12 +8,12 @@ is the kernels of a whole network, called once a batch.
 
 Common to all kernels: arrays are float32 or float64, converted to C order where they are not; mixed types are
 computed in float64. Sums over positions are kept in the arrays' own type, as a matrix product does, in short runs; but
-in float64 (back ends native and numba) where it would show what single precision rounds off them, that is for gradients
-of less than 32 numbers and samples whose numbers lie close together far from 0. So skewness and kurtosis hold 1e-5 where
-the mean is a hundred standard deviations. In the native back end the powers of such sums are summed in single
-precision, too, over runs of a few hundred numbers. Everything else is float64. `backend` is "auto" (native, else numba)
-or one of `available_backends()`; `threads` shares samples among that many threads (None: all processors) and never
-changes a bit of the result, nor does the rest of the batch.
+in float64 where it would show what single precision rounds off them, that is for gradients of less than 32 numbers and
+samples whose numbers lie close together far from 0. So skewness and kurtosis hold 1e-5 where the mean is a hundred
+standard deviations. In the native back end the powers of such sums are summed in single precision, too, over runs of a
+few hundred numbers. Everything else is float64. `backend` is "auto" (native, else numba) or one of
+`available_backends()`; `threads` shares samples among that many threads (None: all processors) and never changes a bit
+of the result, nor does the rest of the batch.
 Arrays in device memory, known by the CUDA array interface (torch, CuPy, numba), are reduced there by the back end
 cuda. A sample whose gradient holds NaN or Inf gets a row that is NaN but for n; no other row is touched. Wrong
 shapes, types or back ends raise `KernelError`.

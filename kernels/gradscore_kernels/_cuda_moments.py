@@ -27,11 +27,6 @@ def launched(function: Callable[..., None]) -> Any:
     return cuda.jit(function)
 
 
-def launched_by_many(function: Callable[..., None]) -> Any:
-    """Compile for launches, with so few registers a thread that three blocks share a multiprocessor."""
-    return cuda.jit(function) if SIMULATED else cuda.jit(max_registers=(1 << 16) // (3 * THREADS) // 8 * 8)(function)
-
-
 @on_device
 def clear(sums: Array) -> None:
     """Begin with no number: count, Σ|g|, Σd, Σd², Σd³, Σd⁴, minimum, maximum, with d = g − shift."""

@@ -18,7 +18,7 @@ from gradscore_kernels._cuda_moments import (
     add,
     clear,
     cuda,
-    launched_by_many,
+    launched,
     on_device,
     reduce_block,
 )
@@ -106,7 +106,7 @@ def tiling(left: Side, right: Side, dtype: type[np.floating[Any]]) -> Any:
     """
     fetch_left, put_left, fetch_right, put_right = left.fetch, left.put, right.fetch, right.put
 
-    @launched_by_many
+    @launched
     def reduce(given: Given, groups: int, height: int, width: int, positions: int, rows: Array, begin: int) -> None:
         thread, block = cuda.threadIdx.x, cuda.blockIdx.x
         across, down = (width + COLUMNS - 1) // COLUMNS, (height + ROWS - 1) // ROWS
