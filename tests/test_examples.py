@@ -186,6 +186,35 @@ def test_the_guides_lines_run(world, installed, tmp_path):
     assert (tmp_path / "models/digits/config.pbtxt").exists()
 
 
+def test_the_guides_cpp_lines_run(world, tmp_path):
+    """Compiles them with the headers in ONNXRUNTIME_INCLUDE (Debian: libonnxruntime-dev), against the wheel's library."""
+    headers = Path(os.environ.get("ONNXRUNTIME_INCLUDE", "/usr/include/onnxruntime"))
+    libraries = sorted(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so.*"))
+    compiler = shutil.which("c++")
+    if not (headers / "onnxruntime_cxx_api.h").exists() or not libraries or compiler is None:
+        pytest.skip(
+            "no C++ compiler, no headers of ONNX Runtime (set ONNXRUNTIME_INCLUDE), or no library beside Python's"
+        )
+    guide = (EXAMPLES.parent / "docs/self-scoring.md").read_text()
+    (tmp_path / "score.cpp").write_text(re.search(r"```cpp\n(.*?)```", guide, re.DOTALL)[1])
+    build = [compiler, "-std=c++17", "-isystem", headers, "score.cpp", libraries[-1], "-o", "score"]
+    subprocess.run(build, cwd=tmp_path, check=True)
+    (tmp_path / "libonnxruntime.so.1").symlink_to(libraries[-1])
+    shutil.copy(world / "self_scoring.onnx", tmp_path)
+    run = subprocess.run(
+        ["./score"], cwd=tmp_path, env=os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    session = open_session(tmp_path / "self_scoring.onnx")
+    labels, probabilities, accepted = session.run(
+        ["label", "p_correct", "accept"], {"input": np.zeros((2, 1, 8, 8), np.float32)}
+    )
+    for line, label, probability, accept in zip(run.stdout.splitlines(), labels, probabilities, accepted, strict=True):
+        found = line.split()
+        assert (int(found[0]), bool(int(found[2]))) == (label, accept)
+        assert float(found[1]) == pytest.approx(probability, abs=1e-5)
+
+
 def test_fuse_puts_the_model_into_a_triton_repository(world, tmp_path):
     arguments = ["fuse", "scoring.onnx", "--verdict", "verdict.onnx", "-o", tmp_path / "digits.onnx"]
     command = [

@@ -223,6 +223,25 @@ def test_nan_stays_in_its_row(digits, tmp_path):
     assert not found["accept"][2]
 
 
+@pytest.mark.parametrize(("differing", "refused"), [([["logits"], []], False), ([["logits"]] * 3, True)])
+def test_a_model_is_refused_only_if_it_differs_at_every_input(differing, refused, digits, tmp_path, monkeypatch):
+    folder, _ = digits
+    draws = []
+
+    def found(*given):
+        draws.append(given[-1])
+        return differing[len(draws) - 1]
+
+    monkeypatch.setattr("gradscore.fusing_check._differing", found)
+    if refused:
+        with pytest.raises(ModelError, match="'logits' differs from the scoring model's"):
+            fuse(folder / "s.onnx", tmp_path / "f.onnx", features=["*"])
+    else:
+        fuse(folder / "s.onnx", tmp_path / "f.onnx", features=["*"])
+    assert draws == list(range(len(differing)))
+    assert (tmp_path / "f.onnx").exists() is not refused
+
+
 def test_it_runs_without_gradscore(digits, tmp_path):
     folder, rows = digits
     verdict = verdict_for(Scorer.load(folder / "s.onnx"), rows)

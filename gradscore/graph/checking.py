@@ -27,7 +27,7 @@ _HALF_RTOL = 2e-2  # the classifier's own rounding, layer by layer
 _NOISE = 1e-2
 # One model in some thousands stands so near to a kink at an input that rounding decides on which side: a sign or a maximum
 # flips between batch sizes, and a gradient with it. What is wrong with a model is wrong at every input.
-_DRAWS = 3
+DRAWS = 3
 Values = Mapping[str, NDArray[Any]]
 
 
@@ -45,12 +45,12 @@ def check_outputs(model: ir.Model, source: Path, head: Head, metadata: ModelMeta
     ModelError
         It does not run, or not as it should, at any of some inputs.
     """
-    for draw in range(_DRAWS - 1):
+    for draw in range(DRAWS - 1):
         try:
             return draw, _signals(model, source, head, metadata, draw)
         except _DifferenceError:
             continue
-    return _DRAWS - 1, _signals(model, source, head, metadata, _DRAWS - 1)
+    return DRAWS - 1, _signals(model, source, head, metadata, DRAWS - 1)
 
 
 def _classifier_outputs(path: Path, inputs: tuple[InputTensor, ...], draw: int) -> Values:
@@ -101,7 +101,7 @@ def check_file(path: Path, draw: int, signals: Values, metadata: ModelMetadata) 
             f"the scoring model is invalid ({str(error).strip().splitlines()[0]}): please report it"
         ) from error
     optimised = SignalSession(path)
-    for other in range(draw, draw + _DRAWS):
+    for other in range(draw, draw + DRAWS):
         batch = _batch(metadata.inputs, 1, other)
         if other > draw:
             plain = SignalSession(path, optimize=False).run(batch)
@@ -111,7 +111,7 @@ def check_file(path: Path, draw: int, signals: Values, metadata: ModelMetadata) 
             for name, values in signals.items():
                 _compare(name, loaded[name], values, _largest(signals))
         except _DifferenceError:
-            if other == draw + _DRAWS - 1:
+            if other == draw + DRAWS - 1:
                 raise
         else:
             return
