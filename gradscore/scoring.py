@@ -344,9 +344,9 @@ class Scorer:
 
         That takes longer than to compute some rows in vain. The number grows by doubling, up to the micro-batch.
         """
-        self._computed = max(self._computed, min(self._step, 1 << (samples - 1).bit_length()))
-        spare = self._computed - samples
-        return {name: np.concatenate([array, array[-1:].repeat(spare, 0)]) for name, array in rows.items()}
+        count = max(self._computed, min(self._step, 1 << (samples - 1).bit_length()))
+        self._computed = count  # another thread may have written a smaller one: then it only grows again
+        return {name: np.concatenate([array, array[-1:].repeat(count - samples, 0)]) for name, array in rows.items()}
 
     def _rows(self, inputs: Mapping[str, NDArray[Any]], piece: slice) -> dict[str, NDArray[Any]]:
         """Return a micro-batch as the session takes it; normalised here, in the thread that it belongs to."""

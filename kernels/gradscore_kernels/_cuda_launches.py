@@ -75,11 +75,7 @@ class Tiling:
         self.kernel[batch * self.chunks, THREADS](self.given, *sizes, rows, begin)
 
 
-def reduced(
-    launches: Sequence[Launch | Tiling],
-    batch: int,
-    finish: Finish = _first,
-) -> Accumulators:
+def reduced(launches: Sequence[Launch | Tiling], batch: int, finish: Finish = _first) -> Accumulators:
     """Run kernels and return their accumulators, put together; inside `together` they are there at its end."""
     result = np.empty((batch, 8))
     if batch:
