@@ -16,6 +16,8 @@ STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
 # A standard deviation below this part of the mean is float64 rounding of a constant, not spread (scipy.stats' rule).
 ROUNDING = 1e-15
 
+FAR = 0.25  # mean² / M2: beyond, it shows what sums over positions in float32 are off by (see kernels.cpp)
+
 NO_ACCUMULATOR = "an accumulator is a float64 array [B, 8] ({}), not {} {}"
 
 
@@ -76,6 +78,12 @@ def merge(accumulators: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         merged[:, 6] = low.min(0)
         merged[:, 7] = high.max(0)
     return merged
+
+
+def rounding_shows(accumulators: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell which samples' numbers lie so close together, far from 0, that they are to be summed in float64, `[B]`."""
+    shows: NDArray[np.bool_] = accumulators[:, 2] ** 2 > FAR * accumulators[:, 3]
+    return shows
 
 
 def product(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from gradscore_kernels import _cuda_loops as loops
 from gradscore_kernels import _cuda_tiles as tiles
+from gradscore_kernels._accumulators import rounding_shows
 from gradscore_kernels._cuda_moments import THREADS, cuda, merge_chunks
 
 Array = Any  # one of numba's device arrays
 Accumulators = NDArray[np.float64]
 Finish = Callable[[list[Accumulators]], Accumulators]
 
-FAR = 0.25  # mean² / M2, see kernels.cpp
 _ROWS = 1 << 14  # of accumulators, 1 MiB
 _local = threading.local()
 
@@ -98,9 +98,9 @@ def _run(
 
 
 def exact_where_far(exact: Launch, found: list[Accumulators]) -> Accumulators:
-    """Sum once more in float64 where the numbers lie so close together, far from 0, that float32's rounding would show."""
+    """Sum once more in float64 where float32's rounding would show."""
     rows = found[0]
-    far = rows[:, 2] ** 2 > FAR * rows[:, 3]
+    far = rounding_shows(rows)
     if far.any():
         again = np.empty_like(rows)
         _run([exact], len(rows), again, _first, _Results())

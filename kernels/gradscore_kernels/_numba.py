@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore_kernels import _numba_loops as loops
-from gradscore_kernels._accumulators import product
+from gradscore_kernels._accumulators import product, rounding_shows
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 
 Array = NDArray[Any]
@@ -26,7 +26,7 @@ LANES = loops.LANES  # lags are filled up to whole vectors
 FEW, MANY = 96, 64  # up to so many positions, vectors run over at least so many filters or weights (measured)
 MANY_OUTPUTS = 32  # the same of a sequence
 STRETCH = 1 << 20  # bytes of δ that are unpooled at a time, and of arrays that are widened
-FEW_NUMBERS, FAR = 32, 0.25  # of a gradient, and mean² / M2: beyond, float32's rounding shows (see kernels.cpp)
+FEW_NUMBERS = 32  # of a gradient: the rounding of so few shows (see kernels.cpp)
 SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second thread would start
 
 
@@ -166,7 +166,7 @@ def _exact_where_needed(run: Kernel, numbers: int, *arrays: Array) -> Accumulato
         found, samples = np.empty((batch, 8)), np.arange(batch)
     else:
         found = run(*arrays)
-        samples = np.flatnonzero(found[:, 2] ** 2 > FAR * found[:, 3])
+        samples = np.flatnonzero(rounding_shows(found))
     step = max(1, STRETCH // sum(array[0].nbytes for array in arrays)) if len(samples) else 1
     for start in range(0, len(samples), step):
         some = samples[start : start + step]
