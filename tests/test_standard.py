@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from gradscore.metadata import METADATA_KEY, ModelMetadata
 from models.digits_cnn import DigitsCNN
@@ -56,6 +57,24 @@ def outputs(path, level, inputs):
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: inputs}), strict=True))
+
+
+class Residual(nn.Module):
+    """An addition and a layer normalisation behind it, which onnxruntime makes one node."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm, self.head = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, tokens):
+        return self.head(self.norm(tokens + self.layer(tokens)).mean(1))
+
+
+def test_no_second_output_of_a_layer_normalisation_is_read(prepared):
+    """CUDA's SkipLayerNormalization does not write them, nor do other vendors' providers."""
+    path = prepared("residual", Residual().eval(), torch.zeros(2, 4, 8))
+    norms = [node for node in onnx.load(path).graph.node if node.op_type == "LayerNormalization"]
+    assert [len(node.output) for node in norms] == [1]
 
 
 def test_the_optimiser_changes_nothing(scoring, rng):

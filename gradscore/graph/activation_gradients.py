@@ -83,33 +83,35 @@ class LogSoftmaxGradRule(LoweringRule):
 
 
 class LayerNormalizationGradRule(LoweringRule):
-    """dX = (dY − mean(dY) − y · mean(dY · y)) / σ; the scale is 1 since normalisation took it out."""
+    """dX = (dY − mean(dY) − y · mean(dY · y)) / σ; the scale is 1 since normalisation took it out.
+
+    σ is computed from x: where an addition comes before, the runtime makes both one SkipLayerNormalization, which on CUDA
+    does not write the inverse deviation.
+    """
 
     op_type = "LayerNormalizationGrad"
 
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         gradient, data, _, _, inverse_deviation = node.inputs
-        forward = (
-            next((use.node for use in data.uses() if use.node.op_type == "LayerNormalization"), None)
-            if data is not None
-            else None
-        )
-        matching = [
-            use.node for use in (data.uses() if data is not None else ())
-            if use.node.op_type == "LayerNormalization" and inverse_deviation in use.node.outputs
-        ]  # fmt: skip
-        forward = matching[0] if matching else forward
+        forward = inverse_deviation.producer() if inverse_deviation is not None else None
         shape = extents(data)
-        if forward is None or shape is None:
+        if forward is None or forward.op_type != "LayerNormalization" or shape is None:
             raise UnsupportedOpError(
                 f"node {node.name!r} (LayerNormalizationGrad) does not follow a LayerNormalization"
             )
         axis = attribute(node, "axis", -1)
         axes = emit.integers(*range(axis % len(shape), len(shape)))
         normalised = forward.outputs[0]
-        centred = emit("Sub", gradient, emit("ReduceMean", gradient, axes, keepdims=1))
         along = emit("ReduceMean", emit("Mul", gradient, normalised), axes, keepdims=1)
-        return emit("Mul", emit("Sub", centred, emit("Mul", normalised, along)), inverse_deviation)
+        change = emit("Sub", _centred(emit, gradient, axes), emit("Mul", normalised, along))
+        deviation = _centred(emit, data, axes)
+        variance = emit("ReduceMean", emit("Mul", deviation, deviation), axes, keepdims=1)
+        epsilon = scalar(emit, attribute(forward, "epsilon", 1e-5), data)
+        return emit("Div", change, emit("Sqrt", emit("Add", variance, epsilon)))
+
+
+def _centred(emit: Emitter, data: ir.Value | None, axes: ir.Value) -> ir.Value:
+    return emit("Sub", data, emit("ReduceMean", data, axes, keepdims=1))
 
 
 def _step(emit: Emitter, data: ir.Value | None, low: float, high: float) -> ir.Value:
