@@ -4,10 +4,10 @@ import gradscore_kernels as gk
 import numpy as np
 import pytest
 import zoo
-from test_fusing import assert_features, batch_of, verdict_for
+from test_fusing import assert_features, batch_of, run, verdict_for
 
 from gradscore import Scorer, fuse, prepare
-from gradscore.session import load_onnxruntime, open_session
+from gradscore.session import CPU_PROVIDER, load_onnxruntime
 
 PROVIDER = "CUDAExecutionProvider"
 pytestmark = pytest.mark.gpu
@@ -33,6 +33,19 @@ def test_features_equal_the_cpus(name, tmp_path):
         assert_features(found.features, expected)
 
 
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_a_self_scoring_model_gives_what_it_gives_on_the_cpu(name, tmp_path):
+    module, example = zoo.build(name)
+    zoo.export(module, example, tmp_path / "c.onnx", zoo.EXPORTERS.get(name, "dynamo"))
+    prepare(tmp_path / "c.onnx", tmp_path / "s.onnx")
+    fuse(tmp_path / "s.onnx", tmp_path / "f.onnx", features=["*"])
+    rows = batch_of(example, 7)
+    found = run(tmp_path / "f.onnx", rows, providers=[PROVIDER])
+    expected = Scorer.load(tmp_path / "s.onnx").score(rows)
+    np.testing.assert_array_equal(found["label"], expected.label)
+    assert_features(found["features"], expected)
+
+
 def test_many_batches_on_the_device_give_what_each_gives_alone(tmp_path):
     module, example = zoo.build("resnet")
     zoo.export(module, example, tmp_path / "c.onnx")
@@ -55,9 +68,7 @@ def test_a_self_scoring_model_runs_on_the_device(tmp_path):
     scorer = Scorer.load(tmp_path / "s.onnx")
     verdict_for(scorer, rows).save(tmp_path / "v.onnx")
     fuse(tmp_path / "s.onnx", tmp_path / "f.onnx", verdict=tmp_path / "v.onnx")
-    found = {}
-    for provider in (PROVIDER, "CPUExecutionProvider"):
-        session = open_session(tmp_path / "f.onnx", providers=[provider])
-        names = [output.name for output in session.get_outputs()]
-        found[provider] = dict(zip(names, session.run(names, {session.get_inputs()[0].name: rows}), strict=True))
-    np.testing.assert_allclose(found[PROVIDER]["p_correct"], found["CPUExecutionProvider"]["p_correct"], atol=1e-4)
+    found, expected = (
+        run(tmp_path / "f.onnx", rows, providers=[name])["p_correct"] for name in (PROVIDER, CPU_PROVIDER)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -44,8 +44,8 @@ def batch_of(example, count):
     return (rows + 0.3 * torch.randn_like(rows)).numpy()
 
 
-def run(path, rows, *, optimize=True):
-    session = open_session(path, threads=1, optimize=optimize)
+def run(path, rows, **options):
+    session = open_session(path, threads=1, **options)
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, {session.get_inputs()[0].name: rows}), strict=True))
 
