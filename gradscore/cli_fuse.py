@@ -31,6 +31,12 @@ def fuse(
         Path | None,
         typer.Option(help="Put it into this Triton model repository, too, configured for dynamic batching."),
     ] = None,
+    provider: Annotated[
+        str | None,
+        typer.Option(
+            help="Arrange it for CUDAExecutionProvider: sooner done there, later on a CPU. Either runs on both."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Join a scoring model and a verdict into one ONNX file that runs in any onnxruntime, without gradscore.
@@ -38,10 +44,12 @@ def fuse(
     Example: gradscore fuse scoring.onnx --verdict verdict.onnx -o self_scoring.onnx
     """
     from gradscore.fusing import fuse as run
+    from gradscore.session import CPU_PROVIDER
 
     metadata = run(
-        scoring, output, verdict=verdict, features=parts(features) or (), drop_outputs=drop_outputs, overwrite=overwrite
-    )
+        scoring, output, verdict=verdict, features=parts(features) or (), drop_outputs=drop_outputs,
+        provider=provider or CPU_PROVIDER, overwrite=overwrite,
+    )  # fmt: skip
     outputs = ", ".join((*metadata.outputs, *metadata.added.values()))
     typer.echo(f"wrote {output}: outputs {outputs}; P(correct) reads {len(metadata.used_features)} features", err=True)
     if triton is not None:

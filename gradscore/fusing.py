@@ -12,21 +12,25 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
+from gradscore.device import DEVICES
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError
 from gradscore.features import require_same_model
 from gradscore.fusing_check import check_fused
 from gradscore.graph.absorbing import absorb_affine
 from gradscore.graph.backsteps import append_backsteps
+from gradscore.graph.device_form import AT_ONCE_ON_DEVICE, arrange_for_device
 from gradscore.graph.gradient import values_of
 from gradscore.graph.head_statistics import HEAD_NAMES, append_head
 from gradscore.graph.joining import FeatureTable, add_output, append_features
 from gradscore.graph.normalize import infer_shapes
 from gradscore.graph.probing import BATCH
+from gradscore.graph.statistics import AT_ONCE
 from gradscore.graph.storing import write_model
 from gradscore.metadata import HEAD_FEATURES, METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.scoring import Scorer
 from gradscore.selfscoring import SelfScoringMetadata
+from gradscore.session import CPU_PROVIDER
 from gradscore.verdict.inlining import inline_verdict, used_features
 from gradscore.verdict.model import Verdict
 from gradscore.version import __version__
@@ -40,6 +44,7 @@ def fuse(
     verdict: Verdict | str | os.PathLike[str] | None = None,
     features: Sequence[str] = (),
     drop_outputs: bool = False,
+    provider: str = CPU_PROVIDER,
     overwrite: bool = False,
 ) -> SelfScoringMetadata:
     """Join a scoring model and a verdict into one ONNX file of standard operators; returns what is written about it.
@@ -58,6 +63,9 @@ def fuse(
         Patterns such as "fc.*" of the features to put out; "*" for all.
     drop_outputs
         Go without those of the classifier's outputs that standard operators cannot make, instead of refusing.
+    provider
+        The execution provider whose kernels the statistics are arranged for, this or CUDAExecutionProvider. The file runs on
+        any, and gives the same.
 
     Raises
     ------
@@ -65,6 +73,11 @@ def fuse(
     """
     source, target = Path(scoring), Path(out)
     refuse_existing(target, overwrite=overwrite)
+    if provider not in (CPU_PROVIDER, *DEVICES):
+        raise InputError(
+            f"nothing is known of what suits {provider!r}: leave --provider out, for a file that runs on any, or choose "
+            f"{' or '.join((CPU_PROVIDER, *DEVICES))}"
+        )
     known = _metadata_of(source)
     _check_fusible(known, source, drop_outputs=drop_outputs)
     judge = verdict if isinstance(verdict, Verdict) or verdict is None else Verdict.load(Path(verdict))
@@ -81,7 +94,7 @@ def fuse(
         inputs=known.inputs,
         classes=known.classes,
         outputs=known.outputs,
-        added=_join(model, known, judge, chosen, used),
+        added=_join(model, known, judge, chosen, used, provider),
         class_names=known.class_names,
         preprocessing=known.preprocessing,
         feature_names=chosen,
@@ -140,15 +153,17 @@ def _chosen(known: ModelMetadata, patterns: Sequence[str]) -> tuple[str, ...]:
 
 
 def _join(
-    model: ir.Model, known: ModelMetadata, verdict: Verdict | None, chosen: tuple[str, ...], used: tuple[str, ...]
-) -> dict[str, str]:
+    model: ir.Model, known: ModelMetadata, verdict: Verdict | None, chosen: tuple[str, ...], used: tuple[str, ...],
+    provider: str,
+) -> dict[str, str]:  # fmt: skip
     """Append statistics and verdict, and leave nothing that no output needs; returns what each added output is called."""
     graph = infer_shapes(model).graph
     append_backsteps(model, known.backsteps)
     values, own = values_of(graph), {value.name: value for value in graph.outputs}
     label = values[SIGNAL_LABEL]
     head = append_head(graph, values[known.logits], label, known.classes)
-    table = append_features(graph, known.layers, head, (*chosen, *used))
+    at_once = AT_ONCE_ON_DEVICE if provider in DEVICES else AT_ONCE
+    table = append_features(graph, known.layers, head, (*chosen, *used), at_once=at_once)
     graph.outputs.clear()
     graph.outputs.extend(own[name] for name in known.outputs)
     added = {"label": add_output(graph, label, "label", ir.DataType.INT64, [BATCH])}
@@ -164,6 +179,8 @@ def _join(
         added["features"] = _add_float(graph, table, table.take(chosen), "features", [BATCH, len(chosen)])
     common_passes.RemoveUnusedNodesPass()(model)
     absorb_affine(graph)
+    if provider in DEVICES:
+        arrange_for_device(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.TopologicalSortPass()(model)
     return added

@@ -111,7 +111,7 @@ class Scorer:
             raise ModelError(f"{file}: no such file; `gradscore prepare CLASSIFIER -o {file}` writes a scoring model")
         back_end = _backend(backend, providers)
         extras = _extras(features, back_end)
-        model = _unit_form(file) if back_end == GRAPH else file
+        model = _unit_form(file, (providers or [CPU_PROVIDER])[0]) if back_end == GRAPH else file
         session = SignalSession(model, providers=providers, threads=threads)
         text = session.metadata_props.get(METADATA_KEY)
         if text is None:
@@ -418,7 +418,7 @@ def _extras(names: Sequence[str], backend: str) -> tuple[ExtraFeature, ...]:
     return extras
 
 
-def _unit_form(file: Path) -> bytes:
+def _unit_form(file: Path, provider: str) -> bytes:
     from gradscore.graph.unit_form import unit_form  # noqa: PLC0415 - loads onnx, which scoring by kernels does not need
 
-    return unit_form(file)
+    return unit_form(file, on_device=provider in DEVICES)

@@ -14,6 +14,7 @@ from typing import Any
 
 import gradscore_kernels as kernels
 import numpy as np
+from numpy.typing import NDArray
 
 from gradscore.bench.kernel_cases import CASES
 from gradscore.bench.limits import Limit
@@ -25,6 +26,7 @@ PROVIDER = "CUDAExecutionProvider"
 CALLS = 16  # of a kernel between two waits for the device
 CHECKED = 4  # samples of a kernel compared with the reference, and images with the CPU's features
 Row = tuple[str, ...]
+Score = Callable[[NDArray[np.float32]], Any]  # images to columns by feature
 
 
 def main() -> None:
@@ -116,17 +118,33 @@ def scoring_rows(batch: int) -> Iterator[Row]:
         # How far apart two correct float32 computations are on these weights: a unit at its kink may fall to either side.
         near = cpu.score(images[:CHECKED] * np.float32(1 + 1.2e-7))
         load = partial(Scorer.load, folder / "scoring.onnx", providers=[PROVIDER])
-        scorers = {f"gradscore, back end {backend}": load(backend=backend) for backend in ("graph", "cuda")}
+        ways: dict[str, Score] = {f"gradscore, back end {name}": load(backend=name).score for name in ("graph", "cuda")}
+        ways["self-scoring file, all features"] = _self_scoring(folder)
     workload: Any = _OnDevice(module.cuda(), torch.from_numpy(images).cuda())
-    tasks = {way: partial(scorer.score, images) for way, scorer in scorers.items()}
+    tasks: dict[str, Callable[[], object]] = {way: partial(score, images) for way, score in ways.items()}
     tasks["torch forward+backward, no statistics"] = _synchronous(peers.forward_and_backward(workload))
     tasks["torch vmap + 8 statistics"] = _synchronous(peers.by_vmap(workload))
     memory = {way: _memory(torch, task) for way, task in tasks.items()}
     timings = interleaved(tasks, repeats=10, patience=10)
     for way, timing in timings.items():
-        error = f"{_error(scorers[way].score(images[:CHECKED]), expected):.1e}" if way in scorers else ""
+        error = f"{_error(ways[way](images[:CHECKED]), expected):.1e}" if way in ways else ""
         yield way, f"{batch / timing.best:,.0f}", f"{memory[way] / 1e9:.1f} GB", error
     yield "the CPU's kernels, inputs one rounding off", "", "", f"{_error(near, expected):.1e}"
+
+
+def _self_scoring(folder: Path) -> Score:
+    """Return what a self-scoring file, arranged for the device, gives in a session of its own."""
+    from gradscore import fuse
+    from gradscore.session import open_session
+
+    fused = fuse(folder / "scoring.onnx", folder / "fused.onnx", features=["*"], provider=PROVIDER)
+    session = open_session(folder / "fused.onnx", providers=[PROVIDER])
+
+    def score(images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        (features,) = session.run([fused.added["features"]], {fused.inputs[0].name: images})
+        return dict(zip(fused.feature_names, features.T, strict=True))
+
+    return score
 
 
 def _memory(torch: Any, task: Callable[[], object]) -> int:
@@ -138,7 +156,7 @@ def _memory(torch: Any, task: Callable[[], object]) -> int:
     return taken
 
 
-def _error(found: Scores, expected: Scores) -> float:
+def _error(found: Scores | dict[str, NDArray[np.float32]], expected: Scores) -> float:
     """Return the worst difference of a feature by its scale: its size, at least the layer's l2 per weight or 1 for shapes."""
     worst = 0.0
     for name in expected.feature_names:

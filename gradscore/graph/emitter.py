@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 _COUNT = "gradscore.count"
 RULE_KEY = "gradscore.rule"
+STATISTICS = "statistics"  # the rule that writes the layers' statistics
 ORIGIN_KEY = "gradscore.origin"  # the name under which a model brought a tensor that now has another form
 UNSHARED_KEY = "gradscore.unshared"  # marks one of the copies of a tensor that several layers happened to share
 MODULE_KEY = "gradscore.module"  # the module that a rewritten node came from

@@ -34,15 +34,15 @@ class FeatureTable:
 
 
 def append_features(
-    graph: ir.Graph, layers: Sequence[Layer], head: HeadStatistics, features: Sequence[str]
+    graph: ir.Graph, layers: Sequence[Layer], head: HeadStatistics, features: Sequence[str], *, at_once: int
 ) -> FeatureTable:
-    """Append features of layers and head alike."""
+    """Append features of layers and head alike; gradients of more than `at_once` numbers are computed sample by sample."""
     emit = Emitter(graph, "features")
     of_layers = tuple(dict.fromkeys(name for name in features if name not in HEAD_NAMES))
     of_head = tuple(name for name in HEAD_NAMES if name in features or not of_layers)  # no table is without columns
     columns = [getattr(head, name).value for name in of_head]
     if of_layers:
-        unit = append_statistics(graph, layers, of_layers)
+        unit = append_statistics(graph, layers, of_layers, at_once=at_once)
         is_scaled = np.array([[name.rpartition(".")[2] in SCALED_STATISTICS for name in of_layers]])
         factor = emit("Where", emit.constant(is_scaled, np.bool_), head.residual.value, emit.constant(1, np.float64))
         columns.insert(0, emit("Mul", unit, factor))

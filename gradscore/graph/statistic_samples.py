@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gradscore.graph.arithmetic import Number
-from gradscore.graph.emitter import Emitter
+from gradscore.graph.emitter import STATISTICS, Emitter
 from gradscore.graph.statistic_gradients import Contraction, Large, Values
 from gradscore.graph.statistic_moments import SMALLEST_SCALE, Key, Moments, MomentTable, kinds_for
 
@@ -55,7 +55,7 @@ def _body(about: str, sources: Mapping[str, ir.Value]) -> tuple[ir.Graph, dict[s
         for index, value in enumerate(sources.values())
     ]
     body = ir.Graph(inputs, [], nodes=[], name=about)
-    emit, slices = Emitter(body, "statistics", about=about), {}
+    emit, slices = Emitter(body, STATISTICS, about=about), {}
     for (name, source), value in zip(sources.items(), inputs, strict=True):
         batch = emit("Unsqueeze", value, emit.integers(0))
         batch.type, batch.shape = source.type, None if source.shape is None else ir.Shape([1, *source.shape[1:]])

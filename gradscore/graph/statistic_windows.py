@@ -92,12 +92,13 @@ class Window:
         kernels = np.zeros((len(offsets), 1, *reach), dtype=np.float32)
         for index, offset in enumerate(offsets):
             kernels[(index, 0, *offset)] = 1
-        shape = [-1, 1, *[0] * len(self.kernel)]
+        strides = [stride * size for stride, size in zip(self.strides, cells, strict=True)]
+        channels = emit("Reshape", value, emit.integers(-1, 1, *[0] * len(self.kernel)))
+        if kernels.size == prod(strides) == 1 and not any(pads):
+            return channels
         return emit(
-            "Conv", emit("Reshape", value, emit.integers(*shape)), emit.constant(kernels, np.float32),
-            strides=[stride * size for stride, size in zip(self.strides, cells, strict=True)],
-            kernel_shape=reach, pads=pads,
-        )  # fmt: skip
+            "Conv", channels, emit.constant(kernels, np.float32), strides=strides, kernel_shape=reach, pads=pads
+        )
 
     def _picked(self, spatial: Sequence[int]) -> np.ndarray:
         """Return the matrix [inputs, places · positions] with a 1 where a kernel's place at a position sees an input."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from gradscore.errors import InputError
-from gradscore.graph.emitter import Emitter
+from gradscore.graph.emitter import STATISTICS, Emitter
 from gradscore.graph.gradient import values_of
 from gradscore.graph.statistic_dense import add_dense
 from gradscore.graph.statistic_explicit import add_explicit
@@ -22,7 +22,7 @@ from gradscore.graph.statistic_samples import add_contraction, add_large
 from gradscore.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
 
 _TINY, _SMALL = 512, 4096
-AT_ONCE = 1 << 17  # numbers of one sample's gradient that may stand in memory for a whole batch
+AT_ONCE = 1 << 17  # numbers of one sample's gradient that stand in memory for a whole batch, on a CPU
 Members = dict[str, list[Key]]
 Gradients = dict[Key, tuple[Gradient, frozenset[str]]]
 
@@ -47,7 +47,7 @@ def append_statistics(
         A value that a reduction reads has no fixed size where one is needed.
     """
     asked = _evened(_asked(layers, features), layers)
-    emit = Emitter(graph, "statistics")
+    emit = Emitter(graph, STATISTICS)
     members = _members(layers)
     values = values_of(graph)
     gradients = _gradients(layers, members, asked, values, emit, at_once)

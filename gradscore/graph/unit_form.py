@@ -9,6 +9,7 @@ import onnx_ir.passes.common as common_passes
 
 from gradscore.errors import ModelError
 from gradscore.graph.backsteps import append_backsteps
+from gradscore.graph.device_form import arrange_for_device
 from gradscore.graph.emitter import Emitter
 from gradscore.graph.gradient import values_of
 from gradscore.graph.normalize import infer_shapes
@@ -18,10 +19,17 @@ from gradscore.graph.storing import fits_one_file
 from gradscore.metadata import HEAD_FEATURES, METADATA_KEY, SIGNAL_FEATURES, SIGNAL_LABEL, ModelMetadata
 
 
-def unit_form(path: str | os.PathLike[str]) -> bytes:
+def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes:
     """Return a scoring model that puts out logits, label and, as `SIGNAL_FEATURES`, float32 [B, 8·(layers + 1)].
 
     The residual still has to multiply what it scales, outside, in float64. The file's metadata stay.
+
+    Parameters
+    ----------
+    path
+        The scoring model.
+    on_device
+        Arrange the statistics for the kernels of a GPU.
 
     Raises
     ------
@@ -49,6 +57,8 @@ def unit_form(path: str | os.PathLike[str]) -> bytes:
     values = values_of(graph)
     graph.outputs.clear()
     graph.outputs.extend([values[metadata.logits], values[SIGNAL_LABEL], features])
+    if on_device:
+        arrange_for_device(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.TopologicalSortPass()(model)
     serialised: bytes = ir.to_proto(model).SerializeToString()
