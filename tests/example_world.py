@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 
 from gradscore import Scorer, Verdict, export_classifier, fuse, prepare
 from gradscore.images import normalise
 from gradscore.metadata import Preprocessing
 from gradscore.session import open_session
-from models.digits_cnn import DigitsCNN
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCALARS = ("label", "p_correct", "accept", "entropy", "max_softmax", "residual")
@@ -23,15 +23,27 @@ NODE, NPM = shutil.which("node"), shutil.which("npm")
 needs_node = pytest.mark.skipif(NODE is None, reason="Node.js (`node`) is not here")
 
 
+class WideCNN(nn.Sequential):
+    """A layer so large that its gradients are computed one sample after the other, in a Scan."""
+
+    def __init__(self):
+        pooled = nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        wide = nn.Conv2d(16, 1024, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        super().__init__(*pooled, *wide, nn.Linear(1024, 10))
+
+
+EXTRA = {WideCNN: ["*"]}  # a verdict may go without the wide layer
+
+
 @cache
-def digits_world(base):
+def digits_world(base, architecture):
     """Return a folder with self_scoring.onnx, what it was made of, and pictures to try it on."""
-    folder = base / "digits-world"
+    folder = base / f"{architecture.__name__}-world"
     folder.mkdir()
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)
     export_classifier(
-        _trained(images[:600], digits.target[:600]), torch.zeros(2, 1, 8, 8), folder / "classifier.onnx",
+        _trained(architecture, images[:600], digits.target[:600]), torch.zeros(2, 1, 8, 8), folder / "classifier.onnx",
         class_names=[f"digit {digit}" for digit in range(10)],
     )  # fmt: skip
     prepare(folder / "classifier.onnx", folder / "scoring.onnx")
@@ -42,16 +54,16 @@ def digits_world(base):
         verdict = Verdict.fit(
             scores.features, right, feature_names=scorer.feature_names, model_fingerprint=scorer.fingerprint, folds=0
         )
-    fuse(folder / "scoring.onnx", folder / "self_scoring.onnx", verdict=verdict)
+    fuse(folder / "scoring.onnx", folder / "self_scoring.onnx", verdict=verdict, features=EXTRA.get(architecture, ()))
     verdict.save(folder / "verdict.onnx")
     for name, image in zip(("a", "b", "c", "noise"), [*images[1000:1003], noise[0]], strict=True):
         Image.fromarray(image).save(folder / f"{name}.png")
     return folder
 
 
-def _trained(images, labels):
+def _trained(architecture, images, labels):
     torch.manual_seed(0)
-    classifier = DigitsCNN()
+    classifier = architecture()
     inputs = torch.from_numpy(images[:, None].astype(np.float32) / 255)
     optimizer = torch.optim.Adam(classifier.parameters(), lr=3e-3)
     for _ in range(5):

@@ -16,6 +16,7 @@ import pytest
 from example_world import (
     EXAMPLES,
     NODE,
+    WideCNN,
     assert_agree,
     digits_world,
     installed_examples,
@@ -31,11 +32,12 @@ from gradscore.images import normalise, pixels
 from gradscore.metadata import Preprocessing
 from gradscore.session import open_session
 from gradscore.triton import check_repository
+from models.digits_cnn import DigitsCNN
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return digits_world(tmp_path_factory.getbasetemp())
+    return digits_world(tmp_path_factory.getbasetemp(), DigitsCNN)
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +251,9 @@ def test_javascript_reads_what_the_model_says_about_itself(world):
 @needs_node
 @pytest.mark.slow
 @pytest.mark.network
-def test_node_finds_the_same(world, installed):
+@pytest.mark.parametrize("architecture", [DigitsCNN, WideCNN])
+def test_node_finds_the_same(architecture, installed, tmp_path_factory):
+    world = digits_world(tmp_path_factory.getbasetemp(), architecture)
     paths = sorted(world.glob("*.png"))
     lines = node(installed / "node/score.mjs", world / "self_scoring.onnx", *paths).splitlines()
     rows = [json.loads(line) for line in lines]

@@ -7,16 +7,28 @@ from threading import Thread
 
 import chromium
 import numpy as np
+import onnx
 import pytest
-from example_world import assert_agree, digits_world, installed_examples, needs_node, node, pixels_of, reference
+from example_world import (
+    WideCNN,
+    assert_agree,
+    digits_world,
+    installed_examples,
+    needs_node,
+    node,
+    pixels_of,
+    reference,
+)
 from PIL import Image
+
+from models.digits_cnn import DigitsCNN
 
 pytestmark = [needs_node, pytest.mark.slow, pytest.mark.network]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return digits_world(tmp_path_factory.getbasetemp())
+    return digits_world(tmp_path_factory.getbasetemp(), DigitsCNN)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +170,15 @@ def test_another_model_can_be_opened(page, world):
     page.choose("#open-model", world / "self_scoring.onnx")
     assert row_of(page, "blank")["label_name"].startswith("digit ")
     assert "self_scoring.onnx" in page.value("document.querySelector('#facts').textContent")
+
+
+def test_a_model_that_goes_from_sample_to_sample_says_the_same(page, world, tmp_path_factory):
+    wide = digits_world(tmp_path_factory.getbasetemp(), WideCNN)
+    assert any(node.op_type == "Scan" for node in onnx.load(wide / "self_scoring.onnx").graph.node)
+    page.choose("#open-model", wide / "self_scoring.onnx")
+    assert_agree(row_of(page, "blank"), reference(wide, seen_by(page))[0])
+    page.choose("#open", wide / "b.png")
+    assert_agree(row_of(page, "b.png"), reference(wide, pixels_of(wide / "b.png"))[0])
 
 
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1400, True)])
