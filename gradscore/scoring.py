@@ -5,9 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,31 +13,28 @@ import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
+from gradscore.computation import Computation
 from gradscore.decoding import Decoders
 from gradscore.device import DEVICES
 from gradscore.digest import sha256_of_file
 from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
-from gradscore.extra_features import ExtraFeature, Pass, extras_named
+from gradscore.extra_features import ExtraFeature, extras_named
 from gradscore.found import Inputs, Part
-from gradscore.images import decode, fitted, numbers
 from gradscore.inputs.entries import Listing, ids_of, paths_of
 from gradscore.inputs.whole import SLOW
-from gradscore.layerstats import GraphStatistics, LayerStatistics, passed_back
-from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
-from gradscore.microbatch import GRAPH, micro_batch
+from gradscore.metadata import METADATA_KEY, ModelMetadata
+from gradscore.microbatch import GRAPH
 from gradscore.pipeline import ReadAhead
-from gradscore.rawgradients import layer_gradients
 from gradscore.scores import ScoredBatch, Scores
 from gradscore.serving import BatchedScorer
 from gradscore.session import CPU_PROVIDER, SignalSession
 from gradscore.sources import Entry, Source
+from gradscore.tensors import Batch, Tensors, tensors_of
 from gradscore.weights import require_weights
 
 _log = logging.getLogger(__name__)
-_AT_ONCE = 2  # micro-batches on a device: one is computed while another is on its way
 
 FloatArray = NDArray[np.float64]
-Batch = NDArray[Any] | Sequence[bytes] | Mapping[str, NDArray[Any]] | Any  # Any: whatever speaks DLPack
 Count = Callable[[str, float], None]
 COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seconds_total")
 
@@ -49,29 +44,19 @@ class Scorer:
 
     def __init__(
         self,
-        session: SignalSession,
+        computation: Computation,
         metadata: ModelMetadata,
         fingerprint: str,
         backend: str,
-        threads: int | None,
         extras: tuple[ExtraFeature, ...] = (),
     ) -> None:
-        self._session = session
-        session.leave_out(metadata.unread_outputs)
-        session.fetch_once(metadata.constants)
         self.metadata = metadata
         self.fingerprint = fingerprint
         self.backend = backend
+        self._computation = computation
+        self._threads = computation.threads
         self._extras = extras
-        self._feature_names = (*metadata.feature_names, *(name for extra in extras for name in extra.columns(metadata)))
-        self._threads = threads or os.cpu_count() or 1
-        self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-score")
         self._count: Count = _uncounted
-        self._on_cpu = session.providers[0] == CPU_PROVIDER
-        self._step = micro_batch(metadata, backend, session.providers[0])
-        self._computed = 0  # rows of a micro-batch on a device, so far
-        self._kernels = "auto" if backend == GRAPH else backend  # for what every back end leaves to them
-        self._statistics = GraphStatistics() if backend == GRAPH else LayerStatistics(metadata, backend)
 
     @classmethod
     def load(
@@ -121,7 +106,8 @@ class Scorer:
         metadata = ModelMetadata.from_json(text, where=str(file))
         require_weights(file, metadata)
         _log.info("loaded %s: back end %s on %s", file, back_end, ", ".join(session.providers))
-        return cls(session, metadata, sha256_of_file(file), back_end, threads, extras)
+        computation = Computation(session, metadata, back_end, threads, extras)
+        return cls(computation, metadata, sha256_of_file(file), back_end, extras)
 
     def count_with(self, count: Count) -> None:
         """Report to a monitoring system: after each batch `count` is called with each name of `COUNTERS` and an increase.
@@ -145,7 +131,7 @@ class Scorer:
 
     def close(self) -> None:
         """Stop the scorer's threads; it cannot score afterwards."""
-        self._workers.shutdown()
+        self._computation.close()
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +142,7 @@ class Scorer:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of `Scores.features`."""
-        return self._feature_names
+        return self._computation.feature_names
 
     @property
     def extra_features(self) -> tuple[str, ...]:
@@ -166,7 +152,7 @@ class Scorer:
     @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers in use."""
-        return self._session.providers
+        return self._computation.providers
 
     def score(self, batch: Batch) -> Scores:
         """Score a batch: uint8 pixels are preprocessed as the metadata says, floats and token ids are taken as they are.
@@ -201,51 +187,7 @@ class Scorer:
                 "the back end graph keeps no gradients: load the scorer with a kernel back end, such as numba"
             )
         chosen = [known[name] for name in layers] if layers is not None else list(known.values())
-        parts = []
-        inputs = self._tensors(batch)
-        for piece in self._pieces(_samples(inputs)):
-            signals = self._session.run(self._rows(inputs, piece))
-            signals = passed_back(self.metadata.backsteps, signals, backend=self.backend, threads=self._threads)
-            logits, labels = signals[self.metadata.logits], signals[SIGNAL_LABEL]
-            residual = kernels.softmax_features(logits, labels, backend=self.backend)[:, 2]
-            parts.append({layer.name: layer_gradients(layer, signals, residual) for layer in chosen})
-        return {
-            layer.name: {
-                item.name: np.concatenate([part[layer.name][item.name] for part in parts])
-                if parts else np.empty((0, *item.shape))
-                for item in layer.parameters
-            }
-            for layer in chosen
-        }  # fmt: skip
-
-    def _pieces(self, samples: int) -> list[slice]:
-        """Cut a batch into micro-batches: on the CPU into even ones, as many for each thread."""
-        step = self._step
-        if self._on_cpu:
-            count = -(-samples // (step * self._threads)) * self._threads
-            step = max(1, -(-samples // max(1, count)))
-        return [slice(start, min(start + step, samples)) for start in range(0, samples, step)]
-
-    def _tensors(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        inputs = self.metadata.inputs
-        names = [tensor.name for tensor in inputs]
-        given = batch if isinstance(batch, Mapping) else {names[0]: batch}
-        if set(given) != set(names):
-            raise InputError(
-                f"the model takes the inputs {', '.join(names)}, but was given {', '.join(given)}: pass a mapping"
-            )
-        tensors = {
-            tensor.name: fitted(
-                _array(given[tensor.name], self.metadata), self.metadata.preprocessing, tensor.shape, tensor.dtype
-            )
-            for tensor in inputs
-        }
-        if len({len(array) for array in tensors.values()}) > 1:
-            raise InputError(
-                "the inputs differ in their number of samples: "
-                + ", ".join(f"{k} {len(v)}" for k, v in tensors.items())
-            )
-        return tensors
+        return self._computation.gradients(self._tensors(batch), chosen)
 
     def stream(self, source: Iterable[Entry], *, batch_size: int = 256) -> Generator[ScoredBatch, None, None]:
         """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
@@ -299,78 +241,15 @@ class Scorer:
             labels[rows], features[rows] = scores.label, scores.features
         return ScoredBatch(ids, Scores(labels, features, self.feature_names), inputs.errors())
 
-    def _score_inputs(self, inputs: Mapping[str, NDArray[Any]], threads: int | None = None) -> Scores:
-        threads = threads or self._threads
-        start, samples = time.perf_counter(), _samples(inputs)
-        scores = Scores(np.empty(samples, np.int64), np.empty((samples, len(self.feature_names))), self.feature_names)
-        pieces = self._pieces(samples)
-        # One micro-batch has the cores to itself; several share them, each with its kernels on one.
-        fill = partial(self._fill, inputs, scores, threads=threads if len(pieces) == 1 else 1)
-        if len(pieces) == 1:
-            fill(pieces[0])
-        else:
-            self._side_by_side(fill, pieces, threads)
-        for name, increase in zip(COUNTERS, (samples, 1, time.perf_counter() - start), strict=True):
+    def _tensors(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        return tensors_of(batch, self.metadata)
+
+    def _score_inputs(self, inputs: Tensors, threads: int | None = None) -> Scores:
+        start = time.perf_counter()
+        scores = self._computation.scores(inputs, threads or self._threads)
+        for name, increase in zip(COUNTERS, (len(scores), 1, time.perf_counter() - start), strict=True):
             self._count(name, increase)
         return scores
-
-    def _side_by_side(self, fill: Callable[[slice], None], pieces: Sequence[slice], threads: int) -> None:
-        """Fill all pieces in so many threads, of which this is one."""
-        remaining = iter(pieces)
-
-        def some() -> None:
-            for piece in remaining:
-                fill(piece)
-
-        most = threads if self._on_cpu else _AT_ONCE
-        others = [self._workers.submit(some) for _ in range(min(threads, most, len(pieces)) - 1)]
-        try:
-            some()
-        finally:
-            errors = [other.exception() for other in others if not other.cancel()]
-        for error in filter(None, errors):
-            raise error
-
-    def _fill(self, inputs: Mapping[str, NDArray[Any]], scores: Scores, piece: slice, *, threads: int) -> None:
-        """Score a micro-batch into its rows."""
-        rows = self._rows(inputs, piece)
-        samples = piece.stop - piece.start
-        labels, parts = self._micro_batch(rows if self._on_cpu else self._filled_up(rows, samples), threads=threads)
-        scores.label[piece] = labels[:samples]
-        np.concatenate([part[:samples] for part in parts], axis=1, out=scores.features[piece])
-
-    def _filled_up(self, rows: Mapping[str, NDArray[Any]], samples: int) -> dict[str, NDArray[Any]]:
-        """Repeat the last row until there are as many as before: cuDNN plans every convolution anew for every other number.
-
-        That takes longer than to compute some rows in vain. The number grows by doubling, up to the micro-batch.
-        """
-        count = max(self._computed, min(self._step, 1 << (samples - 1).bit_length()))
-        self._computed = count  # another thread may have written a smaller one: then it only grows again
-        return {name: np.concatenate([array, array[-1:].repeat(count - samples, 0)]) for name, array in rows.items()}
-
-    def _rows(self, inputs: Mapping[str, NDArray[Any]], piece: slice) -> dict[str, NDArray[Any]]:
-        """Return a micro-batch as the session takes it; normalised here, in the thread that it belongs to."""
-        how = self.metadata.preprocessing
-        return {item.name: numbers(inputs[item.name][piece], how, item.dtype) for item in self.metadata.inputs}
-
-    def _micro_batch(
-        self, inputs: Mapping[str, NDArray[Any]], *, threads: int
-    ) -> tuple[NDArray[np.int64], list[FloatArray]]:
-        """Return the labels and the features, from left to right."""
-        signals = self._signals(inputs, alone=threads > 1)
-        labels = signals[SIGNAL_LABEL]
-        head = kernels.softmax_features(signals[self.metadata.logits], labels, backend=self._kernels)
-        layers = self._statistics.of(signals, np.ascontiguousarray(head[:, 2]), threads=threads)
-        batch = Pass(self.metadata, signals, labels, self.backend, threads)
-        return labels, [layers, head, *(extra.compute(batch) for extra in self._extras)]
-
-    def _signals(self, inputs: Mapping[str, NDArray[Any]], *, alone: bool) -> dict[str, Any]:
-        """Run the session; what only the kernels read stays on their device where that is also the provider's."""
-        device = DEVICES.get(self.providers[0])
-        read_here = self.metadata.one_at_a_time or any(extra.reads_layers for extra in self._extras)
-        if device is None or self.backend != "cuda" or read_here:
-            return self._session.run_alone(inputs) if alone else self._session.run(inputs)
-        return self._session.run_on_device(inputs, device, fetched={SIGNAL_LABEL, self.metadata.logits})
 
 
 def _entries(source: Iterable[Entry]) -> Iterable[Entry]:
@@ -378,23 +257,8 @@ def _entries(source: Iterable[Entry]) -> Iterable[Entry]:
     return source.entries if isinstance(source, Source) else source
 
 
-def _samples(inputs: Mapping[str, NDArray[Any]]) -> int:
-    return len(next(iter(inputs.values())))
-
-
 def _uncounted(_name: str, _increase: float) -> None:
     """Count nothing."""
-
-
-def _array(given: Any, metadata: ModelMetadata) -> NDArray[Any]:
-    if isinstance(given, Sequence) and given and all(isinstance(item, bytes) for item in given):
-        return np.stack([decode(item, metadata.preprocessing) for item in given])
-    if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
-        return np.asarray(given)
-    try:
-        return np.from_dlpack(given)
-    except (BufferError, RuntimeError, TypeError) as error:
-        raise InputError(f"the array cannot be read without a copy ({error}): copy it to main memory first") from error
 
 
 def _backend(name: str, providers: Sequence[str] | None) -> str:

@@ -156,7 +156,7 @@ def test_weights_are_fetched_once(scoring_models, rng):
     scorer = Scorer.load(path, threads=1)
     constants = scorer.metadata.constants
     asked = []
-    session = scorer._session._session
+    session = scorer._computation._session._session
 
     class Spy:
         get_providers = session.get_providers
@@ -165,7 +165,7 @@ def test_weights_are_fetched_once(scoring_models, rng):
             asked.append(constants & set(names))
             return session.run(names, *rest)
 
-    scorer._session._session = Spy()
+    scorer._computation._session._session = Spy()
     inputs = rng.standard_normal((4, *shape)).astype(np.float32)
     first = scorer.score(inputs).features
     np.testing.assert_array_equal(scorer.score(inputs).features, first)

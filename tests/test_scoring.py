@@ -192,10 +192,10 @@ def test_a_device_is_given_the_same_number_of_rows_as_before(prepared, rng, monk
 @pytest.mark.parametrize("failing", ["first", "last"])
 def test_what_fails_in_one_thread_is_raised_once_all_have_ended(failing, prepared, rng, monkeypatch):
     _, shape, scorer = scorer_for("paper", prepared, threads=2)
-    batch = rng.random((300, *shape), dtype=np.float32)
+    batch, computation = rng.random((300, *shape), dtype=np.float32), scorer._computation
     with scorer:
-        expected, fill, running = scorer.score(batch).features, scorer._fill, []
-        start = 0 if failing == "first" else scorer._pieces(len(batch))[-1].start
+        expected, fill, running = scorer.score(batch).features, computation._fill, []
+        start = 0 if failing == "first" else computation._pieces(len(batch))[-1].start
 
         def fails_once(inputs, scores, piece, *, threads):
             running.append(piece)
@@ -204,7 +204,7 @@ def test_what_fails_in_one_thread_is_raised_once_all_have_ended(failing, prepare
                 raise MemoryError("no room")
             running.remove(piece)
 
-        monkeypatch.setattr(scorer, "_fill", fails_once)
+        monkeypatch.setattr(computation, "_fill", fails_once)
         with pytest.raises(MemoryError, match="no room"):
             scorer.score(batch)
         assert [piece.start for piece in running] == [start]

@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.bench import peers
 from gradscore.bench.timing import Task
 from gradscore.bench.workloads import Workload
-from gradscore.metadata import SIGNAL_LABEL
+from gradscore.computation import Computation
+from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
 from gradscore.microbatch import GRAPH
 from gradscore.scoring import Scorer
-from gradscore.session import open_session
+from gradscore.session import SignalSession, open_session
+from gradscore.tensors import tensors_of
 
 EIGHT = "8 statistics of every layer"
 PEERS = 'pip install "gradscore[export,peers]"'
@@ -35,8 +38,8 @@ class Candidate:
         return find_spec(self.module) is not None
 
 
-class SignalsAlone(Scorer):
-    """A scorer whose kernels are off: the same session, micro-batches and threads, no statistics."""
+class SignalsAlone(Computation):
+    """A scorer's computation without kernels: the same session, micro-batches and threads, no statistics."""
 
     def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], **_: Any) -> tuple[Any, list[NDArray[np.float64]]]:
         labels = self._session.run(inputs)[SIGNAL_LABEL]
@@ -54,8 +57,10 @@ def _graph(workload: Workload) -> Task:
 
 
 def _signals(workload: Workload) -> Task:
-    scorer, batch = SignalsAlone.load(workload.scoring, threads=workload.threads), workload.batch
-    return lambda: scorer.score(batch)
+    session, batch = SignalSession(workload.scoring, threads=workload.threads), workload.batch
+    metadata = ModelMetadata.from_json(session.metadata_props[METADATA_KEY], where=str(workload.scoring))
+    computation = SignalsAlone(session, metadata, kernels.default_backend(), workload.threads, ())
+    return lambda: computation.scores(tensors_of(batch, metadata), workload.threads)
 
 
 def _forward(workload: Workload) -> Task:
