@@ -13,7 +13,7 @@ import onnx_ir as ir
 from gradscore.graph.emitter import RULE_KEY, STATISTICS, Emitter, attribute, extents, replace_node
 from gradscore.graph.normalize import infer_shapes
 
-AT_ONCE_ON_DEVICE = 1 << 22  # numbers of one sample's gradient that stand in memory for a whole batch: launches cost
+AT_ONCE_ON_DEVICE = 1 << 22  # numbers of a sample's gradient that stand in memory for a whole batch: launches cost
 _FEW = 256  # numbers of which cuDNN finds the extremum soon enough
 _SIDE = 8  # of a pool's window at most
 _ROW = 1024  # the longest row that a pool's windows go along
