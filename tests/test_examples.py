@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from example_world import (
@@ -217,8 +218,9 @@ def test_the_guides_cpp_lines_run(world, tmp_path):
         assert float(found[1]) == pytest.approx(probability, abs=1e-5)
 
 
-def test_fuse_puts_the_model_into_a_triton_repository(world, tmp_path):
-    arguments = ["fuse", "scoring.onnx", "--verdict", "verdict.onnx", "-o", tmp_path / "digits.onnx"]
+@pytest.mark.parametrize("options", [[], ["--provider", "CUDAExecutionProvider"]])
+def test_fuse_puts_the_model_into_a_triton_repository(options, world, tmp_path):
+    arguments = ["fuse", "scoring.onnx", "--verdict", "verdict.onnx", "-o", tmp_path / "digits.onnx", *options]
     command = [
         sys.executable,
         "-c",
@@ -231,6 +233,8 @@ def test_fuse_puts_the_model_into_a_triton_repository(world, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"wrote {tmp_path / 'models/digits'}" in done.stderr
     check_repository(tmp_path / "models/digits")
+    nodes = onnx.load(tmp_path / "digits.onnx").graph.node
+    assert any(node.name.startswith("device/") for node in nodes) == bool(options)
     assert (tmp_path / "models/digits/1/model.onnx").read_bytes() == (tmp_path / "digits.onnx").read_bytes()
     config = prototext.parse((tmp_path / "models/digits/config.pbtxt").read_text())
     session = open_session(tmp_path / "models/digits/1/model.onnx")
