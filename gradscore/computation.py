@@ -39,13 +39,13 @@ class Computation:
     ) -> None:
         session.leave_out(metadata.unread_outputs)
         session.fetch_once(metadata.constants)
+        self.metadata = metadata
+        self.backend = backend
+        self.extras = extras
         self.providers = session.providers
         self.threads = threads or os.cpu_count() or 1
         self.feature_names = (*metadata.feature_names, *(name for extra in extras for name in extra.columns(metadata)))
         self._session = session
-        self._metadata = metadata
-        self._backend = backend
-        self._extras = extras
         self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="gradscore-score")
         self._on_cpu = session.providers[0] == CPU_PROVIDER
         self._step = micro_batch(metadata, backend, session.providers[0])
@@ -75,9 +75,9 @@ class Computation:
         parts = []
         for piece in self._pieces(samples_of(inputs)):
             signals = self._session.run(self._rows(inputs, piece))
-            signals = passed_back(self._metadata.backsteps, signals, backend=self._backend, threads=self.threads)
-            logits, labels = signals[self._metadata.logits], signals[SIGNAL_LABEL]
-            residual = kernels.softmax_features(logits, labels, backend=self._backend)[:, 2]
+            signals = passed_back(self.metadata.backsteps, signals, backend=self.backend, threads=self.threads)
+            logits, labels = signals[self.metadata.logits], signals[SIGNAL_LABEL]
+            residual = kernels.softmax_features(logits, labels, backend=self.backend)[:, 2]
             parts.append({layer.name: layer_gradients(layer, signals, residual) for layer in layers})
         return {
             layer.name: {
@@ -132,22 +132,22 @@ class Computation:
 
     def _rows(self, inputs: Tensors, piece: slice) -> dict[str, NDArray[Any]]:
         """Return a micro-batch as the session takes it; normalised here, in the thread that it belongs to."""
-        how = self._metadata.preprocessing
-        return {item.name: numbers(inputs[item.name][piece], how, item.dtype) for item in self._metadata.inputs}
+        how = self.metadata.preprocessing
+        return {item.name: numbers(inputs[item.name][piece], how, item.dtype) for item in self.metadata.inputs}
 
     def _micro_batch(self, inputs: Tensors, *, threads: int) -> tuple[NDArray[np.int64], list[FloatArray]]:
         """Return the labels and the features, from left to right."""
         signals = self._signals(inputs, alone=threads > 1)
         labels = signals[SIGNAL_LABEL]
-        head = kernels.softmax_features(signals[self._metadata.logits], labels, backend=self._kernels)
+        head = kernels.softmax_features(signals[self.metadata.logits], labels, backend=self._kernels)
         layers = self._statistics.of(signals, np.ascontiguousarray(head[:, 2]), threads=threads)
-        batch = Pass(self._metadata, signals, labels, self._backend, threads)
-        return labels, [layers, head, *(extra.compute(batch) for extra in self._extras)]
+        batch = Pass(self.metadata, signals, labels, self.backend, threads)
+        return labels, [layers, head, *(extra.compute(batch) for extra in self.extras)]
 
     def _signals(self, inputs: Tensors, *, alone: bool) -> dict[str, Any]:
         """Run the session; what only the kernels read stays on their device where that is also the provider's."""
         device = DEVICES.get(self.providers[0])
-        read_here = self._metadata.one_at_a_time or any(extra.reads_layers for extra in self._extras)
-        if device is None or self._backend != "cuda" or read_here:
+        read_here = self.metadata.one_at_a_time or any(extra.reads_layers for extra in self.extras)
+        if device is None or self.backend != "cuda" or read_here:
             return self._session.run_alone(inputs) if alone else self._session.run(inputs)
-        return self._session.run_on_device(inputs, device, fetched={SIGNAL_LABEL, self._metadata.logits})
+        return self._session.run_on_device(inputs, device, fetched={SIGNAL_LABEL, self.metadata.logits})

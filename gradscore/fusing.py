@@ -73,11 +73,7 @@ def fuse(
     """
     source, target = Path(scoring), Path(out)
     refuse_existing(target, overwrite=overwrite)
-    if provider not in (CPU_PROVIDER, *DEVICES):
-        raise InputError(
-            f"nothing is known of what suits {provider!r}: leave --provider out, for a file that runs on any, or choose "
-            f"{' or '.join((CPU_PROVIDER, *DEVICES))}"
-        )
+    on_device = _is_device(provider)
     known = _metadata_of(source)
     _check_fusible(known, source, drop_outputs=drop_outputs)
     judge = verdict if isinstance(verdict, Verdict) or verdict is None else Verdict.load(Path(verdict))
@@ -94,7 +90,7 @@ def fuse(
         inputs=known.inputs,
         classes=known.classes,
         outputs=known.outputs,
-        added=_join(model, known, judge, chosen, used, provider),
+        added=_join(model, known, judge, chosen, used, on_device=on_device),
         class_names=known.class_names,
         preprocessing=known.preprocessing,
         feature_names=chosen,
@@ -109,6 +105,16 @@ def fuse(
         gc.collect()
         check_fused(part, source, metadata, judge)
     return metadata
+
+
+def _is_device(provider: str) -> bool:
+    """Tell whether statistics are to be arranged for a device."""
+    if provider not in (CPU_PROVIDER, *DEVICES):
+        raise InputError(
+            f"nothing is known of what suits {provider!r}: leave --provider out, for a file that runs on any, or choose "
+            f"{' or '.join((CPU_PROVIDER, *DEVICES))}"
+        )
+    return provider in DEVICES
 
 
 def _metadata_of(path: Path) -> ModelMetadata:
@@ -154,7 +160,7 @@ def _chosen(known: ModelMetadata, patterns: Sequence[str]) -> tuple[str, ...]:
 
 def _join(
     model: ir.Model, known: ModelMetadata, verdict: Verdict | None, chosen: tuple[str, ...], used: tuple[str, ...],
-    provider: str,
+    *, on_device: bool,
 ) -> dict[str, str]:  # fmt: skip
     """Append statistics and verdict, and leave nothing that no output needs; returns what each added output is called."""
     graph = infer_shapes(model).graph
@@ -162,7 +168,7 @@ def _join(
     values, own = values_of(graph), {value.name: value for value in graph.outputs}
     label = values[SIGNAL_LABEL]
     head = append_head(graph, values[known.logits], label, known.classes)
-    at_once = AT_ONCE_ON_DEVICE if provider in DEVICES else AT_ONCE
+    at_once = AT_ONCE_ON_DEVICE if on_device else AT_ONCE
     table = append_features(graph, known.layers, head, (*chosen, *used), at_once=at_once)
     graph.outputs.clear()
     graph.outputs.extend(own[name] for name in known.outputs)
@@ -179,7 +185,7 @@ def _join(
         added["features"] = _add_float(graph, table, table.take(chosen), "features", [BATCH, len(chosen)])
     common_passes.RemoveUnusedNodesPass()(model)
     absorb_affine(graph)
-    if provider in DEVICES:
+    if on_device:
         arrange_for_device(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.TopologicalSortPass()(model)

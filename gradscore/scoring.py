@@ -42,20 +42,11 @@ COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seco
 class Scorer:
     """A scoring model, loaded: batches in, scores out. Create with `Scorer.load`."""
 
-    def __init__(
-        self,
-        computation: Computation,
-        metadata: ModelMetadata,
-        fingerprint: str,
-        backend: str,
-        extras: tuple[ExtraFeature, ...] = (),
-    ) -> None:
-        self.metadata = metadata
+    def __init__(self, computation: Computation, fingerprint: str) -> None:
+        self.metadata = computation.metadata
         self.fingerprint = fingerprint
-        self.backend = backend
+        self.backend = computation.backend
         self._computation = computation
-        self._threads = computation.threads
-        self._extras = extras
         self._count: Count = _uncounted
 
     @classmethod
@@ -106,8 +97,7 @@ class Scorer:
         metadata = ModelMetadata.from_json(text, where=str(file))
         require_weights(file, metadata)
         _log.info("loaded %s: back end %s on %s", file, back_end, ", ".join(session.providers))
-        computation = Computation(session, metadata, back_end, threads, extras)
-        return cls(computation, metadata, sha256_of_file(file), back_end, extras)
+        return cls(Computation(session, metadata, back_end, threads, extras), sha256_of_file(file))
 
     def count_with(self, count: Count) -> None:
         """Report to a monitoring system: after each batch `count` is called with each name of `COUNTERS` and an increase.
@@ -147,7 +137,7 @@ class Scorer:
     @property
     def extra_features(self) -> tuple[str, ...]:
         """Names of the extra features that it was loaded with."""
-        return tuple(extra.name for extra in self._extras)
+        return tuple(extra.name for extra in self._computation.extras)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -208,10 +198,10 @@ class Scorer:
     @contextmanager
     def _reading(self, source: Iterable[Entry], batch_size: int) -> Iterator[ReadAhead[Entry, Part]]:
         how, inputs = self.metadata.preprocessing, len(source) if isinstance(source, Sized) else None
-        with Decoders(self.read, how, threads=self._threads, inputs=inputs) as decoders:
+        with Decoders(self.read, how, threads=self._computation.threads, inputs=inputs) as decoders:
             size, entries = self._input_bytes(), _entries(source)
             decoders.expect(paths_of(entries[:1]) if isinstance(entries, (Listing, list)) else None)
-            yield ReadAhead(decoders.read, batch_size=batch_size, threads=self._threads, size_of_one=size)
+            yield ReadAhead(decoders.read, batch_size=batch_size, threads=self._computation.threads, size_of_one=size)
 
     def read(self, entry: Entry) -> NDArray[Any] | str:
         """Return an entry's input as `score` takes it, without the batch dimension, or what is wrong with it."""
@@ -246,7 +236,7 @@ class Scorer:
 
     def _score_inputs(self, inputs: Tensors, threads: int | None = None) -> Scores:
         start = time.perf_counter()
-        scores = self._computation.scores(inputs, threads or self._threads)
+        scores = self._computation.scores(inputs, threads or self._computation.threads)
         for name, increase in zip(COUNTERS, (len(scores), 1, time.perf_counter() - start), strict=True):
             self._count(name, increase)
         return scores
