@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from gradscore.bench import peers
 from gradscore.bench.timing import Task
 from gradscore.bench.workloads import Workload
-from gradscore.computation import Computation
-from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
-from gradscore.microbatch import GRAPH
-from gradscore.scoring import Scorer
-from gradscore.session import SignalSession, open_session
-from gradscore.tensors import tensors_of
+from gradscore.model.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.runtime.session import SignalSession, open_session
+from gradscore.scoring.computation import Computation
+from gradscore.scoring.micro_batch import GRAPH
+from gradscore.scoring.scorer import Scorer
+from gradscore.scoring.tensors import tensors_of
 
 EIGHT = "8 statistics of every layer"
 PEERS = 'pip install "gradscore[export,peers]"'
