@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from gradscore.bench import peers
 from gradscore.bench.timing import Task
 from gradscore.bench.workloads import Workload
-from gradscore.model.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.model.metadata import SIGNAL_LABEL
+from gradscore.model.model_file import read_metadata
 from gradscore.runtime.session import SignalSession, open_session
 from gradscore.scoring.computation import Computation
 from gradscore.scoring.micro_batch import GRAPH
@@ -58,7 +59,7 @@ def _graph(workload: Workload) -> Task:
 
 def _signals(workload: Workload) -> Task:
     session, batch = SignalSession(workload.scoring, threads=workload.threads), workload.batch
-    metadata = ModelMetadata.from_json(session.metadata_props[METADATA_KEY], where=str(workload.scoring))
+    metadata = read_metadata(workload.scoring)
     computation = SignalsAlone(session, metadata, kernels.default_backend(), workload.threads, ())
     return lambda: computation.scores(tensors_of(batch, metadata), workload.threads)
 

@@ -13,7 +13,7 @@ import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.errors import InputError, ModelError, RuntimeUnavailableError
+from gradscore.errors import InputError, RuntimeUnavailableError
 from gradscore.files.digest import sha256_of_file
 from gradscore.inputs.content import SLOW
 from gradscore.inputs.entries import Listing, ids_of, paths_of
@@ -21,7 +21,7 @@ from gradscore.inputs.prefetch.decoders import Decoders
 from gradscore.inputs.prefetch.found import Inputs, Part
 from gradscore.inputs.prefetch.pipeline import ReadAhead
 from gradscore.inputs.sources import Entry, Source
-from gradscore.model.metadata import METADATA_KEY, ModelMetadata
+from gradscore.model.model_file import read_metadata
 from gradscore.model.weights import require_weights
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
@@ -83,18 +83,11 @@ class Scorer:
             An extra feature is not known, or cannot be had on the back end graph.
         """
         file = Path(path)
-        if not file.is_file():
-            raise ModelError(f"{file}: no such file; `gradscore prepare CLASSIFIER -o {file}` writes a scoring model")
+        metadata = read_metadata(file)
         back_end = _backend(backend, providers)
         extras = _extras(features, back_end)
         model = _unit_form(file, (providers or [CPU_PROVIDER])[0]) if back_end == GRAPH else file
         session = SignalSession(model, providers=providers, threads=threads)
-        text = session.metadata_props.get(METADATA_KEY)
-        if text is None:
-            raise ModelError(
-                f"{file} is an ONNX model but not a scoring model: run `gradscore prepare {file} -o scoring.onnx`"
-            )
-        metadata = ModelMetadata.from_json(text, where=str(file))
         require_weights(file, metadata)
         _log.info("loaded %s: back end %s on %s", file, back_end, ", ".join(session.providers))
         return cls(Computation(session, metadata, back_end, threads, extras), sha256_of_file(file))
