@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +14,8 @@ from gradscore.bench.workloads import Workload
 from gradscore.model.metadata import SIGNAL_LABEL
 from gradscore.model.model_file import read_metadata
 from gradscore.runtime.session import SignalSession, open_session
+from gradscore.scoring.backends import GRAPH, backend_named
 from gradscore.scoring.computation import Computation
-from gradscore.scoring.micro_batch import GRAPH
 from gradscore.scoring.scorer import Scorer
 from gradscore.scoring.tensors import tensors_of
 
@@ -53,14 +52,14 @@ def _score(workload: Workload) -> Task:
 
 
 def _graph(workload: Workload) -> Task:
-    scorer, batch = Scorer.load(workload.scoring, backend=GRAPH, threads=workload.threads), workload.batch
+    scorer, batch = Scorer.load(workload.scoring, backend=GRAPH.name, threads=workload.threads), workload.batch
     return lambda: scorer.score(batch)
 
 
 def _signals(workload: Workload) -> Task:
     session, batch = SignalSession(workload.scoring, threads=workload.threads), workload.batch
     metadata = read_metadata(workload.scoring)
-    computation = SignalsAlone(session, metadata, kernels.default_backend(), workload.threads, ())
+    computation = SignalsAlone(session, metadata, backend_named("auto", None), workload.threads, ())
     return lambda: computation.scores(tensors_of(batch, metadata), workload.threads)
 
 

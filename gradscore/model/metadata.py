@@ -22,9 +22,6 @@ SIGNAL_LABEL = "gradscore/label"
 SEED_RULE = "seed"  # names of the nodes that make the seed of back-propagation begin with it
 SIGNAL_FEATURES = "gradscore/features"
 SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # by the residual; the others do not depend on it
-KernelName = Literal[
-    "conv", "direct", "embedding", "outer", "position_sum", "sequence", "sequence_sum", "unpooled_conv", "whole"
-]
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
@@ -36,7 +33,7 @@ class Reduction:
     Attributes
     ----------
     kernel
-        The function `<kernel>_moments` of `gradscore_kernels`; "whole" is `direct_moments` of a batch of one.
+        Its name in `gradscore_kernels.KERNELS`.
     activation, delta
         Names of graph values; `activation` is None where the kernel needs δ alone.
     attributes
@@ -46,7 +43,7 @@ class Reduction:
         What a max pool chose from, where δ is known behind the pool only.
     """
 
-    kernel: KernelName
+    kernel: str
     delta: str
     activation: str | None = None
     attributes: Mapping[str, Any] | None = None

@@ -14,9 +14,10 @@ from gradscore.inputs.images import numbers
 from gradscore.model.metadata import SIGNAL_LABEL, Layer, ModelMetadata
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
+from gradscore.scoring.backends import ScoringBackend
 from gradscore.scoring.extra_features import ExtraFeature, Pass
-from gradscore.scoring.layer_statistics import GraphStatistics, LayerStatistics, passed_back
-from gradscore.scoring.micro_batch import GRAPH, micro_batch
+from gradscore.scoring.layer_statistics import passed_back
+from gradscore.scoring.micro_batch import micro_batch
 from gradscore.scoring.raw_gradients import layer_gradients
 from gradscore.scoring.scores import Scores
 from gradscore.scoring.tensors import Tensors, samples_of
@@ -33,7 +34,7 @@ class Computation:
         self,
         session: SignalSession,
         metadata: ModelMetadata,
-        backend: str,
+        backend: ScoringBackend,
         threads: int | None,
         extras: tuple[ExtraFeature, ...],
     ) -> None:
@@ -50,8 +51,7 @@ class Computation:
         self._on_cpu = session.providers[0] == CPU_PROVIDER
         self._step = micro_batch(metadata, backend, session.providers[0])
         self._computed = 0  # rows of a micro-batch on a device, so far
-        self._kernels = "auto" if backend == GRAPH else backend  # for what every back end leaves to them
-        self._statistics = GraphStatistics() if backend == GRAPH else LayerStatistics(metadata, backend)
+        self._statistics = backend.statistics(metadata)
 
     def close(self) -> None:
         """Stop the threads."""
@@ -75,9 +75,9 @@ class Computation:
         parts = []
         for piece in self._pieces(samples_of(inputs)):
             signals = self._session.run(self._rows(inputs, piece))
-            signals = passed_back(self.metadata.backsteps, signals, backend=self.backend, threads=self.threads)
+            signals = passed_back(self.metadata.backsteps, signals, backend=self.backend.kernels, threads=self.threads)
             logits, labels = signals[self.metadata.logits], signals[SIGNAL_LABEL]
-            residual = kernels.softmax_features(logits, labels, backend=self.backend)[:, 2]
+            residual = kernels.softmax_features(logits, labels, backend=self.backend.kernels)[:, 2]
             parts.append({layer.name: layer_gradients(layer, signals, residual) for layer in layers})
         return {
             layer.name: {
@@ -139,15 +139,15 @@ class Computation:
         """Return the labels and the features, from left to right."""
         signals = self._signals(inputs, alone=threads > 1)
         labels = signals[SIGNAL_LABEL]
-        head = kernels.softmax_features(signals[self.metadata.logits], labels, backend=self._kernels)
+        head = kernels.softmax_features(signals[self.metadata.logits], labels, backend=self.backend.kernels)
         layers = self._statistics.of(signals, np.ascontiguousarray(head[:, 2]), threads=threads)
-        batch = Pass(self.metadata, signals, labels, self.backend, threads)
+        batch = Pass(self.metadata, signals, labels, self.backend.kernels, threads)
         return labels, [layers, head, *(extra.compute(batch) for extra in self.extras)]
 
     def _signals(self, inputs: Tensors, *, alone: bool) -> dict[str, Any]:
         """Run the session; what only the kernels read stays on their device where that is also the provider's."""
         device = DEVICES.get(self.providers[0])
         read_here = self.metadata.one_at_a_time or any(extra.reads_layers for extra in self.extras)
-        if device is None or self.backend != "cuda" or read_here:
+        if device is None or not self.backend.reads_device or read_here:
             return self._session.run_alone(inputs) if alone else self._session.run(inputs)
         return self._session.run_on_device(inputs, device, fetched={SIGNAL_LABEL, self.metadata.logits})

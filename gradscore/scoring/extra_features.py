@@ -20,8 +20,6 @@ from gradscore.scoring.layer_statistics import Signals, reduce
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_TAKES_ACTIVATIONS = ("conv", "outer", "sequence", "unpooled_conv")  # "embedding" takes token ids
-
 
 @dataclass(frozen=True)
 class Pass:
@@ -195,6 +193,6 @@ def extras_named(names: Sequence[str]) -> tuple[ExtraFeature, ...]:
 
 def _inputs_of(layer: Layer) -> tuple[str, ...]:
     """Return the graph values that a layer's kernels multiply with δ; of a transposed convolution the two change roles."""
-    kernels_of = [item for item in layer.reductions if item.kernel in _TAKES_ACTIVATIONS]
+    kernels_of = [item for item in layer.reductions if kernels.KERNELS[item.kernel].takes_activation]
     values = [item.delta if layer.op == "ConvTranspose" else str(item.activation) for item in kernels_of]
     return tuple(dict.fromkeys(values))

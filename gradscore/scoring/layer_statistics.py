@@ -1,7 +1,6 @@
 """signals -> per-sample accumulators -> statistics: the layer table's backsteps and reductions, run by the kernels."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradscore_kernels as kernels
@@ -19,8 +18,6 @@ from gradscore.model.metadata import (
 
 Signals = Mapping[str, NDArray[Any]]
 FloatArray = NDArray[np.float64]
-_conv_geometry = lru_cache(kernels.ConvGeometry)  # a batch is little more work than its geometries are to check
-_pool_geometry = lru_cache(kernels.PoolGeometry)
 
 
 class LayerStatistics:
@@ -68,9 +65,9 @@ def reduce(reduction: Reduction, signals: Signals, *, backend: str, threads: int
 
 def step_of(reduction: Reduction, *, layer: int = 0) -> kernels.Step:
     """Return a reduction as a step of a program, for the layer of this number."""
-    kernel, *options = REDUCTIONS[reduction.kernel](reduction)
-    names = (reduction.activation, reduction.pooled, reduction.delta)
-    return kernels.Step(kernel, tuple(name for name in names if name is not None), tuple(options), layer)
+    spec = kernels.KERNELS[reduction.kernel]
+    arrays = tuple(str(getattr(reduction, slot)) for slot in spec.reads)
+    return kernels.Step(spec.call, arrays, spec.options(reduction.attributes or {}), layer)
 
 
 def _called(step: kernels.Step, signals: Signals, **how: Any) -> NDArray[Any]:
@@ -78,43 +75,6 @@ def _called(step: kernels.Step, signals: Signals, **how: Any) -> NDArray[Any]:
 
 
 def _backstep(step: Backstep) -> kernels.Step:
-    arrays = (step.activation, step.pooled, step.delta, step.weight)
-    options = (*_geometries(step.attributes), step.attributes["slope"])
-    return kernels.Step(kernels.unpooled_conv_input, arrays, options, name=step.name)
-
-
-def _whole_moments(gradient: NDArray[Any], **how: Any) -> FloatArray:
-    """Take a gradient without a batch axis as that of a batch of one."""
-    return kernels.direct_moments(gradient.reshape(1, -1), **how)
-
-
-def _geometry(attributes: Mapping[str, Any]) -> kernels.ConvGeometry:
-    return _conv_geometry(**_hashable(attributes))
-
-
-def _geometries(attributes: Mapping[str, Any]) -> tuple[kernels.ConvGeometry, kernels.PoolGeometry]:
-    """Return the geometries of a convolution and of the pool behind it."""
-    return _geometry(attributes["geometry"]), _pool_geometry(**_hashable(attributes["pool"]))
-
-
-def _attributes(reduction: Reduction) -> Mapping[str, Any]:
-    assert reduction.attributes is not None, reduction  # noqa: S101 - the layer rules always give them to these kernels
-    return reduction.attributes
-
-
-def _hashable(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in attributes.items()}
-
-
-REDUCTIONS: Mapping[str, Callable[[Reduction], tuple[Any, ...]]] = {
-    "conv": lambda item: (kernels.conv_moments, _geometry(_attributes(item))),
-    "direct": lambda _: (kernels.direct_moments,),
-    "embedding": lambda item: (kernels.embedding_moments, _attributes(item)["vocabulary"]),
-    "outer": lambda _: (kernels.outer_moments,),
-    "position_sum": lambda _: (kernels.position_sum_moments,),
-    "sequence": lambda _: (kernels.sequence_moments,),
-    "sequence_sum": lambda _: (kernels.sequence_sum_moments,),
-    "unpooled_conv": lambda item: (kernels.unpooled_conv_moments, *_geometries(_attributes(item))),
-    "whole": lambda _: (_whole_moments,),
-}
-"""Of each kernel of the layer table the function, which takes activation, pooled and δ as far as there are, and its options."""
+    spec = kernels.BACKSTEP
+    arrays = tuple(str(getattr(step, slot)) for slot in spec.reads)
+    return kernels.Step(spec.call, arrays, spec.options(step.attributes), name=step.name)

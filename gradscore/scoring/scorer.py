@@ -9,11 +9,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.errors import InputError, RuntimeUnavailableError
+from gradscore.errors import InputError
 from gradscore.files.digest import sha256_of_file
 from gradscore.inputs.content import SLOW
 from gradscore.inputs.entries import Listing, ids_of, paths_of
@@ -23,11 +22,10 @@ from gradscore.inputs.prefetch.pipeline import ReadAhead
 from gradscore.inputs.sources import Entry, Source
 from gradscore.model.model_file import read_metadata
 from gradscore.model.weights import require_weights
-from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
+from gradscore.scoring.backends import ScoringBackend, backend_named
 from gradscore.scoring.computation import Computation
 from gradscore.scoring.extra_features import ExtraFeature, extras_named
-from gradscore.scoring.micro_batch import GRAPH
 from gradscore.scoring.scores import ScoredBatch, Scores
 from gradscore.scoring.serving import BatchedScorer
 from gradscore.scoring.tensors import Batch, Tensors, tensors_of
@@ -45,7 +43,7 @@ class Scorer:
     def __init__(self, computation: Computation, fingerprint: str) -> None:
         self.metadata = computation.metadata
         self.fingerprint = fingerprint
-        self.backend = computation.backend
+        self.backend = computation.backend.name
         self._computation = computation
         self._count: Count = _uncounted
 
@@ -84,12 +82,12 @@ class Scorer:
         """
         file = Path(path)
         metadata = read_metadata(file)
-        back_end = _backend(backend, providers)
+        back_end = backend_named(backend, providers)
         extras = _extras(features, back_end)
-        model = _unit_form(file, (providers or [CPU_PROVIDER])[0]) if back_end == GRAPH else file
+        model = back_end.model(file, (providers or [CPU_PROVIDER])[0])
         session = SignalSession(model, providers=providers, threads=threads)
         require_weights(file, metadata)
-        _log.info("loaded %s: back end %s on %s", file, back_end, ", ".join(session.providers))
+        _log.info("loaded %s: back end %s on %s", file, back_end.name, ", ".join(session.providers))
         return cls(Computation(session, metadata, back_end, threads, extras), sha256_of_file(file))
 
     def count_with(self, count: Count) -> None:
@@ -165,9 +163,9 @@ class Scorer:
         known = {layer.name: layer for layer in self.metadata.layers}
         if missing := [name for name in layers or () if name not in known]:
             raise InputError(f"the model has no layer {missing[0]!r}: it has {', '.join(known)}")
-        if self.backend == GRAPH:
+        if not self._computation.backend.shows_signals:
             raise InputError(
-                "the back end graph keeps no gradients: load the scorer with a kernel back end, such as numba"
+                f"the back end {self.backend} keeps no gradients: load the scorer with a kernel back end, such as numba"
             )
         chosen = [known[name] for name in layers] if layers is not None else list(known.values())
         return self._computation.gradients(self._tensors(batch), chosen)
@@ -244,28 +242,11 @@ def _uncounted(_name: str, _increase: float) -> None:
     """Count nothing."""
 
 
-def _backend(name: str, providers: Sequence[str] | None) -> str:
-    available = (*kernels.available_backends(), GRAPH)
-    if name == "auto":
-        return kernels.default_backend() if (providers or [CPU_PROVIDER])[0] == CPU_PROVIDER else GRAPH
-    if name not in available:
-        raise RuntimeUnavailableError(
-            f"back end {name!r} is not there: choose {', '.join(available)} or auto with --backend"
-        )
-    return name
-
-
-def _extras(names: Sequence[str], backend: str) -> tuple[ExtraFeature, ...]:
+def _extras(names: Sequence[str], backend: ScoringBackend) -> tuple[ExtraFeature, ...]:
     extras = extras_named(names)
-    if backend == GRAPH and (of_layers := [extra.name for extra in extras if extra.reads_layers]):
+    if not backend.shows_signals and (of_layers := [extra.name for extra in extras if extra.reads_layers]):
         raise InputError(
-            f"{of_layers[0]} reads what goes into the layers, and the back end graph keeps that to itself: leave it out of "
+            f"{of_layers[0]} reads what goes into the layers, and the back end {backend.name} keeps that to itself: leave it out of "
             "--features, or choose a kernel back end with --backend, such as numba"
         )
     return extras
-
-
-def _unit_form(file: Path, provider: str) -> bytes:
-    from gradscore.graph.assemble.unit_form import unit_form  # noqa: PLC0415 - loads onnx, which scoring by kernels does not need
-
-    return unit_form(file, on_device=provider in DEVICES)

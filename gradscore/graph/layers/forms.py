@@ -13,7 +13,7 @@ import onnx_ir as ir
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.nodes.emitter import Emitter, extents
 from gradscore.graph.nodes.probing import BATCH, POSITIONS_FIRST
-from gradscore.model.metadata import Backstep, KernelName, Reduction
+from gradscore.model.metadata import Backstep, Reduction
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class ChannelSum(Form):
 
     def reduction(self, scope: Scope) -> Reduction:
         deltas = [scope.delta(output) for output in self.uses]
-        kernel: KernelName = "sequence_sum" if self.channels_last else "position_sum"
+        kernel = "sequence_sum" if self.channels_last else "position_sum"
         if len(deltas) == 1 and _is_matrix(self.uses[0]):
             return Reduction("direct", delta=_name(deltas[0]))
         delta = _positions(deltas, scope) if self.channels_last else deltas[0]
