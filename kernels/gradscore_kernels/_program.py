@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 
 from gradscore_kernels import _api as api
 from gradscore_kernels._backends import load, workers
+from gradscore_kernels._checks import INTEGERS
 
 Array = NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
 
 _COMPILED = frozenset(
     {
-        api.conv_moments, api.direct_moments, api.outer_moments, api.position_sum_moments, api.sequence_moments,
-        api.sequence_sum_moments, api.unpooled_conv_input, api.unpooled_conv_moments,
+        api.conv_moments, api.direct_moments, api.embedding_moments, api.outer_moments, api.position_sum_moments,
+        api.sequence_moments, api.sequence_sum_moments, api.unpooled_conv_input, api.unpooled_conv_moments,
     }
 )  # fmt: skip
+SINGLE = (np.dtype(np.float32),)
 _KEPT = 8  # shapes of batches whose tables are kept
 
 
@@ -62,6 +64,7 @@ class Program:
         read = dict.fromkeys(name for step in steps for name in step.arrays)
         self._inputs = tuple(name for name in read if name not in made)
         self._weights = {step.arrays[3] for step in steps if step.kernel is api.unpooled_conv_input}
+        self._ids = tuple((s.arrays[0], s.options[0]) for s in steps if s.kernel is api.embedding_moments)
         compile_natively = getattr(load(backend), "Program", None)
         self._compile = compile_natively if all(step.kernel in _COMPILED for step in steps) else None
         self._compiled: dict[Shapes, Any] = {}
@@ -88,8 +91,9 @@ class Program:
             array.shape if name in self._weights else array.shape[1:]
             for name, array in zip(self._inputs, given, strict=True)
         )
-        if (compiled := self._compiled.get(shapes)) is not None:
-            return np.asarray(compiled.run(given, scale, workers(threads)))
+        compiled = self._compiled.get(shapes)
+        if compiled is not None and self._ids_name_rows(arrays):
+            return np.asarray(compiled.run(self._with_long_ids(given), scale, workers(threads)))
         checked = self._one_by_one(arrays, scale, threads)
         recent = list(self._compiled.items())[1 - _KEPT :]
         self._compiled = {**dict(recent), shapes: self._compile(self._described(shapes))}
@@ -97,18 +101,30 @@ class Program:
 
     def _are_ready(self, given: Sequence[Array], scale: Array) -> bool:
         """Tell whether the arrays are what the compiled steps take; others are converted, or refused, by the kernels."""
-        batch = len(scale)
+        batch, ids = len(scale), dict(self._ids)
         return (
             batch > 0
             and scale.dtype == np.float64
             and scale.flags.c_contiguous
             and all(
-                type(array) is np.ndarray and array.dtype == np.float32 and array.flags.c_contiguous for array in given
-            )
-            and all(
-                len(array) == batch or name in self._weights for name, array in zip(self._inputs, given, strict=True)
+                type(array) is np.ndarray
+                and array.dtype in (INTEGERS if name in ids else SINGLE)
+                and array.flags.c_contiguous
+                and (len(array) == batch or name in self._weights)
+                for name, array in zip(self._inputs, given, strict=True)
             )
         )
+
+    def _ids_name_rows(self, arrays: Mapping[str, Array]) -> bool:
+        """Tell whether every id names a row of its table; the kernels say which does not."""
+        return all(-rows <= arrays[name].min() and arrays[name].max() < rows for name, rows in self._ids)
+
+    def _with_long_ids(self, given: Sequence[Array]) -> list[Array]:
+        ids = dict(self._ids)
+        return [
+            array.astype(np.int64, copy=False) if name in ids else array
+            for name, array in zip(self._inputs, given, strict=True)
+        ]
 
     def _described(self, shapes: Shapes) -> list[tuple[Any, ...]]:
         """Return the steps with the places of their arrays, given ones first, and the arrays' shapes but for the batch."""
