@@ -1,10 +1,19 @@
+// Every kernel for batches. Here lies what does not depend on the instruction set: plans, threads, and float64 where
+// float32 does not do.
 #include "kernels.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
-#include <system_error>
+#include <string>
 #include <type_traits>
+#include <vector>
 
+#include "level.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
 

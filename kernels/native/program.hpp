@@ -7,6 +7,7 @@
 
 #include "kernels.hpp"
 #include "layers.hpp"
+#include "level.hpp"
 
 namespace gradscore {
 
