@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._backend import CompiledProgram
-from gradscore_kernels._backends import load, workers
 from gradscore_kernels._checks import INTEGERS
 from gradscore_kernels._network import layer_statistics
+from gradscore_kernels.backends.base import CompiledProgram
+from gradscore_kernels.backends.registry import load, workers
 from gradscore_kernels.catalogue import BACKSTEP, KERNELS
 
 Array = NDArray[Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 import gradscore_kernels as gk
 import numpy as np
 import pytest
-from gradscore_kernels._backend import Backend
+from gradscore_kernels.backends.base import Backend
 
 from tests.support.kernel_cases import CASES, every_backend, need
 
@@ -67,7 +67,7 @@ def test_an_instruction_set_that_is_not_there_is_refused():
 
 
 def test_import_is_light():
-    heavy = ["numba", "scipy", "torch", "sklearn", "matplotlib", "gradscore_kernels._numba"]
+    heavy = ["numba", "scipy", "torch", "sklearn", "matplotlib", "gradscore_kernels.backends.numba_kernels"]
     code = f"import gradscore_kernels, json, sys; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     assert json.loads(python(code).stdout) == []
 
