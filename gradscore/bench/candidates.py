@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from gradscore.bench import peers
 from gradscore.bench.timing import Task
 from gradscore.bench.workloads import Workload
-from gradscore.model.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.model.metadata import SIGNAL_LABEL
+from gradscore.model.model_file import read_metadata
 from gradscore.runtime.session import SignalSession, open_session
 from gradscore.scoring.backends import GRAPH, backend_named
 from gradscore.scoring.computation import Computation
@@ -57,7 +58,7 @@ def _graph(workload: Workload) -> Task:
 
 def _signals(workload: Workload) -> Task:
     session, batch = SignalSession(workload.scoring, threads=workload.threads), workload.batch
-    metadata = ModelMetadata.from_json(session.metadata_props[METADATA_KEY], where=str(workload.scoring))
+    metadata = read_metadata(workload.scoring)
     computation = SignalsAlone(session, metadata, backend_named("auto", None), workload.threads, ())
     return lambda: computation.scores(tensors_of(batch, metadata), workload.threads)
 

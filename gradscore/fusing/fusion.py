@@ -26,11 +26,13 @@ from gradscore.graph.nodes.probing import BATCH
 from gradscore.graph.nodes.storing import write_model
 from gradscore.graph.normalize.dialect import infer_shapes
 from gradscore.graph.statistics.append import AT_ONCE
-from gradscore.model.metadata import HEAD_FEATURES, METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.model.kinds import METADATA_KEY
+from gradscore.model.metadata import HEAD_FEATURES, SIGNAL_LABEL, ModelMetadata
+from gradscore.model.model_file import read_metadata
 from gradscore.model.selfscoring import SelfScoringMetadata
+from gradscore.model.weights import require_weights
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER
-from gradscore.scoring.scorer import Scorer
 from gradscore.tables.table import require_same_model
 from gradscore.verdict.inlining import inline_verdict, used_features
 from gradscore.verdict.model import Verdict
@@ -74,7 +76,8 @@ def fuse(
     source, target = Path(scoring), Path(out)
     refuse_existing(target, overwrite=overwrite)
     on_device = _is_device(provider)
-    known = _metadata_of(source)
+    known = read_metadata(source)
+    require_weights(source, known)
     _check_fusible(known, source, drop_outputs=drop_outputs)
     judge = verdict if isinstance(verdict, Verdict) or verdict is None else Verdict.load(Path(verdict))
     used = used_features(judge) if judge is not None else ()
@@ -115,13 +118,6 @@ def _is_device(provider: str) -> bool:
             f"{' or '.join((CPU_PROVIDER, *DEVICES))}"
         )
     return provider in DEVICES
-
-
-def _metadata_of(path: Path) -> ModelMetadata:
-    """Read a scoring model's metadata."""
-    scorer = Scorer.load(path)
-    scorer.close()
-    return scorer.metadata
 
 
 def _check_fusible(known: ModelMetadata, path: Path, *, drop_outputs: bool) -> None:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from gradscore.errors import ModelError
+from gradscore.model.kinds import Kind
 
-METADATA_KEY = "gradscore"
 CLASS_NAMES_KEY = "gradscore.class_names"  # left in a classifier by `export_classifier`
 FORMAT_VERSION = 2
 _READ_VERSIONS = (1, FORMAT_VERSION)  # the first knew no backsteps
@@ -228,9 +228,9 @@ class ModelMetadata:
         """Parse what `to_json` wrote; `where` names the file in errors."""
         try:
             raw = json.loads(text)
-            if raw.get("kind") == "verdict":
+            if raw.get("kind") == Kind.VERDICT:
                 raise ModelError(f"{where} is a verdict, not a scoring model: it goes to --verdict")
-            if raw.get("kind") == "self-scoring":
+            if raw.get("kind") == Kind.SELF_SCORING:
                 raise ModelError(
                     f"{where} is a self-scoring model: onnxruntime alone runs it; here goes the scoring model that it was "
                     "fused from"

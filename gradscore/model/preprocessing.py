@@ -9,7 +9,7 @@ from typing import Any, get_args
 from gradscore.errors import InputError, ModelError
 from gradscore.model.metadata import InputTensor, Interpolation, Preprocessing
 
-PREPROCESSING_KEY = "gradscore.model.preprocessing"  # where an exporter leaves it in a classifier
+PREPROCESSING_KEY = "gradscore.preprocessing"  # where an exporter leaves it in a classifier
 _IMAGE_CHANNELS = (1, 3, 4)
 
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gradscore.errors import ModelError
+from gradscore.model.kinds import Kind
 from gradscore.model.metadata import InputTensor, Preprocessing
 
-KIND = "self-scoring"
 FORMAT_VERSION = 1
 OUTPUTS = ("label", "p_correct", "accept", "entropy", "max_softmax", "residual", "features")
 
@@ -53,7 +53,7 @@ class SelfScoringMetadata:
     verdict: Mapping[str, str] | None = None
     gradscore_version: str = ""
     format_version: int = FORMAT_VERSION
-    kind: str = KIND
+    kind: str = Kind.SELF_SCORING.value
 
     def to_json(self) -> str:
         """Serialise to the text stored under `METADATA_KEY`."""
@@ -74,14 +74,6 @@ class SelfScoringMetadata:
             return cls(**_tuples(raw))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{where} has damaged gradscore metadata ({error}): fuse it again") from error
-
-
-def is_self_scoring(text: str | None) -> bool:
-    """Tell whether a model's gradscore metadata are those of a self-scoring model."""
-    try:
-        return text is not None and json.loads(text).get("kind") == KIND
-    except (ValueError, AttributeError):
-        return False
 
 
 def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:

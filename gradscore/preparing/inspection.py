@@ -10,9 +10,12 @@ from typing import Any
 from gradscore.errors import GradscoreError
 from gradscore.files.digest import sha256_of_file
 from gradscore.graph.differentiate import builder
-from gradscore.model.metadata import METADATA_KEY, ModelMetadata, Parameter
-from gradscore.model.selfscoring import SelfScoringMetadata, is_self_scoring
-from gradscore.runtime.session import SignalSession, installed_runtimes, load_onnxruntime
+from gradscore.model.kinds import Kind
+from gradscore.model.metadata import ModelMetadata, Parameter
+from gradscore.model.model_file import identify, read_metadata, read_self_scoring
+from gradscore.model.selfscoring import SelfScoringMetadata
+from gradscore.model.weights import require_weights
+from gradscore.runtime.session import installed_runtimes, load_onnxruntime
 from gradscore.version import __version__
 
 _PACKAGES = ("numpy", "onnx", "numba", "pyarrow", "pillow", "scikit-learn", "torch")
@@ -28,13 +31,10 @@ def inspect_model(path: Path) -> dict[str, Any]:
     ModelError
         The file is neither.
     """
-    from gradscore.scoring.scorer import Scorer  # noqa: PLC0415 - `doctor` needs no model
-
-    text = metadata_text(path)
-    if is_self_scoring(text):
-        return _self_scoring(path, SelfScoringMetadata.from_json(str(text), where=str(path)))
-    scorer = Scorer.load(path)
-    metadata = scorer.metadata
+    if identify(path) is Kind.SELF_SCORING:
+        return _self_scoring(path, read_self_scoring(path))
+    metadata = read_metadata(path)
+    require_weights(path, metadata)
     parameters = [_described(layer.name, layer.op, item) for layer in metadata.layers for item in layer.parameters]
     covered = sum(item["count"] for item in parameters)
     uncovered = [_described("", "", item) for item in metadata.uncovered]
@@ -42,7 +42,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
     return {
         "kind": "scoring",
         "path": str(path),
-        "fingerprint": scorer.fingerprint,
+        "fingerprint": sha256_of_file(path),
         "source_sha256": metadata.source_sha256,
         "inputs": [{"name": item.name, "shape": _shape(item.shape), "dtype": item.dtype} for item in metadata.inputs],
         "classes": metadata.classes,
@@ -87,11 +87,6 @@ def examine_installation() -> dict[str, Any]:
         "notes": notes,
         "problems": problems,
     }
-
-
-def metadata_text(path: Path) -> str | None:
-    """Return a model file's gradscore metadata as text; None where there is no such file, or it is not gradscore's."""
-    return SignalSession(path).metadata_props.get(METADATA_KEY) if path.is_file() else None
 
 
 def _self_scoring(path: Path, metadata: SelfScoringMetadata) -> dict[str, Any]:

@@ -27,12 +27,8 @@ from gradscore.graph.nodes.reading import read_classifier
 from gradscore.graph.nodes.storing import write_model
 from gradscore.graph.normalize.dialect import infer_shapes, normalize
 from gradscore.graph.normalize.head import Head, append_seed, cut_at, find_head
-from gradscore.model.metadata import (
-    CLASS_NAMES_KEY,
-    METADATA_KEY,
-    InputTensor,
-    ModelMetadata,
-)
+from gradscore.model.kinds import METADATA_KEY
+from gradscore.model.metadata import CLASS_NAMES_KEY, InputTensor, ModelMetadata
 from gradscore.model.preprocessing import ImageOptions
 from gradscore.version import __version__
 

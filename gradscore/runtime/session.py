@@ -171,12 +171,6 @@ class SignalSession:
         self._options.only_execute_path_to_fetches = True
 
     @property
-    def metadata_props(self) -> Mapping[str, str]:
-        """The model's own metadata, as text."""
-        properties: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
-        return properties
-
-    @property
     def providers(self) -> tuple[str, ...]:
         """The execution providers in use."""
         return tuple(self._session.get_providers())

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.errors import InputError, ModelError
+from gradscore.errors import InputError
 from gradscore.files.digest import sha256_of_file
 from gradscore.inputs.content import SLOW
 from gradscore.inputs.entries import Listing, ids_of, paths_of
@@ -20,7 +20,7 @@ from gradscore.inputs.prefetch.decoders import Decoders
 from gradscore.inputs.prefetch.found import Inputs, Part
 from gradscore.inputs.prefetch.pipeline import ReadAhead
 from gradscore.inputs.sources import Entry, Source
-from gradscore.model.metadata import METADATA_KEY, ModelMetadata
+from gradscore.model.model_file import read_metadata
 from gradscore.model.weights import require_weights
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
 from gradscore.scoring.backends import ScoringBackend, backend_named
@@ -81,18 +81,11 @@ class Scorer:
             An extra feature is not known, or cannot be had on the back end graph.
         """
         file = Path(path)
-        if not file.is_file():
-            raise ModelError(f"{file}: no such file; `gradscore prepare CLASSIFIER -o {file}` writes a scoring model")
+        metadata = read_metadata(file)
         back_end = backend_named(backend, providers)
         extras = _extras(features, back_end)
         model = back_end.model(file, (providers or [CPU_PROVIDER])[0])
         session = SignalSession(model, providers=providers, threads=threads)
-        text = session.metadata_props.get(METADATA_KEY)
-        if text is None:
-            raise ModelError(
-                f"{file} is an ONNX model but not a scoring model: run `gradscore prepare {file} -o scoring.onnx`"
-            )
-        metadata = ModelMetadata.from_json(text, where=str(file))
         require_weights(file, metadata)
         _log.info("loaded %s: back end %s on %s", file, back_end.name, ", ".join(session.providers))
         return cls(Computation(session, metadata, back_end, threads, extras), sha256_of_file(file))

@@ -16,7 +16,7 @@ from gradscore.errors import InputError, MismatchError
 from gradscore.files.writing import replacing
 
 MANIFEST = "manifest.json"
-MANIFEST_KEY = b"gradscore.tables.manifest"  # where a joined Parquet file carries the manifest of its run
+MANIFEST_KEY = b"gradscore.manifest"  # where a joined Parquet file carries the manifest of its run
 FORMAT_VERSION = 1
 _AT_ONCE = 4096  # ids that are hashed together
 

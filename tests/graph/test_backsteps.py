@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from gradscore import ModelError, Scorer, export_classifier, fuse, prepare
-from gradscore.model.metadata import METADATA_KEY, ModelMetadata
+from gradscore.model.kinds import METADATA_KEY
+from gradscore.model.metadata import ModelMetadata
 from gradscore.runtime.session import open_session
 from tests.support import oracle
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from gradscore.model.metadata import METADATA_KEY, ModelMetadata
+from gradscore.model.kinds import METADATA_KEY
+from gradscore.model.metadata import ModelMetadata
 from models.digits_cnn import DigitsCNN
 from models.mlp import MLP
 from models.paper_cnn import PaperCNN

@@ -130,12 +130,9 @@ def test_a_model_that_does_not_load(tmp_path):
 
 
 def test_signals_hold_the_outputs_and_the_inputs(tmp_path):
-    model = doubling()
-    onnx.helper.set_model_props(model, {"gradscore": "text"})
-    onnx.save(model, tmp_path / "x.onnx")
+    onnx.save(doubling(), tmp_path / "x.onnx")
     opened = session.SignalSession(tmp_path / "x.onnx", threads=1)
     assert opened.providers == ("CPUExecutionProvider",)
-    assert opened.metadata_props["gradscore"] == "text"
     batch = np.ones((3, 2), dtype=np.float32)
     signals = opened.run({"x": batch})
     assert signals["x"] is batch
@@ -166,8 +163,10 @@ def test_cuda_kernels_read_signals_where_they_lie(prepared):
     model = prepared("bound", module.eval(), torch.zeros(2, 1, 6, 6))
     program = (
         "import sys, numpy as np\n"
-        "from gradscore import Scorer, device, scoring, session\n"
-        "scoring.DEVICES['CPUExecutionProvider'] = 'cpu'\n"
+        "from gradscore import Scorer\n"
+        "from gradscore.runtime import session\n"
+        "from gradscore.runtime.device import DEVICES\n"
+        "DEVICES['CPUExecutionProvider'] = 'cpu'\n"
         "seen, run = [], session.SignalSession.run_on_device\n"
         "def watched(self, *given, **options):\n"
         "    signals = run(self, *given, **options)\n"

@@ -16,7 +16,8 @@ from gradscore.graph.nodes.probing import BATCH
 from gradscore.graph.nodes.storing import fits_one_file
 from gradscore.graph.normalize.dialect import infer_shapes
 from gradscore.graph.statistics.append import append_statistics
-from gradscore.model.metadata import HEAD_FEATURES, METADATA_KEY, SIGNAL_FEATURES, SIGNAL_LABEL, ModelMetadata
+from gradscore.model.metadata import HEAD_FEATURES, SIGNAL_FEATURES, SIGNAL_LABEL
+from gradscore.model.model_file import read_metadata
 
 
 def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes:
@@ -38,13 +39,8 @@ def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes
     UnsupportedOpError
         A layer's statistics cannot be put into the graph.
     """
+    metadata = read_metadata(path)
     model = ir.load(Path(path))
-    text = model.metadata_props.get(METADATA_KEY)
-    if text is None:
-        raise ModelError(
-            f"{path} is an ONNX model but not a scoring model: run `gradscore prepare {path} -o scoring.onnx`"
-        )
-    metadata = ModelMetadata.from_json(text, where=str(path))
     if not fits_one_file(model):
         raise ModelError(f"{path} is larger than the back end graph can take, 2 GB: choose --backend native or numba")
     names = metadata.feature_names[: -len(HEAD_FEATURES)]
