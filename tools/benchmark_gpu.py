@@ -76,7 +76,7 @@ def kernel_rows() -> Iterator[Row]:
 
 def _together(call: Callable[[], object]) -> None:
     """Call a kernel as a model's program does: the device is asked for the results of all calls at once."""
-    from gradscore_kernels._cuda_launches import together
+    from gradscore_kernels.backends.cuda.launches import together
 
     with together():
         for _ in range(CALLS):

@@ -20,11 +20,11 @@ shapes, types or back ends raise `KernelError`.
 """
 
 from gradscore_kernels._accumulators import ACCUMULATORS, STATISTICS, merge, statistics
-from gradscore_kernels._backends import BACKENDS, available_backends, default_backend, simd_level, simd_levels
 from gradscore_kernels._errors import KernelError
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 from gradscore_kernels._network import layer_statistics, softmax_features
 from gradscore_kernels._program import Program, Step
+from gradscore_kernels.backends.registry import BACKENDS, available_backends, default_backend, simd_level, simd_levels
 from gradscore_kernels.catalogue import BACKSTEP, KERNELS, KernelSpec
 from gradscore_kernels.catalogue.convolution import conv_moments, unpooled_conv_input, unpooled_conv_moments
 from gradscore_kernels.catalogue.dense import outer_moments, sequence_moments

@@ -7,8 +7,8 @@ from typing import Any, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._backends import load
 from gradscore_kernels._errors import KernelError
+from gradscore_kernels.backends.registry import load
 
 P = ParamSpec("P")
 Kernel = Callable[P, NDArray[Any]]

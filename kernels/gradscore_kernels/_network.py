@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore_kernels._accumulators import checked_accumulators
-from gradscore_kernels._backends import load
 from gradscore_kernels._errors import KernelError
+from gradscore_kernels.backends.registry import load
 
 Accumulators = NDArray[np.float64]
 Array = NDArray[Any]

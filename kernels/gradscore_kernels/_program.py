@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._backend import CompiledProgram
-from gradscore_kernels._backends import load, workers
+from gradscore_kernels._checks import INTEGERS
 from gradscore_kernels._network import layer_statistics
-from gradscore_kernels.catalogue import BACKSTEP
+from gradscore_kernels.backends.base import CompiledProgram
+from gradscore_kernels.backends.registry import load, workers
+from gradscore_kernels.catalogue import BACKSTEP, KERNELS
 
 Array = NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
 
+_SINGLE = (np.dtype(np.float32),)
 _KEPT = 8  # shapes of batches whose tables are kept
 
 
@@ -63,6 +65,8 @@ class Program:
         self._inputs = tuple(name for name in read if name not in made)
         weight = BACKSTEP.reads.index("weight")
         self._weights = {step.arrays[weight] for step in steps if step.kernel is BACKSTEP.call}
+        embedding = KERNELS["embedding"].call
+        self._ids = tuple((step.arrays[0], step.options[0]) for step in steps if step.kernel is embedding)
         self._compiles = load(backend).can_compile(self._steps)
         self._compiled: dict[Shapes, CompiledProgram] = {}
 
@@ -88,8 +92,9 @@ class Program:
             array.shape if name in self._weights else array.shape[1:]
             for name, array in zip(self._inputs, given, strict=True)
         )
-        if (compiled := self._compiled.get(shapes)) is not None:
-            return np.asarray(compiled.run(given, scale, workers(threads)))
+        compiled = self._compiled.get(shapes)
+        if compiled is not None and self._ids_name_rows(arrays):
+            return np.asarray(compiled.run(self._with_long_ids(given), scale, workers(threads)))
         checked = self._one_by_one(arrays, scale, threads)
         recent = list(self._compiled.items())[1 - _KEPT :]
         self._compiled = {**dict(recent), shapes: load(self._backend).compiled(self._described(shapes))}
@@ -97,18 +102,30 @@ class Program:
 
     def _are_ready(self, given: Sequence[Array], scale: Array) -> bool:
         """Tell whether the arrays are what the compiled steps take; others are converted, or refused, by the kernels."""
-        batch = len(scale)
+        batch, ids = len(scale), dict(self._ids)
         return (
             batch > 0
             and scale.dtype == np.float64
             and scale.flags.c_contiguous
             and all(
-                type(array) is np.ndarray and array.dtype == np.float32 and array.flags.c_contiguous for array in given
-            )
-            and all(
-                len(array) == batch or name in self._weights for name, array in zip(self._inputs, given, strict=True)
+                type(array) is np.ndarray
+                and array.dtype in (INTEGERS if name in ids else _SINGLE)
+                and array.flags.c_contiguous
+                and (len(array) == batch or name in self._weights)
+                for name, array in zip(self._inputs, given, strict=True)
             )
         )
+
+    def _ids_name_rows(self, arrays: Mapping[str, Array]) -> bool:
+        """Tell whether every id names a row of its table; the kernels say which does not."""
+        return all(-rows <= arrays[name].min() and arrays[name].max() < rows for name, rows in self._ids)
+
+    def _with_long_ids(self, given: Sequence[Array]) -> list[Array]:
+        ids = dict(self._ids)
+        return [
+            array.astype(np.int64, copy=False) if name in ids else array
+            for name, array in zip(self._inputs, given, strict=True)
+        ]
 
     def _described(self, shapes: Shapes) -> list[tuple[Any, ...]]:
         """Return the steps with the places of their arrays, given ones first, and the arrays' shapes but for the batch."""

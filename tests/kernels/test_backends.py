@@ -10,6 +10,7 @@ from pathlib import Path
 import gradscore_kernels as gk
 import numpy as np
 import pytest
+from gradscore_kernels.backends.base import Backend
 
 from tests.support.kernel_cases import CASES, every_backend, need
 
@@ -66,7 +67,7 @@ def test_an_instruction_set_that_is_not_there_is_refused():
 
 
 def test_import_is_light():
-    heavy = ["numba", "scipy", "torch", "sklearn", "matplotlib", "gradscore_kernels._numba"]
+    heavy = ["numba", "scipy", "torch", "sklearn", "matplotlib", "gradscore_kernels.backends.numba_kernels"]
     code = f"import gradscore_kernels, json, sys; print(json.dumps([m for m in {heavy} if m in sys.modules]))"
     assert json.loads(python(code).stdout) == []
 
@@ -90,11 +91,27 @@ def test_many_callers_at_once(backend):
             np.testing.assert_array_equal(run.result(), expected[name])
 
 
-def test_back_ends_hold_the_same_names():
-    kernels = {name for name in gk.__all__ if name.endswith(("_moments", "_input"))}
+def test_back_ends_hold_every_kernel():
+    functions = {spec.function for name, spec in gk.KERNELS.items() if name != "whole"} | {gk.BACKSTEP.function}
     for name in gk.available_backends():
-        module = __import__(f"gradscore_kernels._{name}", fromlist=["_"])
-        assert all(callable(getattr(module, kernel)) for kernel in kernels), name
+        assert all(callable(getattr(gk.BACKENDS[name].module, function)) for function in functions), name
+
+
+def test_a_kernel_that_a_back_end_lacks_is_refused():
+    class Empty(Backend):
+        name, requires, remedy, implementation = "empty", "numpy", "none", "numpy"
+
+    with pytest.raises(gk.KernelError, match="back end 'empty' has no kernel conv_moments"):
+        Empty().run("conv_moments", (), 1)
+
+
+def test_what_a_back_end_cannot_do_it_refuses():
+    reference = gk.BACKENDS["reference"]
+    assert not reference.can_compile(())
+    with pytest.raises(gk.KernelError, match="compiles no programs"):
+        reference.compiled([])
+    with pytest.raises(gk.KernelError, match="device memory"):
+        reference.device_array(object())
 
 
 def test_public_names():
@@ -103,6 +120,10 @@ def test_public_names():
     assert set(gk.__all__) == {
         *helpers,
         *kernels,
+        "BACKENDS",
+        "BACKSTEP",
+        "KERNELS",
+        "KernelSpec",
         "available_backends",
         "default_backend",
         "layer_statistics",

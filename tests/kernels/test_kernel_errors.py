@@ -118,7 +118,7 @@ def test_arrays_may_be_named(case):
 
 
 def test_absent_back_ends_say_how_to_get_them(monkeypatch):
-    monkeypatch.setattr("gradscore_kernels._backends.available_backends", lambda: ("reference",))
+    monkeypatch.setattr("gradscore_kernels.backends.registry.available_backends", lambda: ("reference",))
     with pytest.raises(KernelError, match="back end 'native' is not installed here: reinstall gradscore where a C"):
         CASES["direct"].run(CASES["direct"].arrays(), backend="native")
     with pytest.raises(

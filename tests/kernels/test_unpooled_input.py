@@ -141,8 +141,8 @@ def test_first_maxima_of_the_numba_back_end(dtype):
 def test_first_maxima_of_squares_of_the_numba_back_end(dtype, shape):
     """Squares in rows that are no multiple of a vector, or of a square, with equal numbers and NaN."""
     need("numba")
-    numba = import_module("gradscore_kernels._numba")
-    loops = import_module("gradscore_kernels._numba_loops")
+    numba = import_module("gradscore_kernels.backends.numba_kernels")
+    loops = import_module("gradscore_kernels.backends.numba_loops")
     rows, columns = shape
     plane = np.random.default_rng(0).choice(np.array([0.0, -0.0, 1, -1, np.inf, np.nan], dtype), rows * columns)
     bits, order = numba._bits(plane)

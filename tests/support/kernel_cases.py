@@ -27,6 +27,10 @@ class Case:
         return getattr(gk, self.kernel)
 
     @property
+    def spec(self) -> gk.KernelSpec:
+        return next(spec for spec in gk.KERNELS.values() if spec.function == self.kernel)
+
+    @property
     def tiled(self) -> bool:
         return self.kernel in {"conv_moments", "unpooled_conv_moments", "sequence_moments"}
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._backends import run
 from gradscore_kernels._checks import kernel
 from gradscore_kernels._errors import KernelError
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+from gradscore_kernels.backends.registry import run
 from gradscore_kernels.catalogue.convolution_formulas import conv_gradient, conv_input, unpooled_conv_gradient
 from gradscore_kernels.catalogue.geometry_checks import check_geometry, check_pool
 from gradscore_kernels.catalogue.spec import Attributes, KernelSpec

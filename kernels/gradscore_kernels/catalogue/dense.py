@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._backends import run
 from gradscore_kernels._checks import kernel
+from gradscore_kernels.backends.registry import run
 from gradscore_kernels.catalogue.spec import Attributes, KernelSpec
 
 Accumulators = NDArray[np.float64]

@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels import _cuda_loops as loops
-from gradscore_kernels import _cuda_tiles as tiles
 from gradscore_kernels._accumulators import merge, product
-from gradscore_kernels._cuda_launches import (
+from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+from gradscore_kernels.backends.cuda import loops, tiles
+from gradscore_kernels.backends.cuda.launches import (
     Launch,
     Tiling,
     exact_where_far,
     reduced,
     together,  # noqa: F401 - programs find it here
 )
-from gradscore_kernels._cuda_moments import SIMULATED, THREADS, cuda
-from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+from gradscore_kernels.backends.cuda.moments import SIMULATED, THREADS, cuda
 
 Array = Any  # a NumPy array or one of numba's device arrays
 Accumulators = NDArray[np.float64]

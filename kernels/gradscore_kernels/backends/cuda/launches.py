@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels import _cuda_loops as loops
-from gradscore_kernels import _cuda_tiles as tiles
 from gradscore_kernels._accumulators import rounding_shows
-from gradscore_kernels._cuda_moments import THREADS, cuda, merge_chunks
+from gradscore_kernels.backends.cuda import loops, tiles
+from gradscore_kernels.backends.cuda.moments import THREADS, cuda, merge_chunks
 
 Array = Any  # one of numba's device arrays
 Accumulators = NDArray[np.float64]

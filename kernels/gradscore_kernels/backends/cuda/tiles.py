@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gradscore_kernels._cuda_moments import (
+from gradscore_kernels.backends.cuda.moments import (
     SIMULATED,
     THREADS,
     Array,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels import _numba_loops as loops
 from gradscore_kernels._accumulators import product, rounding_shows
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+from gradscore_kernels.backends import numba_loops as loops
 
 Array = NDArray[Any]
 Accumulators = NDArray[np.float64]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._backend import Backend, CompiledProgram
 from gradscore_kernels._errors import KernelError
+from gradscore_kernels.backends.base import Backend, CompiledProgram
 
 if TYPE_CHECKING:
     from gradscore_kernels._program import Step
@@ -69,7 +69,7 @@ class Numba(Backend):
 
     name = requires = "numba"
     remedy = "pip install numba"
-    implementation = "gradscore_kernels._numba"
+    implementation = "gradscore_kernels.backends.numba_kernels"
 
 
 class Reference(Backend):
@@ -78,7 +78,7 @@ class Reference(Backend):
     name = "reference"
     requires = "numpy"
     remedy = "pip install numpy"
-    implementation = "gradscore_kernels._reference"
+    implementation = "gradscore_kernels.backends.reference"
     automatic = False
 
 
@@ -88,7 +88,7 @@ class Cuda(Backend):
     name = "cuda"
     requires = "numba_cuda"
     remedy = 'pip install "numba-cuda[cu12]" (or [cu13], as the driver has it) on a machine with an NVIDIA GPU'
-    implementation = "gradscore_kernels._cuda"
+    implementation = "gradscore_kernels.backends.cuda.kernels"
     automatic = False
     reads_device = True
 

@@ -1,0 +1,1 @@
+"""The back ends: implementations of the kernels, and which of them runs."""
