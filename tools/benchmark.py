@@ -5,10 +5,11 @@ Usage: python -m tools.benchmark [--threads N] [--repeats N]. Takes minutes; lea
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from gradscore_kernels import usable_cores
 
 from gradscore.bench.chart import save_chart
 from gradscore.bench.growth import GrowthRow, measure_growth
@@ -183,7 +184,7 @@ TARGETS = (
 def main() -> None:
     """Measure, then write the three files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of every way of scoring")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="threads of every way of scoring")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each")
     options = parser.parse_args()
     measured = Measured(

@@ -5,10 +5,10 @@ tools/paper/concepts.py; without it scikit-learn's digits stand in. Every step i
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
+from gradscore_kernels import usable_cores
 from platformdirs import user_cache_path
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +40,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", type=int, default=5, help="neural meta-classifiers a CNN")
     parser.add_argument("--miniature", action="store_true", help="few pictures and epochs: does everything still work?")
     parser.add_argument("--cache", type=Path, help="folder for weights, scores and results of single fits")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="repetitions at a time")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="repetitions at a time")
     return parser.parse_args(arguments)
 
 

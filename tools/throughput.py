@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from gradscore_kernels import usable_cores
 from PIL import Image
 
 from gradscore import Scorer, open_source
@@ -57,7 +58,7 @@ def main() -> None:
         sys.stdout.write(
             ", ".join(f"{name} {rate:,.0f}/s, {cpu:.0f} µs CPU" for name, (rate, cpu) in one.items()) + "\n"
         )
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     slowest = [min(one["decode"][0], one["score"][0]) for one in found]
     stages = [one["decode"][1] + one["score"][1] for one in found]
     report = {

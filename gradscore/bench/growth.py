@@ -1,6 +1,5 @@
 """How scoring grows with the number of samples: time per input, and memory, over ever larger calls."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from gradscore_kernels import usable_cores
 
 from gradscore.bench.candidates import CANDIDATES
 from gradscore.bench.memory import measure_memory
@@ -47,7 +47,7 @@ def measure_growth(
 ) -> list[GrowthRow]:
     """Score one model's inputs in calls of each size, in turn; memory is measured in processes of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        first = make_ready(model, Path(folder) / "first", threads=threads or os.cpu_count() or 1)
+        first = make_ready(model, Path(folder) / "first", threads=threads or usable_cores())
         workloads = {count: _repeated(first, count) for count in samples}
         tasks: dict[str, Task] = {str(count): CANDIDATES[_WAY].start(workload) for count, workload in workloads.items()}
         for task in tasks.values():

@@ -1,10 +1,11 @@
 """Scoring beside other ways to the same statistics, all in one process, in turn; memory of each in its own."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from gradscore_kernels import usable_cores
 
 from gradscore.bench.candidates import CANDIDATES
 from gradscore.bench.memory import Memory, measure_memory
@@ -59,7 +60,7 @@ def measure_scoring(
     rows = []
     for model in models or COMPARED:
         with tempfile.TemporaryDirectory() as folder:
-            workload = make_ready(model, Path(folder), threads=threads or os.cpu_count() or 1)
+            workload = make_ready(model, Path(folder), threads=threads or usable_cores())
             rows += _measure(workload, list(candidates or CANDIDATES), repeats)
     return rows
 

@@ -51,7 +51,7 @@ def bench_scoring(
 
     Example: gradscore bench scoring --model paper-cnn --way gradscore --way "torch vmap"
     """
-    import os
+    from gradscore_kernels import usable_cores
 
     from gradscore.bench.chart import check_chart, save_chart
     from gradscore.bench.scoring import measure_scoring
@@ -63,7 +63,7 @@ def bench_scoring(
     if chart is not None:
         save_chart(rows, chart)
     if as_json:
-        _print_json({"machine": machine(threads or os.cpu_count() or 1), "scoring": plain(rows)})
+        _print_json({"machine": machine(threads or usable_cores()), "scoring": plain(rows)})
     else:
         _print_table(scoring_table(rows))
 

@@ -1,6 +1,5 @@
 """What a scoring model covers, and what this installation can do, as plain values ready for JSON."""
 
-import os
 import platform
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -76,7 +75,7 @@ def examine_installation() -> dict[str, Any]:
         "gradscore": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": os.cpu_count(),
+        "cores": kernels.usable_cores(),
         "packages": {name: _version_of(name) for name in _PACKAGES},
         "runtimes": {name: _version_of(name) for name in installed_runtimes()},
         "providers": providers,

@@ -13,6 +13,7 @@ from threading import Lock
 from types import ModuleType
 from typing import Any
 
+from gradscore_kernels import usable_cores
 from numpy.typing import NDArray
 
 from gradscore.errors import ModelError, RuntimeUnavailableError
@@ -110,8 +111,7 @@ def open_session(
         _load_cuda(runtime)
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # what fails is raised, and said once
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = usable_cores() if threads is None else threads  # the runtime alone sees no quota
     if not optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # micro-batches run side by side

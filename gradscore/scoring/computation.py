@@ -1,6 +1,5 @@
 """A batch -> labels and features: micro-batches through session, statistics and extra features, several side by side."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -44,7 +43,7 @@ class Computation:
         self.backend = backend
         self.extras = extras
         self.providers = session.providers
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or kernels.usable_cores()
         self.feature_names = (*metadata.feature_names, *(name for extra in extras for name in extra.columns(metadata)))
         self._session = session
         self._workers = ThreadPoolExecutor(self.threads, thread_name_prefix="gradscore-score")

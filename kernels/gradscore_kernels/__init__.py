@@ -12,7 +12,7 @@ in float64 where it would show what single precision rounds off them, that is fo
 samples whose numbers lie close together far from 0. So skewness and kurtosis hold 1e-5 where the mean is a hundred
 standard deviations. In the native back end the powers of such sums are summed in single precision, too, over runs of a
 few hundred numbers. Everything else is float64. `backend` is "auto" (native, else numba) or one of
-`available_backends()`; `threads` shares samples among that many threads (None: all processors) and never changes a bit
+`available_backends()`; `threads` shares samples among that many threads (None: `usable_cores()`) and never changes a bit
 of the result, nor does the rest of the batch.
 Arrays in device memory, known by the CUDA array interface (torch, CuPy, numba), are reduced there by the back end
 cuda. A sample whose gradient holds NaN or Inf gets a row that is NaN but for n; no other row is touched. Wrong
@@ -20,6 +20,7 @@ shapes, types or back ends raise `KernelError`.
 """
 
 from gradscore_kernels._accumulators import ACCUMULATORS, STATISTICS, merge, statistics
+from gradscore_kernels._cores import usable_cores
 from gradscore_kernels._errors import KernelError
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
 from gradscore_kernels._network import layer_statistics, softmax_features
@@ -60,4 +61,5 @@ __all__ = [
     "statistics",
     "unpooled_conv_input",
     "unpooled_conv_moments",
+    "usable_cores",
 ]

@@ -136,5 +136,6 @@ def test_public_names():
         "statistics",
         "unpooled_conv_input",
         "unpooled_conv_moments",
+        "usable_cores",
     }
     assert {case.kernel for case in CASES.values()} == {name for name in gk.__all__ if name.endswith("_moments")}

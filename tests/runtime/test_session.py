@@ -129,6 +129,13 @@ def test_a_model_that_does_not_load(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_session_has_a_thread_for_each_usable_core_unless_told(monkeypatch):
+    monkeypatch.setattr(session, "usable_cores", lambda: 3)
+    model = doubling().SerializeToString()
+    found = [session.open_session(model, threads=threads).get_session_options() for threads in (None, 1)]
+    assert [options.intra_op_num_threads for options in found] == [3, 1]
+
+
 def test_signals_hold_the_outputs_and_the_inputs(tmp_path):
     onnx.save(doubling(), tmp_path / "x.onnx")
     opened = session.SignalSession(tmp_path / "x.onnx", threads=1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gradscore_kernels._cores import usable_cores
 from gradscore_kernels._errors import KernelError
 from gradscore_kernels.backends.base import Backend, CompiledProgram
 
@@ -172,11 +173,11 @@ def run(function: str, *arguments: Any, backend: str, threads: int | None) -> Ar
 
 
 def workers(threads: int | None) -> int:
-    """Return the number of threads to use: all processors this process may run on, if not said."""
+    """Return the number of threads to use: one for each usable core, if not said."""
     if threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return usable_cores()
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
-        raise KernelError(f"threads is {threads!r}: pass a whole number of 1 or more, or None for all processors")
+        raise KernelError(f"threads is {threads!r}: pass a whole number of 1 or more, or None for all usable cores")
     return int(threads)
 
 
