@@ -291,7 +291,12 @@ def test_every_opset_gives_the_same_features(opset, tmp_path):
 
 
 def test_an_opset_that_is_too_old(attempt):
-    refused(ModelError, r"opset is \d+, this needs \d+ or newer: export it again", attempt, dense(opset=6))
+    refused(
+        ModelError,
+        r"opset is \d+, but gradscore needs \d+ or newer: export it again with opset \d+",
+        attempt,
+        dense(opset=6),
+    )
 
 
 def test_a_fixed_batch_of_one_becomes_dynamic(attempt, tmp_path):
