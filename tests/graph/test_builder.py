@@ -82,7 +82,7 @@ def test_force_installs_again(cache, pip):
     [
         (
             "ERROR: No matching distribution found",
-            r"No matching distribution found \(it needs a package index within reach",
+            r"No matching distribution found \(pip needs access to a package index",
         ),
         ("python: No module named pip", "run `python -m ensurepip`"),
         ("ERROR: Could not install: [Errno 28] No space left on device", "free some space, .*XDG_CACHE_HOME"),
