@@ -123,7 +123,8 @@ class Convolution(Form):
 class Dense(Form):
     """G = Σ_t δ_t a_tᵀ over all positions of all uses.
 
-    One use at one position has a closed form. `outputs_first` says whether the weight is [m, n], outputs first, or [n, m]. No statistic depends on it.
+    One use at one position has a closed form. `outputs_first` says whether the weight is [m, n], outputs first, or
+    [n, m]. No statistic depends on it.
 
     If several nodes share a weight, G is the sum over its uses, so their positions are concatenated.
     """
