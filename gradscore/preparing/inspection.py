@@ -1,4 +1,4 @@
-"""What a scoring model covers, and what this installation can do, as plain values ready for JSON."""
+"""Describes models and this installation, as plain values ready for JSON."""
 
 import os
 import platform
@@ -19,14 +19,14 @@ _PACKAGES = ("numpy", "onnx", "numba", "pyarrow", "pillow", "scikit-learn", "tor
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
-    """Describe a scoring model: input, classes, layers, every parameter with its coverage, fingerprint.
+    """Describe a scoring model: inputs, classes, layers, every parameter with its coverage, fingerprint.
 
-    A self-scoring model: inputs, outputs, what it is made of, and what it costs beside the plain classifier.
+    For a self-scoring model: inputs, outputs, the files that it is made of, and its cost beside the plain classifier's.
 
     Raises
     ------
     ModelError
-        The file is neither.
+        The file is neither a scoring model nor a self-scoring model.
     """
     from gradscore.scoring.scorer import Scorer  # noqa: PLC0415 - `doctor` needs no model
 
@@ -90,7 +90,7 @@ def examine_installation() -> dict[str, Any]:
 
 
 def metadata_text(path: Path) -> str | None:
-    """Return a model file's gradscore metadata as text; None where there is no such file, or it is not gradscore's."""
+    """Return a file's gradscore metadata as text; None if the file or its metadata are missing."""
     return SignalSession(path).metadata_props.get(METADATA_KEY) if path.is_file() else None
 
 

@@ -249,7 +249,7 @@ def test_an_output_that_is_no_class_score(attempt):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_names": ["a", "b"]}, "2 class names for 3 classes: give one name a class with --class-names"),
+        ({"class_names": ["a", "b"]}, "2 class names for 3 classes: give one name per class with --class-names"),
         ({"class_names": ["a", "b", "a"]}, "class names repeat"),
         ({"engine": "tape"}, "no gradient engine 'tape': --engine takes ort-training"),
         ({"color": "sepia"}, "--color is 'sepia': it takes strict, convert"),

@@ -34,7 +34,8 @@ def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes
 
     Returns
     -------
-    The serialised model.
+    bytes
+        The serialised model.
 
     Raises
     ------

@@ -43,7 +43,8 @@ def append_statistics(
 
     Returns
     -------
-    The features, double [B, F].
+    ir.Value
+        The features, double [B, F].
 
     Raises
     ------
