@@ -1,4 +1,4 @@
-"""Statistics arranged for a GPU: every number as before, in operators that its kernels are fast at."""
+"""Statistics arranged for a GPU: the same numbers, from operators that are fast there."""
 
 from collections import Counter
 from math import prod
@@ -38,7 +38,7 @@ def run(model, inputs):
 
 
 def both_ways(write, inputs):
-    """What a model gives before and after it is arranged, and how often each operator stands in it then."""
+    """A model's outputs before and after it is arranged, and the counts of its operators after."""
     before, arranged = (model_of(write, inputs.shape[1:]) for _ in range(2))
     arrange_for_device(arranged)
     return run(before, inputs)[0], run(arranged, inputs)[0], Counter(node.op_type for node in arranged.graph)
