@@ -1,8 +1,8 @@
-"""A model repository for Triton Inference Server, and whether a repository's configuration fits its model.
+"""Writes a model repository for Triton Inference Server, and checks its configuration against its model.
 
 The configuration is protobuf text, as the server's `model_config.proto` defines it. Axis 0 of every tensor is the
-batch and stands in no `dims`; a tensor of shape [batch] has `dims: [ 1 ]` reshaped to nothing, since the server knows no
-empty shape: clients see [batch, 1].
+batch, which `dims` leaves out. The server knows no empty shape, so a tensor of shape [batch] has `dims: [ 1 ]`,
+reshaped to nothing. Clients see it as [batch, 1].
 """
 
 import json
@@ -43,7 +43,7 @@ _TYPES: Mapping[int, str] = {
 
 @dataclass(frozen=True)
 class _Tensor:
-    """One input or output: its type as Triton names it, and its extents without the batch, −1 where they vary."""
+    """An input or output: Triton's name of its type, and its extents without batch, −1 if variable."""
 
     name: str
     data_type: str
@@ -52,7 +52,7 @@ class _Tensor:
 
 @dataclass(frozen=True)
 class _Config:
-    """What a configuration says, of what must fit the model."""
+    """The parts of a configuration that must fit the model."""
 
     name: str
     backend: str
@@ -72,13 +72,27 @@ def write_repository(
 ) -> Path:
     """Write `repository/name/config.pbtxt` and `repository/name/1/model.onnx`; return the model's folder.
 
-    Both files get their names whole, the model last: a folder without it is not complete. Requests are batched by the
-    server, up to `max_batch_size` of them, waiting at most `max_queue_delay_microseconds` for each other.
+    Each file gets its name only when it is complete, the model last. So a folder without the model is not complete.
 
     Parameters
     ----------
-    model : an ONNX file that stands alone, its batch axis free
-    name : what clients call the model; the file's name without its ending by default
+    model
+        An ONNX file without external data, whose batch axis is free.
+    repository
+        The repository's folder.
+    name
+        What clients call the model. By default, the file's name without its ending.
+    max_batch_size
+        The most samples that the server joins into one batch.
+    max_queue_delay_microseconds
+        How long a request may wait for others to join its batch.
+    overwrite
+        Replace the files if they exist.
+
+    Returns
+    -------
+    Path
+        The model's folder, `repository/name`.
 
     Raises
     ------
@@ -87,7 +101,7 @@ def write_repository(
     ModelError
         An input or output has no free batch axis, no known rank, or a type that the server lacks.
     OutputExistsError
-        The files are there and `overwrite` is False.
+        One of the files exists and `overwrite` is False.
     """
     name = model.stem if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*", name, re.ASCII):
@@ -117,12 +131,12 @@ def write_repository(
 
 
 def check_repository(folder: Path) -> None:
-    """Compare a model folder's `config.pbtxt` with the inputs and outputs that its `1/model.onnx` really has.
+    """Compare a model folder's `config.pbtxt` with the inputs and outputs of its `1/model.onnx`.
 
     Raises
     ------
     MismatchError
-        They differ, or the configuration names another model, backend or no batching; the message tells the first
+        They differ, or the configuration names another model or backend, or no batching. The message states the first
         difference.
     ModelError
         The configuration is not protobuf text, or the model cannot be read.
@@ -130,7 +144,9 @@ def check_repository(folder: Path) -> None:
     path = folder / "config.pbtxt"
     config = _read(path)
     if config.name not in ("", folder.name):
-        raise MismatchError(f"{path} names the model {config.name!r}, its folder is {folder.name!r}")
+        raise MismatchError(
+            f"{path} names the model {config.name!r}, its folder is {folder.name!r}: rename one of them"
+        )
     if config.backend != "onnxruntime" or config.max_batch_size < 1:
         raise MismatchError(f'{path} must say backend: "onnxruntime" and a max_batch_size of 1 or more')
     inputs, outputs = _signature(folder / _MODEL)
@@ -181,7 +197,9 @@ def _signature(path: Path) -> tuple[list[_Tensor], list[_Tensor]]:
 def _tensor(value: ValueInfoProto, path: Path) -> _Tensor:
     kind = value.type.tensor_type
     if kind.elem_type not in _TYPES or not kind.HasField("shape"):
-        raise ModelError(f"{path}: {value.name!r} is no tensor of a type and rank that Triton can serve: leave it out")
+        raise ModelError(
+            f"{path}: {value.name!r} is not a tensor of a type and rank that Triton can serve: leave this input or output out"
+        )
     extents = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim]
     if extents[:1] != [-1]:
         raise ModelError(

@@ -146,9 +146,12 @@ def test_any_names_types_and_shapes_come_back(tensors, tmp_path_factory):
     [
         (tensor("y", [4, 10]), "first axis of 'y' is not the batch"),
         (tensor("y", []), "first axis of 'y' is not the batch"),
-        (tensor("y", None), "'y' is no tensor of a type and rank"),
-        (tensor("y", ["batch"], TensorProto.COMPLEX64), "'y' is no tensor of a type and rank"),
-        (helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None), "'y' is no tensor of a type and rank"),
+        (tensor("y", None), "'y' is not a tensor of a type and rank"),
+        (tensor("y", ["batch"], TensorProto.COMPLEX64), "'y' is not a tensor of a type and rank"),
+        (
+            helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None),
+            "'y' is not a tensor of a type and rank",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_batched_is_refused(value, message, tmp_path):
