@@ -176,7 +176,7 @@ def test_absent_foreign_and_broken_files(tmp_path):
     with pytest.raises(InputError, match=r"cut\.parquet cannot be read"):
         ScoreTable.read(cut)
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "foreign.parquet")
-    with pytest.raises(InputError, match=r"foreign\.parquet is no score table"):
+    with pytest.raises(InputError, match=r"foreign\.parquet is not a score table"):
         ScoreTable.read(tmp_path / "foreign.parquet")
 
 
