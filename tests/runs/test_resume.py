@@ -271,7 +271,7 @@ def test_a_damaged_shard_is_not_continued(stopped, model, some):
     ):
         score_to_parquet(scorer, open_source([some]), out, batch_size=50, resume=True)
     (out / MANIFEST).write_text("{")
-    with pytest.raises(InputError, match="no manifest of a scoring run"):
+    with pytest.raises(InputError, match="not the manifest of a scoring run"):
         verify_output(out)
 
 

@@ -108,7 +108,7 @@ def test_shards_of_a_directory_are_read_in_order(tmp_path):
 def test_shards_under_a_damaged_manifest_are_refused(tmp_path):
     write(tmp_path / "part-00000.parquet")
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(InputError, match="no manifest of a scoring run"):
+    with pytest.raises(InputError, match="not the manifest of a scoring run"):
         ScoreTable.read(tmp_path)
 
 
