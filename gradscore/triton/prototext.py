@@ -1,4 +1,7 @@
-"""Protobuf's text format, read as plain values: as much of it as configurations such as Triton's are written in."""
+"""Protobuf's text format, read as plain values: as much of it as configurations such as Triton's are written in.
+
+`google.protobuf.text_format` needs Triton's whole schema: it skips no list of messages, `instance_group [ {} ]`, that it lacks.
+"""
 
 import json
 import re
