@@ -1,4 +1,4 @@
-"""Arrow arrays from buffers: `pyarrow.array` imports pandas wherever that is installed, which takes 0.2 s."""
+"""Arrow arrays from buffers: `pyarrow.array` imports pandas wherever that is installed: 0.5 s and 50 MB."""
 
 from collections.abc import Sequence
 
