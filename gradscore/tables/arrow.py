@@ -1,4 +1,4 @@
-"""Arrow arrays made from buffers, because `pyarrow.array` imports pandas if it is installed, which takes 0.2 s."""
+"""Arrow arrays made from buffers, because `pyarrow.array` imports pandas if it is installed: 0.5 s and 50 MB."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,8 @@
-"""Reads protobuf's text format as plain values, as far as Triton's configurations use it."""
+"""Reads protobuf's text format as plain values, as far as Triton's configurations use it.
+
+Kept because `google.protobuf.text_format` needs the whole schema of Triton: it cannot skip a list of messages, such as
+`instance_group [ {} ]`, that a schema of ours would lack.
+"""
 
 import json
 import re

@@ -22,7 +22,9 @@ GRAPH, PROPERTY = b"\x3a", b"\x72"
 
 def classifier():
     """One dense layer."""
-    weights = [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in (("w", (3, 2)), ("b", (2,)))]
+    weights = [
+        numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in (("w", (3, 2)), ("b", (2,)))
+    ]
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
         "dense",

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from gradscore.errors import InputError, MismatchError, ModelError, OutputExistsError
 from gradscore.runtime.session import open_session
-from gradscore.triton.repository import _TYPES, check_repository, write_repository
+from gradscore.triton import check_repository, write_repository
+from gradscore.triton.signature import TYPES
 
 CONFIG = """\
 name: "digits"
@@ -129,7 +130,7 @@ def test_hand_written_additions_and_styles_are_read(folder):
 @given(
     tensors=st.dictionaries(
         st.text(st.characters(exclude_categories=["C"]), min_size=1),
-        st.tuples(st.sampled_from(sorted(_TYPES)), st.lists(st.one_of(st.integers(1, 9), st.just("n")), max_size=3)),
+        st.tuples(st.sampled_from(sorted(TYPES)), st.lists(st.one_of(st.integers(1, 9), st.just("n")), max_size=3)),
         min_size=2,
         max_size=6,
     )
