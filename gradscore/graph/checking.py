@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gradscore.errors import ModelError
+from gradscore.graph.assemble.scoring_graph import ScoringGraph
 from gradscore.graph.lower.lowering import is_standard
 from gradscore.graph.nodes.probing import random_input
 from gradscore.graph.nodes.running import run_graph
 from gradscore.graph.normalize.head import Head
-from gradscore.model.metadata import InputTensor, ModelMetadata
+from gradscore.model.metadata import InputTensor
 from gradscore.runtime.session import SignalSession
 
 _RTOL = 1e-3
@@ -36,7 +36,7 @@ class _DifferenceError(ModelError):
     """Numbers that should be equal differ at one random input."""
 
 
-def check_outputs(model: ir.Model, source: Path, head: Head, metadata: ModelMetadata) -> tuple[int, Values]:
+def check_outputs(scoring: ScoringGraph, source: Path, head: Head) -> tuple[int, Values]:
     """Compare a scoring model with the classifier's file, and with itself at another batch size.
 
     Returns the draw of random inputs at which they agree, and the signals of one sample of it.
@@ -48,10 +48,10 @@ def check_outputs(model: ir.Model, source: Path, head: Head, metadata: ModelMeta
     """
     for draw in range(DRAWS - 1):
         try:
-            return draw, _signals(model, source, head, metadata, draw)
+            return draw, _signals(scoring, source, head, draw)
         except _DifferenceError:
             continue
-    return DRAWS - 1, _signals(model, source, head, metadata, DRAWS - 1)
+    return DRAWS - 1, _signals(scoring, source, head, DRAWS - 1)
 
 
 def _classifier_outputs(path: Path, inputs: tuple[InputTensor, ...], draw: int) -> Values:
@@ -65,34 +65,34 @@ def _classifier_outputs(path: Path, inputs: tuple[InputTensor, ...], draw: int) 
     raise ModelError(f"the classifier itself does not run ({reason}): export it again")
 
 
-def _signals(model: ir.Model, source: Path, head: Head, metadata: ModelMetadata, draw: int) -> Values:
+def _signals(scoring: ScoringGraph, source: Path, head: Head, draw: int) -> Values:
     """Check the outputs at one draw, and return the signals of its first sample."""
-    expected = _classifier_outputs(source, metadata.inputs, draw)
-    foreign = [node for node in model.graph if not is_standard(node)]
+    expected = _classifier_outputs(source, scoring.inputs, draw)
+    foreign = [node for node in scoring.model.graph if not is_standard(node)]
     if foreign:
         raise ModelError(
             f"node {foreign[0].name!r} ({foreign[0].op_type}) is not standard ONNX: please report this model"
         )
-    names = [str(value.name) for value in model.graph.outputs]
-    batches = [_batch(metadata.inputs, size, draw) for size in ((1,) if metadata.one_at_a_time else (1, 3))]
+    names = [str(value.name) for value in scoring.model.graph.outputs]
+    batches = [_batch(scoring.inputs, size, draw) for size in ((1,) if scoring.one_at_a_time else (1, 3))]
     try:
-        runs = [dict(zip(names, values, strict=True)) for values in run_graph(model, names, batches)]
+        runs = [dict(zip(names, values, strict=True)) for values in run_graph(scoring.model, names, batches)]
     except Exception as error:  # onnxruntime raises many types of its own
         raise ModelError(
             f"the scoring model does not run at batch sizes 1 and 3 ({str(error).splitlines()[0][:300]}): please report it"
         ) from error
-    shown = NORMALISERS[head.normaliser](runs[-1][metadata.logits].astype(np.float64))
+    shown = NORMALISERS[head.normaliser](runs[-1][scoring.logits].astype(np.float64))
     rows = min(len(expected[head.output]), len(shown))
     _compare("output", shown[:rows].reshape(expected[head.output][:rows].shape), expected[head.output][:rows])
-    for name in metadata.outputs:
+    for name in scoring.outputs:
         _compare(name, np.atleast_1d(runs[-1][name])[:rows], np.atleast_1d(expected[name])[:rows])
-    signals = [{name: run[name] for name in names if name not in metadata.unread_outputs} for run in runs]
-    if not metadata.one_at_a_time:
-        _check_rows(*({name: run[name] for name in run if name not in metadata.constants} for run in signals))
+    signals = [{name: run[name] for name in names if name not in scoring.unread_outputs} for run in runs]
+    if not scoring.one_at_a_time:
+        _check_rows(*({name: run[name] for name in run if name not in scoring.constants} for run in signals))
     return signals[0]
 
 
-def check_file(path: Path, draw: int, signals: Values, metadata: ModelMetadata) -> None:
+def check_file(path: Path, draw: int, signals: Values, inputs: tuple[InputTensor, ...]) -> None:
     """Check the written file: valid ONNX, and the same signals after the runtime has optimised it."""
     gc.collect()
     try:
@@ -103,7 +103,7 @@ def check_file(path: Path, draw: int, signals: Values, metadata: ModelMetadata) 
         ) from error
     optimised = SignalSession(path)
     for other in range(draw, draw + DRAWS):
-        batch = _batch(metadata.inputs, 1, other)
+        batch = _batch(inputs, 1, other)
         if other > draw:
             plain = SignalSession(path, optimize=False).run(batch)
             signals = {name: plain[name] for name in signals}

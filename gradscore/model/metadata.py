@@ -4,7 +4,7 @@ Read without the onnx package: a session hands out the metadata of the model tha
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -201,19 +201,17 @@ class ModelMetadata:
     @property
     def read_values(self) -> tuple[str, ...]:
         """Names of the signals that the kernels read, each once; those that backsteps compute are among them."""
-        of_backsteps = [name for step in self.backsteps for name in step.values]
-        of_layers = [name for layer in self.layers for item in layer.reductions for name in item.values]
-        return tuple(dict.fromkeys(of_backsteps + of_layers))
+        return read_signals(self.layers, self.backsteps)
 
     @property
     def unread_outputs(self) -> frozenset[str]:
         """Those of the classifier's own outputs that no feature needs."""
-        return frozenset(self.outputs) - {*self.read_values, self.logits, SIGNAL_LABEL}
+        return unread_outputs(self.outputs, self.logits, self.read_values)
 
     @property
     def constants(self) -> frozenset[str]:
         """Outputs that are the same for every batch, and have no batch axis."""
-        return frozenset(step.weight for step in self.backsteps)
+        return constant_signals(self.backsteps)
 
     def label_name(self, label: int) -> str:
         """Return the class name of a predicted label; its number where the model has no names."""
@@ -249,6 +247,23 @@ class ModelMetadata:
             return cls(**_tuples(raw))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{where} has damaged gradscore metadata ({error}): prepare it again") from error
+
+
+def read_signals(layers: Sequence[Layer], backsteps: Sequence[Backstep]) -> tuple[str, ...]:
+    """Return the names of the signals that the kernels read, each once; those that backsteps compute are among them."""
+    of_backsteps = [name for step in backsteps for name in step.values]
+    of_layers = [name for layer in layers for item in layer.reductions for name in item.values]
+    return tuple(dict.fromkeys(of_backsteps + of_layers))
+
+
+def unread_outputs(outputs: Sequence[str], logits: str, read: Sequence[str]) -> frozenset[str]:
+    """Return those of a classifier's own outputs that are neither among the signals that are read, nor the logits."""
+    return frozenset(outputs) - {*read, logits, SIGNAL_LABEL}
+
+
+def constant_signals(backsteps: Sequence[Backstep]) -> frozenset[str]:
+    """Return the signals that are the same for every batch, and have no batch axis."""
+    return frozenset(step.weight for step in backsteps)
 
 
 def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """The properties in an ONNX file's `metadata_props`, read without the graph.
 
 A file is a protobuf message `ModelProto`: fields one after another, each with its number and length. This reader seeks over
-all but the properties.
+all but the properties. It is kept because it takes 0.15 ms for a model of 200 MB, where `onnx.load` takes 1.3 s and a session
+1.4 s.
 """
 
 import os

@@ -3,30 +3,24 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-import onnx_ir.passes.common as common_passes
 
 from gradscore.errors import InputError, ModelError
 from gradscore.files.digest import sha256_of_files
 from gradscore.files.writing import refuse_existing, replacing
-from gradscore.graph.assemble.outputs import keep_outputs
+from gradscore.graph.assemble.scoring_graph import assemble
 from gradscore.graph.checking import check_file, check_outputs
 from gradscore.graph.differentiate.engines import ENGINES, GradientEngine
-from gradscore.graph.differentiate.gradient import add_gradient, values_of
-from gradscore.graph.layers.discovery import FoundLayer, find_layers
-from gradscore.graph.layers.forms import Scope, Whole
-from gradscore.graph.lower.lowering import lower
-from gradscore.graph.lower.unpooling import keep_pooled
+from gradscore.graph.layers.discovery import find_layers
 from gradscore.graph.nodes.beside import weights_beside
 from gradscore.graph.nodes.emitter import dtype_of, extents
 from gradscore.graph.nodes.reading import read_classifier
 from gradscore.graph.nodes.storing import write_model
-from gradscore.graph.normalize.dialect import infer_shapes, normalize
-from gradscore.graph.normalize.head import Head, append_seed, cut_at, find_head
+from gradscore.graph.normalize.dialect import normalize
+from gradscore.graph.normalize.head import cut_at, find_head
 from gradscore.model.kinds import METADATA_KEY
 from gradscore.model.metadata import CLASS_NAMES_KEY, InputTensor, ModelMetadata
 from gradscore.model.preprocessing import ImageOptions
@@ -121,71 +115,36 @@ def prepare(
     cut_at(model, head.logits)
     found, uncovered = find_layers(model.graph, allow_uncovered=allow_uncovered)
     inputs = _inputs(model.graph)
-    metadata = ModelMetadata(
-        source_sha256=fingerprint,
-        inputs=inputs,
-        logits=str(head.logits.name),
-        classes=head.classes,
-        class_names=tuple(names) if names else None,
-        layers=(),
-        uncovered=uncovered,
-        preprocessing=options.of_model(inputs),
-        engine=engine,
-        one_at_a_time=any(isinstance(item.form, Whole) for layer in found for item in layer.parameters),
-        gradscore_version=__version__,
-    )
-    scoring, metadata = _scoring_model(model, whole.graph, head, found, metadata)
-    dropped = tuple(name for name in declared if name not in metadata.outputs)
-    metadata = replace(metadata, dropped_outputs=dropped)
-    draw, signals = check_outputs(scoring, source, head, metadata)
-    of_samples = (values.nbytes for name, values in signals.items() if name not in metadata.constants)
-    metadata = replace(metadata, signal_bytes=sum(of_samples))
+    preprocessing = options.of_model(inputs)
+    scoring = assemble(model, whole.graph, head, found, inputs, _engine(engine))
+    draw, signals = check_outputs(scoring, source, head)
     with (
-        weights_beside(scoring, target, wanted=external_data) as weights,
+        weights_beside(scoring.model, target, wanted=external_data) as weights,
         replacing(target, overwrite=overwrite) as part,
     ):
-        if weights is not None:
-            metadata = replace(metadata, weights_file=weights.name, weights_sha256=weights.sha256)
-        _write(scoring, metadata, part)
+        metadata = ModelMetadata(
+            source_sha256=fingerprint,
+            inputs=inputs,
+            logits=scoring.logits,
+            classes=head.classes,
+            layers=scoring.layers,
+            backsteps=scoring.backsteps,
+            class_names=tuple(names) if names else None,
+            preprocessing=preprocessing,
+            uncovered=uncovered,
+            engine=engine,
+            signal_bytes=sum(values.nbytes for name, values in signals.items() if name not in scoring.constants),
+            one_at_a_time=scoring.one_at_a_time,
+            outputs=scoring.outputs,
+            dropped_outputs=tuple(name for name in declared if name not in scoring.outputs),
+            weights_file=weights.name if weights is not None else "",
+            weights_sha256=weights.sha256 if weights is not None else "",
+            gradscore_version=__version__,
+        )
+        _write(scoring.model, metadata, part)
         del scoring, model, whole, found, head  # else a large model's weights would be in memory twice
-        check_file(part, draw, signals, metadata)
+        check_file(part, draw, signals, inputs)
     return metadata
-
-
-def _scoring_model(
-    model: ir.Model, whole: ir.Graph, head: Head, found: tuple[FoundLayer, ...], metadata: ModelMetadata
-) -> tuple[ir.Model, ModelMetadata]:
-    """Differentiate, lower and seed.
-
-    Returns the scoring model, and its metadata with layers and backsteps, which name its values, and with the
-    classifier's outputs that it still has.
-    """
-    forms = [parameter.form for layer in found for parameter in layer.parameters]
-    gradient = add_gradient(model, head.logits, forms, _engine(metadata.engine))
-    scoring, graph = gradient.model, gradient.model.graph
-    unpooled, steps = keep_pooled(gradient, forms)
-    lower(scoring)
-    label = append_seed(graph, gradient.logits, gradient.seed, head.classes)
-    graph.inputs.remove(gradient.seed)
-    scope = Scope(graph, values_of(graph), gradient.deltas, unpooled)
-    final_logits = gradient.logits
-    metadata = replace(
-        metadata,
-        layers=tuple(layer.finished(scope) for layer in found),
-        backsteps=tuple(step.backstep(scope) for step in steps),
-    )
-    own = keep_outputs(graph, whole)
-    graph.outputs.clear()
-    graph.outputs.extend(dict.fromkeys([final_logits, label, *_signals(graph, metadata), *own]))
-    common_passes.RemoveUnusedNodesPass()(scoring)
-    common_passes.TopologicalSortPass()(scoring)
-    return infer_shapes(scoring), replace(metadata, outputs=tuple(str(value.name) for value in own))
-
-
-def _signals(graph: ir.Graph, metadata: ModelMetadata) -> list[ir.Value]:
-    """Return each value that the kernels read and the graph computes: all but the model's inputs."""
-    values = {value.name: value for node in graph for value in node.outputs}
-    return [values[name] for name in metadata.read_values if name in values]
 
 
 def _write(scoring: ir.Model, metadata: ModelMetadata, path: Path) -> None:
