@@ -14,7 +14,6 @@ release = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "commands",
     "docstrings",
@@ -23,7 +22,6 @@ extensions = [
 exclude_patterns = ["_ext"]
 nitpicky = True
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 default_role = "code"  # docstrings put names between single backticks, as Markdown does

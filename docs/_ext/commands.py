@@ -47,14 +47,19 @@ class Commands(SphinxDirective):
 
 def _table(records: list[tuple[str, str]]) -> nodes.table:
     group = nodes.tgroup("", nodes.colspec(colwidth=35), nodes.colspec(colwidth=65), cols=2)
-    group += nodes.thead("", _row(nodes.Text("argument or option"), nodes.Text("meaning")))
-    rows = (_row(nodes.literal("", _plain(name)), nodes.Text(" ".join(meaning.split()))) for name, meaning in records)
+    group += nodes.thead("", _row([nodes.Text("argument or option")], [nodes.Text("meaning")]))
+    rows = (_row(_tokens(_plain(name)), [nodes.Text(" ".join(meaning.split()))]) for name, meaning in records)
     group += nodes.tbody("", *rows)
     return nodes.table("", group)
 
 
-def _row(*cells: nodes.Node) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
+def _row(*cells: list[nodes.Node]) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
+
+
+def _tokens(name: str) -> list[nodes.Node]:
+    """Return each word as code of its own, so that a narrow screen breaks lines between them."""
+    return [node for word in name.split() for node in (nodes.literal("", word), nodes.Text(" "))]
 
 
 def _plain(name: str) -> str:

@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
+import gradscore_kernels
 from docutils import nodes
 from sphinx.application import Sphinx
 
 import gradscore
-import gradscore_kernels
 
 _CODE = re.compile(r"(`[^`]*`)")
 _MARKUP = re.compile(r"(?<!\\)([|*])")
