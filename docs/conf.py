@@ -18,6 +18,7 @@ extensions = [
     "commands",
     "docstrings",
     "rules",
+    "tree",
 ]
 exclude_patterns = ["_ext"]
 nitpicky = True

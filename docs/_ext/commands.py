@@ -59,7 +59,10 @@ def _row(*cells: list[nodes.Node]) -> nodes.row:
 
 def _tokens(name: str) -> list[nodes.Node]:
     """Return each word as code of its own, so that a narrow screen breaks lines between them."""
-    return [node for word in name.split() for node in (nodes.literal("", word), nodes.Text(" "))]
+    found: list[nodes.Node] = []
+    for word in name.split():
+        found += [nodes.literal("", word.rstrip(",")), nodes.Text(", " if word.endswith(",") else " ")]
+    return found
 
 
 def _plain(name: str) -> str:

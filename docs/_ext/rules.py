@@ -25,10 +25,10 @@ class Rules(SphinxDirective):
         section = nodes.section(ids=[nodes.make_id(name)], names=[nodes.fully_normalize_name(name)])
         self.state.document.note_implicit_target(section, section)
         section += nodes.title("", "", nodes.literal("", name))
-        section += nodes.paragraph("", "", *_inline(summary))
+        section += nodes.paragraph("", "", *inline(summary))
         entries = nodes.definition_list()
         for operator, rule in sorted(rules.items()):
-            meaning = nodes.definition("", *(nodes.paragraph("", "", *_inline(text)) for text in _docstring(rule)))
+            meaning = nodes.definition("", *(nodes.paragraph("", "", *inline(text)) for text in _docstring(rule)))
             entries += nodes.definition_list_item("", nodes.term("", "", nodes.literal("", operator)), meaning)
         section += entries
         return section
@@ -62,7 +62,7 @@ def _paragraphs(text: str | None) -> list[str]:
     return [" ".join(part.split()) for part in inspect.cleandoc(text or "").split("\n\n")]
 
 
-def _inline(text: str) -> Iterator[nodes.Node]:
+def inline(text: str) -> Iterator[nodes.Node]:
     """Yield text, with what stands between backticks as code."""
     for index, part in enumerate(re.split(r"`+", text)):
         if part:
