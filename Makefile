@@ -3,35 +3,44 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := pyproject.toml constraints.txt $(wildcard kernels/CMakeLists.txt kernels/native/* kernels/gradscore_kernels/*.py $(shell find gradscore -name "*.py"))
+SOURCES := pyproject.toml constraints.txt $(wildcard kernels/CMakeLists.txt kernels/native/*) $(shell find gradscore kernels/gradscore_kernels -name "*.py")
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint format wheel wheel-test sanitize clean
+.PHONY: help demo docs linkcheck test test-all lint format wheel wheel-test sanitize clean
 
 help:
 	@echo "make demo      digits, a small CNN, and a verdict on each prediction (writes demo/)"
-	@echo "make test      every test but the slow ones, linters and types"
+	@echo "make test      every test but the slow ones, linters and types (AREA=graph: only those of tests/graph)"
 	@echo "make test-all  the slow ones too"
+	@echo "make docs      the site, in build/docs (make linkcheck asks the network about its external links)"
 	@echo "make sanitize  the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make wheel     dist/*.whl; make wheel-test tries it in a clean environment"
 
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[cpu,export,report,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[cpu,export,report,docs,dev]"
 	$(BIN)/gradscore doctor
 	@touch $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python -m tools.demo demo
 
-# As many workers as cores, each on one thread.
+# A warning, a broken link inside the site included, is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky -b html docs build/docs
+
+linkcheck: $(STAMP)
+	$(BIN)/python -m sphinx -b linkcheck docs build/linkcheck
+
+# As many workers as cores, each on one thread. AREA is a folder of tests/.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(AREA:%=tests/%)
 test: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(STAMP) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

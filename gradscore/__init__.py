@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gradscore.verdict import Verdict, explain
     from gradscore.version import __version__
 
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library says nothing until it is asked to
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library logs nothing until the program asks for it
 
 _LAZY = {
     "Cases": "gradscore.comparing.cases",

@@ -2,7 +2,7 @@
 
 
 class GradscoreError(Exception):
-    """Base of everything this package raises on purpose; the command line prints it as one line."""
+    """Base class of every error that gradscore raises on purpose. The command line prints it as one line."""
 
 
 class ModelError(GradscoreError):
@@ -14,11 +14,11 @@ class UnsupportedOpError(ModelError):
 
 
 class BuilderError(GradscoreError):
-    """The isolated environment that builds gradient graphs is absent, or the build failed in it."""
+    """The isolated environment that builds gradient graphs is missing, or a build in it failed."""
 
 
 class RuntimeUnavailableError(GradscoreError):
-    """No onnxruntime, more than one, or a provider that this one does not have."""
+    """onnxruntime is missing, is installed more than once, or lacks the requested provider."""
 
 
 class InputError(GradscoreError):
@@ -26,8 +26,8 @@ class InputError(GradscoreError):
 
 
 class MismatchError(GradscoreError):
-    """Two things that must belong together do not: table and verdict, model and table."""
+    """Two things that must belong together do not: a table and a verdict, or a model and a table."""
 
 
 class OutputExistsError(GradscoreError):
-    """An output path is taken and overwriting was not asked for."""
+    """The output path exists, and overwriting was not requested."""

@@ -40,26 +40,34 @@ def export_classifier(
     exporter: str = "dynamo",
     overwrite: bool = False,
 ) -> None:
-    """Export a torch classifier to one ONNX file: eval mode, dynamic batch, weights inside (beside it beyond 2 GB).
+    """Export a torch classifier to one ONNX file, in eval mode and with a dynamic batch.
+
+    Weights beyond 2 GB go into a file beside it.
 
     Parameters
     ----------
     module
-        Returns logits (or a softmax of them) of shape [B, classes]. Training modes are put back afterwards.
+        The classifier. It returns logits, or a softmax of them, of shape [B, classes]. Its training modes are restored
+        afterwards.
     example
-        An input with its batch dimension, or several by the names of the module's arguments; the values do not matter.
+        An input with its batch dimension, or several inputs by the names of the module's arguments. The values do not
+        matter.
+    path
+        The file to write.
     class_names
-        Stored in the file, where `prepare` finds them.
+        One name per class, stored in the file for `prepare`.
     preprocessing
-        How images become the model's input; stored as well.
+        How images become the model's input, stored in the file for `prepare`.
     free_axes
-        Axes beside the batch that may vary, such as 1 for the length of a text.
+        Axes other than the batch whose length may vary: 1 for the length of a text.
     fold_batch_norm
-        Merge batch normalisations into the convolutions before them: a faster model, whose gradients are those of the
-        merged weights. By default they stay layers of their own, as they were trained.
+        Fold batch norms into the convolutions before them. This gives a faster model, whose gradients are those of the
+        folded weights. By default, batch norms stay layers of their own, as they were trained.
     exporter
-        "dynamo", torch's own; or "torchscript", its older one, for modules that dynamo cannot capture. It traces the
-        module on the example, so a branch that depends on values is fixed as the example takes it.
+        "dynamo", torch's current exporter; or "torchscript", its older one, for modules that dynamo cannot capture. The
+        older one traces the module: a branch that depends on values is fixed to the one that the example takes.
+    overwrite
+        Replace `path` if it exists.
 
     Raises
     ------
@@ -106,7 +114,7 @@ def _exported(
     *, by_name: bool, fold: bool,
 ) -> "ir.Model":  # fmt: skip
     torch = _load_torch()
-    # One sample would be exported as a constant: the example holds two.
+    # torch would export a batch of one as a constant, so the example holds two samples.
     batches = {name: one if len(one) > 1 else torch.cat([one, one]) for name, one in inputs.items()}
     try:
         return export(module, batches, free_axes, by_name, fold)
@@ -115,7 +123,7 @@ def _exported(
     except Exception as error:  # the module's own code runs in there
         others = " or ".join(name for name, other in EXPORTERS.items() if other is not export)
         raise ModelError(
-            f"torch cannot export {type(module).__name__}: {_reason(error)}; --exporter {others} may do it"
+            f"torch cannot export {type(module).__name__}: {_reason(error)}; try --exporter {others}"
         ) from error
 
 
@@ -133,7 +141,7 @@ def _evaluating(module: "torch.nn.Module") -> Iterator[None]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Hush the exporter, which prints graphs and logs tracebacks before it raises; the error says it in a line."""
+    """Silence the exporter, which prints graphs and logs tracebacks before it raises an error."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -147,13 +155,27 @@ def _quietly() -> Iterator[None]:
 def load_module(factory: str, weights: str | os.PathLike[str] | None = None) -> "torch.nn.Module":
     """Return `factory()` for "package.module:factory", with a state dict loaded into it.
 
-    The module's own code runs, so name only code that you trust; the weights file cannot run anything (safetensors, or
-    torch's format read with `weights_only=True`).
+    The module's own code runs, so name only code that you trust. The weights file cannot run code: it is safetensors,
+    or torch's format read with `weights_only=True`.
+
+    Parameters
+    ----------
+    factory
+        A function or class without arguments, as "package.module:factory". The current folder is searched too.
+    weights
+        A file with the module's state dict. By default, the module keeps the weights that the factory gave it.
+
+    Returns
+    -------
+    torch.nn.Module
+        The module, with the weights loaded.
 
     Raises
     ------
     InputError
-        The factory or the weights cannot be found or do not fit together.
+        The factory or the weights cannot be found or loaded, or do not fit together.
+    GradscoreError
+        torch or safetensors is not installed.
     """
     base = _load_torch().nn.Module
     made = _factory(factory)()
@@ -172,7 +194,7 @@ def load_module(factory: str, weights: str | os.PathLike[str] | None = None) -> 
 
 
 def _factory(text: str) -> Callable[[], Any]:
-    """Return what "package.module:factory" names; calling it raises nothing but InputError."""
+    """Return a function that calls what "package.module:factory" names; it raises only InputError."""
     name, separator, attribute = text.partition(":")
     if not (name and separator and attribute):
         raise InputError(f"{text!r} does not name a factory: write package.module:factory")
@@ -244,7 +266,7 @@ def _load_torch() -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of an error, or of what caused it where torch only wraps that; without colours."""
+    """Return the first line of an error, or of its root cause, without terminal colours."""
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]

@@ -16,9 +16,9 @@ from gradscore.model.preprocessing import ImageOptions
 if TYPE_CHECKING:
     import torch
 
-_TOKENS = 16  # an example's length; the exported model takes any
-_RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic")  # Pillow's numbers
-_WARPED = 384  # from this side on, processors with a `crop_pct` stretch instead of cropping
+_TOKENS = 16  # length of the example; the exported model takes any length
+_RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic")  # in the order of Pillow's filter numbers
+_WARPED = 384  # from this size on, processors with a `crop_pct` stretch images instead of cropping them
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     name = _architecture(folder)
     if not hasattr(transformers, name):
         raise InputError(
-            f"{folder} is of architecture {name}, which the installed transformers {transformers.__version__} lacks"
+            f"{folder} is of architecture {name}, which the installed transformers {transformers.__version__} does not "
+            "have: install another version of transformers"
         )
     try:
         model = getattr(transformers, name).from_pretrained(folder, local_files_only=True, use_safetensors=True)
@@ -95,7 +96,10 @@ def _example(config: Any, name: str, folder: Path) -> tuple[dict[str, "torch.Ten
 
 
 def _processor_size(folder: Path) -> Any:
-    """Read the image size from the preprocessor's configuration, for architectures that take any; 224 where it is silent."""
+    """Return the image size from the preprocessor's configuration, or 224 if it states none.
+
+    This is for architectures that take images of any size.
+    """
     processor = _processor(folder)
     size = processor.get("crop_size" if processor.get("do_center_crop") else "size", {})
     return size if isinstance(size, int) else _edges(size) if "height" in size else size.get("shortest_edge", 224)
@@ -106,14 +110,17 @@ def _processor(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read ({error}): save the processor again with `save_pretrained`") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path} is no JSON object")
+        raise InputError(f"{path} is not a JSON object: save the processor again with `save_pretrained`")
     return found
 
 
 def _preprocessing(processor: dict[str, Any]) -> ImageOptions:
-    """Read what an image processor's configuration says; where it is silent, its class's own defaults are not known."""
+    """Return the image options that a processor's configuration states.
+
+    The defaults of the processor's class are not known, so they are not used for options that it leaves out.
+    """
     options: dict[str, Any] = {"scale": processor.get("rescale_factor") if processor.get("do_rescale", True) else 1.0}
     if processor.get("do_normalize", True):
         options |= {"mean": processor.get("image_mean"), "std": processor.get("image_std")}
@@ -124,7 +131,7 @@ def _preprocessing(processor: dict[str, Any]) -> ImageOptions:
     if (code := processor.get("resample")) is not None:
         if code not in range(len(_RESAMPLE)):
             raise InputError(
-                f"images would be resized by Pillow's filter {code}: only {', '.join(_RESAMPLE)} are known"
+                f"the image processor resizes with Pillow's filter {code}: only {', '.join(_RESAMPLE)} are supported"
             )
         options["interpolation"] = _RESAMPLE[code]
     return ImageOptions().changed(**options)
@@ -149,7 +156,7 @@ def _edges(size: dict[str, Any]) -> tuple[int, int]:
 
 
 def _logits_only(model: Any) -> "torch.nn.Module":
-    """Let the model itself return its logits alone, its parameters keeping their names."""
+    """Make the model return only its logits; unlike a wrapper, this keeps its parameters' names."""
     whole = model.forward
 
     @functools.wraps(whole)

@@ -1,4 +1,4 @@
-"""torch's two exporters, each a torch module in eval mode -> an ONNX model of dynamic batch."""
+"""torch's two exporters: torch module in eval mode -> ONNX model with a dynamic batch."""
 
 import importlib
 import inspect
@@ -24,14 +24,20 @@ def by_dynamo(
     by_name: bool,
     fold: bool,
 ) -> "ir.Model":
-    """Capture the module's program, whatever its inputs: the layers keep their names, batch norms are folded on request.
+    """Capture the module's program: layers keep their names, and `fold` folds batch norms.
 
     Parameters
     ----------
+    module
+        A classifier in eval mode.
     batches
-        Two samples of each input, by name; `by_name` says that the names are those of the module's arguments.
+        Two samples of each input, by name.
     free_axes
-        Axes beside the batch that may vary.
+        Axes other than the batch whose length may vary.
+    by_name
+        Whether the names are those of the module's arguments; else inputs are passed by position.
+    fold
+        Whether to fold batch norms into the layers before them.
     """
     torch = importlib.import_module("torch")
     batch, free = torch.export.Dim("batch"), {axis: torch.export.Dim(f"axis_{axis}") for axis in free_axes}
@@ -56,7 +62,10 @@ def by_torchscript(
     by_name: bool,
     fold: bool,
 ) -> "ir.Model":
-    """Trace the module on its example: for what dynamo cannot capture; branches are fixed as the example takes them."""
+    """Trace the module on its example, for modules that dynamo cannot capture.
+
+    A branch that depends on values is fixed to the one that the example takes. Parameters are those of `by_dynamo`.
+    """
     torch, onnx = importlib.import_module("torch"), importlib.import_module("onnx")
     if by_name:
         order = list(inspect.signature(module.forward).parameters)
@@ -81,7 +90,7 @@ EXPORTERS: dict[str, Exporter] = {"dynamo": by_dynamo, "torchscript": by_torchsc
 
 
 def _optimize_around_batch_norm(model: Any) -> None:
-    """Run the exporter's optimiser with batch normalisations out of its sight, in a domain of their own."""
+    """Run the exporter's optimiser with batch norms hidden from it, in a domain of their own."""
     optimizer = importlib.import_module("onnxscript.optimizer")
     for node in model.graph:
         if node.op_type == "BatchNormalization":

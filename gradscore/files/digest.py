@@ -1,4 +1,4 @@
-"""Fingerprints: what a file is, whatever it is called."""
+"""SHA-256 digests, which identify a file by its content and not by its name."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_files(*paths: Path) -> str:
-    """Return the SHA-256 of the bytes of several files, one after another, in hex."""
+    """Return the SHA-256 of the bytes of several files, joined in the order given, in hex."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as stream:

@@ -2,18 +2,25 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, SoftFileLock, Timeout
 
 from gradscore.errors import OutputExistsError
 
 LOCK = ".lock"
+_PATIENCE = 0.2  # seconds in which a lock file that is just going has gone
 
 
 @contextmanager
 def locked(folder: Path, *, output: Path) -> Iterator[None]:
     """Hold the lock of a folder while the block runs; `output` names it in errors. A killed run leaves no lock behind.
+
+    Where the file system has no locks, the lock is a file that names its process. A killed run leaves that file behind;
+    the next run on the same machine takes it over.
 
     Raises
     ------
@@ -22,41 +29,44 @@ def locked(folder: Path, *, output: Path) -> Iterator[None]:
     OSError
         The folder cannot be written.
     """
-    path = folder / LOCK
-    descriptor = _acquired(path, output)
+    path, native = folder / LOCK, _has_locks(folder)
+    lock = (FileLock if native else SoftFileLock)(path, timeout=_PATIENCE, thread_local=False)
     try:
-        os.truncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
+        lock.acquire()
+    except Timeout as error:
+        raise OutputExistsError(_taken(path, output, native=native)) from error
+    try:
+        if native and sys.platform != "win32":  # Windows lets nobody write to a locked file
+            path.write_text(f"{os.getpid()}\n")
         yield
     finally:
-        if sys.platform != "win32":  # Windows deletes no open file
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if native and sys.platform != "win32":
+            path.unlink(missing_ok=True)  # still held: whoever waits for this file finds it unlinked, and makes another
+        lock.release()
+        if sys.platform == "win32":
+            with suppress(OSError):  # Windows deletes no file that another run has opened
+                path.unlink()
 
 
-def _acquired(path: Path, output: Path) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            _lock(descriptor)
-            found = path.stat() if path.exists() else None
-        except OSError as error:
-            holder = os.read(descriptor, 32).decode(errors="replace").strip()
-            os.close(descriptor)
-            raise OutputExistsError(
-                f"another run{f' (process {holder})' if holder else ''} is writing {output}: wait for it, or choose another output"
-            ) from error
-        if found is not None and os.path.samestat(found, os.fstat(descriptor)):
-            return descriptor
-        os.close(descriptor)  # its last holder removed the file between our opening and locking it
-
-
-def _lock(descriptor: int) -> None:
+def _has_locks(folder: Path) -> bool:
+    """Tell whether `flock` works in a folder: Lustre may lack it, as NFS does without its lock service."""
     if sys.platform == "win32":
-        import msvcrt  # noqa: PLC0415 - not there elsewhere
+        return True
+    import fcntl  # noqa: PLC0415 - not there on Windows
 
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl  # noqa: PLC0415 - not there on Windows
+    with tempfile.TemporaryFile(dir=folder, prefix=f"{LOCK}.", suffix=".part") as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+def _taken(path: Path, output: Path, *, native: bool) -> str:
+    lines: list[str] = []
+    with suppress(OSError):  # it has just gone, or Windows lets nobody read it
+        lines = path.read_text(errors="replace").splitlines()
+    machine = f" on {lines[1]}" if lines[1:] else ""
+    holder = f" (process {lines[0]}{machine})" if lines else ""
+    stale = "" if native else f"; if it was killed{machine}, delete {path}"
+    return f"another run{holder} is writing {output}: wait for it, or choose another output{stale}"

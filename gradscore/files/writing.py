@@ -1,4 +1,4 @@
-"""Output files: finished by atomic rename, never half there, never over something that was not meant to go."""
+"""Output files, finished by atomic rename. An existing file is replaced only on request."""
 
 import os
 import tempfile
@@ -11,14 +11,16 @@ from gradscore.errors import GradscoreError, OutputExistsError
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes its name when the block ends well and vanishes when it does not.
+    """Yield a temporary path beside `path`, and rename it to `path` when the block succeeds.
+
+    When the block fails, the temporary file is removed and `path` stays as it was.
 
     Raises
     ------
     OutputExistsError
         `path` exists and `overwrite` is False.
     GradscoreError
-        The folder is missing or cannot be written, or writing failed on the way (disk full, quota, file size limit).
+        The folder is missing or cannot be written, or writing failed (disk full, quota, file size limit).
     """
     target = Path(path)
     refuse_existing(target, overwrite=overwrite)
@@ -33,7 +35,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path
         yield part
         part.replace(target)
     except BrokenPipeError:
-        raise  # whoever read our progress has left; the file is not to blame
+        raise  # the reader of the progress output has gone; the file itself is fine
     except OSError as error:
         raise GradscoreError(f"cannot write {target}: {os.strerror(error.errno) if error.errno else error}") from error
     finally:
@@ -41,21 +43,23 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path that cannot become the output; called early, before the work whose result goes there.
+    """Refuse a path that cannot become the output. Call this before the work starts.
 
     Raises
     ------
     OutputExistsError
-        It is taken and `overwrite` is False, or it is a folder or a device, which is never replaced.
+        `path` exists and `overwrite` is False, or it is a folder or a device. Those are never replaced.
     GradscoreError
-        Its folder does not exist.
+        The folder of `path` does not exist.
     """
     if path.exists() and not path.is_file():
-        raise OutputExistsError(f"{path} is {'a folder' if path.is_dir() else 'no regular file'}: name a file to write")
+        raise OutputExistsError(
+            f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}: name a file to write"
+        )
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists: choose another output, or pass --overwrite")
     if not path.parent.is_dir():
-        raise GradscoreError(f"cannot write {path}: there is no folder {path.parent}; make it first")
+        raise GradscoreError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
 
 
 def _umask() -> int:

@@ -1,4 +1,4 @@
-"""scoring model + verdict -> one self-scoring model: a classifier that knows its own doubt and needs nothing of ours to run."""
+"""scoring model + verdict -> one self-scoring model, which runs without gradscore."""
 
 import gc
 import hashlib
@@ -49,29 +49,47 @@ def fuse(
     provider: str = CPU_PROVIDER,
     overwrite: bool = False,
 ) -> SelfScoringMetadata:
-    """Join a scoring model and a verdict into one ONNX file of standard operators; returns what is written about it.
+    """Join a scoring model and a verdict into one ONNX file of standard operators.
 
-    The file has the classifier's own inputs and outputs, then `label` int64 [B], with a verdict `p_correct` float32 [B] and
-    `accept` bool [B], then `entropy`, `max_softmax`, `residual` float32 [B], and with `features` these as `features` float32
-    [B, F]. Only what these need is computed.
+    The file has the classifier's own inputs and outputs. More outputs follow: `label` int64 [B]; with a verdict,
+    `p_correct` float32 [B] and `accept` bool [B]; `entropy`, `max_softmax` and `residual` float32 [B]; and, if `features`
+    are given, `features` float32 [B, F]. The file computes only what its outputs need.
 
     Parameters
     ----------
     scoring, out
         The scoring model, and the file to write.
     verdict
-        A verdict fitted to that scoring model's features, or its file.
+        A verdict that was fitted to features of this scoring model, or its file.
     features
-        Patterns such as "fc.*" of the features to put out; "*" for all.
+        Patterns of the features to output: "fc.*" for those of the layer fc, "*" for all.
     drop_outputs
-        Go without those of the classifier's outputs that standard operators cannot make, instead of refusing.
+        Leave out the outputs of the classifier that standard operators cannot compute. By default, they are an error.
     provider
-        The execution provider whose kernels the statistics are arranged for, this or CUDAExecutionProvider. The file runs on
-        any, and gives the same.
+        The execution provider that the statistics are arranged for: CPUExecutionProvider or CUDAExecutionProvider. The
+        file runs on any provider, with the same results.
+    overwrite
+        Replace `out` if it exists.
+
+    Returns
+    -------
+    SelfScoringMetadata
+        What the self-scoring model says of itself, as written in its file.
 
     Raises
     ------
-    ModelError, InputError, MismatchError, UnsupportedOpError, OutputExistsError
+    ModelError
+        `scoring` is not a scoring model, is too old, or takes one sample at a time. Or it lacks an output of the
+        classifier, and `drop_outputs` is False. Or the written file fails its check, or would be larger than 2 GB.
+    InputError
+        No feature matches a pattern, the verdict reads a feature that the file cannot compute, or the provider is not
+        one of these.
+    MismatchError
+        The verdict was fitted to another scoring model.
+    UnsupportedOpError
+        A layer's statistics need a fixed size that the model does not have.
+    OutputExistsError
+        `out` exists and `overwrite` is False.
     """
     source, target = Path(scoring), Path(out)
     refuse_existing(target, overwrite=overwrite)
@@ -111,10 +129,10 @@ def fuse(
 
 
 def _is_device(provider: str) -> bool:
-    """Tell whether statistics are to be arranged for a device."""
+    """Tell whether to arrange the statistics for a device."""
     if provider not in (CPU_PROVIDER, *DEVICES):
         raise InputError(
-            f"nothing is known of what suits {provider!r}: leave --provider out, for a file that runs on any, or choose "
+            f"statistics cannot be arranged for {provider!r}: leave out --provider, for a file that runs on any, or choose "
             f"{' or '.join((CPU_PROVIDER, *DEVICES))}"
         )
     return provider in DEVICES
@@ -123,18 +141,18 @@ def _is_device(provider: str) -> bool:
 def _check_fusible(known: ModelMetadata, path: Path, *, drop_outputs: bool) -> None:
     if not known.outputs and not known.dropped_outputs:
         raise ModelError(
-            f"{path} was prepared before `fuse` was there and lacks the classifier's outputs: prepare it again"
+            f"{path} was prepared by an older gradscore, without the classifier's outputs: run `gradscore prepare` again"
         )
     if known.dropped_outputs and not drop_outputs:
         raise ModelError(
-            f"output {known.dropped_outputs[0]!r} of the classifier needs more than standard operators and a batch of any "
-            "size: --drop-outputs goes without it"
+            f"output {known.dropped_outputs[0]!r} of the classifier is not in the scoring model, since it needs a custom "
+            "operator or a fixed batch size: leave it out with --drop-outputs"
         )
     summed = [layer.name for layer in known.layers if any(item.kernel == "whole" for item in layer.reductions)]
     if summed:
         raise ModelError(
-            f"the gradient of layer {summed[0]!r} comes one sample at a time, which no batch can hold: "
-            "`gradscore prepare --allow-uncovered` leaves such parameters out"
+            f"the gradient of layer {summed[0]!r} can only be computed one sample at a time, not for a batch: leave such "
+            "parameters out with `gradscore prepare --allow-uncovered`"
         )
 
 
@@ -158,7 +176,7 @@ def _join(
     model: ir.Model, known: ModelMetadata, verdict: Verdict | None, chosen: tuple[str, ...], used: tuple[str, ...],
     *, on_device: bool,
 ) -> dict[str, str]:  # fmt: skip
-    """Append statistics and verdict, and leave nothing that no output needs; returns what each added output is called."""
+    """Append statistics and verdict, remove unused nodes, and return the name of each added output."""
     graph = infer_shapes(model).graph
     append_backsteps(model, known.backsteps)
     values, own = values_of(graph), {value.name: value for value in graph.outputs}
@@ -189,7 +207,7 @@ def _join(
 
 
 def _judged_by(verdict: Verdict | None) -> dict[str, Any]:
-    """Return what the metadata say of a verdict."""
+    """Return the fields of the metadata that describe a verdict."""
     if verdict is None:
         return {}
     return {

@@ -1,4 +1,4 @@
-"""Proof of a self-scoring model before it gets its name: valid ONNX, and it says what scoring model and verdict say."""
+"""Checks a self-scoring model before its file gets its name: valid ONNX, with the expected outputs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,12 +26,12 @@ _SAMPLES = 3
 def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None) -> None:
     """Compare a written file with the scoring model, its kernels and the verdict, on random inputs.
 
-    What stands at a kink may differ by rounding alone: other inputs are tried then, as `prepare` does.
+    Near a kink, outputs may differ by rounding alone. Other inputs are tried then, as in `prepare`.
 
     Raises
     ------
     ModelError
-        It is not valid, or says something else.
+        The file is not valid ONNX, or an output differs.
     """
     try:
         onnx.checker.check_model(str(path), full_check=True)
@@ -46,8 +46,8 @@ def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdic
             return
     if differing == [metadata.added.get("p_correct")]:
         raise ModelError(
-            "P(correct) of the self-scoring model differs from `gradscore apply`: the verdict leans on a feature that is "
-            "rounding noise, such as a mean that is always zero. Fit one without it (`gradscore fit --features`)"
+            "P(correct) of the self-scoring model differs from `gradscore apply`: the verdict relies on a feature that is "
+            "rounding noise, for example a mean that is always zero: fit one without it (`gradscore fit --features`)"
         )
     raise ModelError(f"the self-scoring model's {differing[0]!r} differs from the scoring model's: please report it")
 
@@ -55,7 +55,7 @@ def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdic
 def _differing(
     path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, draw: int
 ) -> list[str]:
-    """Return the outputs that are not what they ought to be, at a draw of random inputs."""
+    """Return the outputs that differ from the expected ones, at one draw of random inputs."""
     batch = {item.name: random_input(item.shape, np.dtype(item.dtype), _SAMPLES, draw=draw) for item in metadata.inputs}
     expected = _expected(scoring, metadata, verdict, batch)
     found = dict(zip(expected, open_session(path).run(list(expected), batch), strict=True))
@@ -65,7 +65,7 @@ def _differing(
 def _expected(
     scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, batch: Mapping[str, NDArray[Any]]
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
-    """Return what each output ought to be, by its name."""
+    """Return the expected outputs by name."""
     own = list(metadata.outputs)
     expected = dict(zip(own, open_session(scoring).run(own, batch), strict=True))
     extras = [name for name in metadata.used_features if name in HEAD_NAMES and name not in HEAD_FEATURES]
@@ -78,7 +78,7 @@ def _expected(
 
 
 def _applied(verdict: Verdict, scores: Scores, used: tuple[str, ...]) -> NDArray[np.float64]:
-    """Apply a verdict to the features that it reads, whatever else its tables hold."""
+    """Apply a verdict to the features that it reads; all other features are 0."""
     rows = np.zeros((len(scores), len(verdict.feature_names)))
     for name in used:
         rows[:, verdict.feature_names.index(name)] = scores[name]

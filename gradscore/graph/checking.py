@@ -1,7 +1,8 @@
-"""Pass 7: prove a scoring model before it gets its name.
+"""Pass 7: check a scoring model before its file gets its final name.
 
-Requires: a finished scoring model in a file. Ensures: standard operators only, valid by the ONNX checker, and that the
-runtime gives the classifier's own outputs, the same rows at batch sizes 1 and 3, and one row of every signal a sample.
+Requires: a finished scoring model, then its file. Ensures: all operators are standard; the ONNX checker accepts the
+file; the runtime gives the classifier's own outputs, the same rows at batch sizes 1 and 3, and one row of every signal
+per sample.
 """
 
 import gc
@@ -25,25 +26,25 @@ from gradscore.runtime.session import SignalSession
 _RTOL = 1e-3
 _HALF_RTOL = 2e-2  # the classifier's own rounding, layer by layer
 _NOISE = 1e-2
-# One model in some thousands stands so near to a kink at an input that rounding decides on which side: a sign or a maximum
-# flips between batch sizes, and a gradient with it. What is wrong with a model is wrong at every input.
+# For one model in some thousands, a random input lies so near to a kink that rounding decides the side: a sign or a
+# maximum flips between batch sizes, and with it a gradient. A model that is wrong is wrong at every input.
 DRAWS = 3
 Values = Mapping[str, NDArray[Any]]
 
 
 class _DifferenceError(ModelError):
-    """Numbers that should be the same are not, at one input."""
+    """Numbers that should be equal differ at one random input."""
 
 
 def check_outputs(scoring: ScoringGraph, source: Path, head: Head) -> tuple[int, Values]:
-    """Compare a scoring model with the classifier in a file and with itself.
+    """Compare a scoring model with the classifier's file, and with itself at another batch size.
 
-    Returns at which draw of inputs they agree, and the signals of one sample there.
+    Returns the draw of random inputs at which they agree, and the signals of one sample of it.
 
     Raises
     ------
     ModelError
-        It does not run, or not as it should, at any of some inputs.
+        The scoring model does not run, or differs at each of `DRAWS` random inputs.
     """
     for draw in range(DRAWS - 1):
         try:
@@ -54,7 +55,7 @@ def check_outputs(scoring: ScoringGraph, source: Path, head: Head) -> tuple[int,
 
 
 def _classifier_outputs(path: Path, inputs: tuple[InputTensor, ...], draw: int) -> Values:
-    """Return what the classifier itself says of the test inputs: three, or one where it takes no more."""
+    """Return the classifier's own outputs for three samples, or for one if it takes no more."""
     session = SignalSession(path, optimize=False)  # the runtime may fuse quantised layers into coarser ones
     for size in (3, 1):  # a batch fixed at one is common
         try:
@@ -65,7 +66,7 @@ def _classifier_outputs(path: Path, inputs: tuple[InputTensor, ...], draw: int) 
 
 
 def _signals(scoring: ScoringGraph, source: Path, head: Head, draw: int) -> Values:
-    """Return the signals of one sample, the first of a draw's input."""
+    """Check the outputs at one draw, and return the signals of its first sample."""
     expected = _classifier_outputs(source, scoring.inputs, draw)
     foreign = [node for node in scoring.model.graph if not is_standard(node)]
     if foreign:
@@ -92,7 +93,7 @@ def _signals(scoring: ScoringGraph, source: Path, head: Head, draw: int) -> Valu
 
 
 def check_file(path: Path, draw: int, signals: Values, inputs: tuple[InputTensor, ...]) -> None:
-    """Check the written file: valid ONNX, and the same signals of a draw once the runtime has loaded and optimised it."""
+    """Check the written file: valid ONNX, and the same signals after the runtime has optimised it."""
     gc.collect()
     try:
         onnx.checker.check_model(str(path), full_check=True)
@@ -122,8 +123,8 @@ def _check_rows(single: Values, whole: Values) -> None:
     for name, values in whole.items():
         if values.shape[:1] != (3,):
             raise ModelError(
-                f"value {name!r} has shape {list(values.shape)} for a batch of 3: the model mixes samples, or flattens the "
-                "batch with another dimension"
+                f"value {name!r} has shape {list(values.shape)} for a batch of 3, so the model mixes samples, or flattens the "
+                "batch with another dimension: export it with a batch axis of its own"
             )
         _compare(name, single[name], values[:1], floor)
 
@@ -133,7 +134,7 @@ def _batch(inputs: tuple[InputTensor, ...], size: int, draw: int) -> dict[str, N
 
 
 def _largest(values: Values) -> float:
-    """Return the largest number of all floating-point values: float32 rounding is relative to what was summed up."""
+    """Return the largest absolute number of all floating-point values: it sets the scale of rounding."""
     return max(
         (float(np.max(np.abs(value), initial=0.0)) for value in values.values() if value.dtype.kind == "f"), default=1.0
     )

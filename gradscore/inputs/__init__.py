@@ -1,1 +1,1 @@
-"""The kinds of inputs that `sources.py` chooses from: files, archives, arrays, tables, remote objects."""
+"""Inputs: files, archives, arrays, tables and remote objects, listed and read."""

@@ -1,4 +1,4 @@
-"""Images in .zip and .tar archives, read where they lie."""
+"""Images in .zip and .tar archives, read one at a time and never unpacked to a folder."""
 
 import bz2
 import gzip
@@ -38,7 +38,7 @@ class ZipMember(ImageEntry):
     info: zipfile.ZipInfo
 
     def content(self) -> bytes:
-        """Unpack the member; its checksum is verified."""
+        """Unpack the member and verify its checksum."""
         require_size(self.info.file_size)
         try:
             return self.archive.read(self.info)
@@ -47,7 +47,7 @@ class ZipMember(ImageEntry):
 
 
 class ZipImages(Listing):
-    """The images of a zip archive in its own order; an id is the path in the archive after a prefix."""
+    """The images of a zip archive in its own order. An id is the prefix and the path in the archive."""
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._prefix = prefix
@@ -62,18 +62,18 @@ class ZipImages(Listing):
         return len(self._infos)
 
     def entry(self, index: int) -> Entry:
-        """Name the member."""
+        """Return the entry of one member."""
         info = self._infos[index]
         return ZipMember(utf8(self._prefix + info.filename), self._archive, info)
 
     def ids(self) -> Iterator[str]:
-        """Yield the paths."""
+        """Yield the ids in order."""
         return (utf8(self._prefix + info.filename) for info in self._infos)
 
 
 @dataclass(frozen=True)
 class TarMember(ImageEntry):
-    """An image in a tar archive, by its place in the file."""
+    """An image in a tar archive, found by its offset in the file."""
 
     id: str
     archive: "_Unpacked"
@@ -81,7 +81,7 @@ class TarMember(ImageEntry):
     size: int
 
     def content(self) -> bytes:
-        """Read the member; a position of its own leaves the other threads' reading alone."""
+        """Read the member at its offset. The shared file position does not move, so threads can read at once."""
         require_size(self.size)
         try:
             content = os.pread(self.archive.descriptor, self.size, self.offset)
@@ -93,10 +93,10 @@ class TarMember(ImageEntry):
 
 
 class TarImages(Listing):
-    """The images of a tar archive in its own order; an id is the path in the archive after a prefix.
+    """The images of a tar archive in its own order. An id is the prefix and the path in the archive.
 
-    A compressed archive cannot be read from any place but its begin: it is unpacked once, to a temporary file that has
-    no name and goes with the process.
+    A compressed archive allows no random access. It is decompressed once, into an unnamed temporary file that
+    disappears with the process.
     """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
@@ -112,12 +112,12 @@ class TarImages(Listing):
         return len(self._members)
 
     def entry(self, index: int) -> Entry:
-        """Name the member."""
+        """Return the entry of one member."""
         name, offset, size = self._members[index]
         return TarMember(utf8(self._prefix + name), self._archive, offset, size)
 
     def ids(self) -> Iterator[str]:
-        """Yield the paths."""
+        """Yield the ids in order."""
         return (utf8(self._prefix + name) for name, _, _ in self._members)
 
     def _listed(self) -> Iterator[tuple[str, int, int]]:
@@ -126,7 +126,7 @@ class TarImages(Listing):
             tarfile.open(fileobj=file, mode="r:") as archive,
         ):
             for member in archive:
-                archive.members = []  # type: ignore[attr-defined] # tarfile would keep every one it has seen
+                archive.members = []  # type: ignore[attr-defined] # tarfile would keep every member in memory
                 if member.isreg() and _is_image(member.name):
                     if member.issparse():
                         raise tarfile.ReadError(f"{member.name} is stored sparse, with its zeros left out")
@@ -134,7 +134,7 @@ class TarImages(Listing):
 
 
 class _Unpacked:
-    """A tar archive without compression, open as long as anyone refers to it."""
+    """A tar archive without compression. Its file stays open as long as the object lives."""
 
     def __init__(self, path: Path) -> None:
         opener = _PACKED.get(path.suffix.lower())
@@ -150,7 +150,7 @@ class _Unpacked:
 
 def _is_image(name: str) -> bool:
     path = PurePosixPath(name)
-    hidden = path.parts[:1] == ("__MACOSX",) or path.name.startswith("._")  # what macOS adds to its archives
+    hidden = path.parts[:1] == ("__MACOSX",) or path.name.startswith("._")  # macOS adds these files to its archives
     return path.suffix.lower() in SUFFIXES and not hidden
 
 

@@ -27,7 +27,7 @@ _CHUNK = 1 << 20
 
 
 class ArrayRows(Listing):
-    """The rows of an array; an id is `name#row`, below a folder named after the row's class where that is known."""
+    """The rows of an array. An id is `name#row`, or `class/name#row` where the class is known."""
 
     def __init__(self, path: Path, rows: Rows, labels: NDArray[np.generic] | None = None) -> None:
         self._name, self._rows, self._labels = utf8(path.name), rows, labels
@@ -40,11 +40,11 @@ class ArrayRows(Listing):
         return len(self._rows)
 
     def entry(self, index: int) -> Entry:
-        """Name the row."""
+        """Return the entry of one row."""
         return ArrayRow(self._id(index), self._rows, index)
 
     def ids(self) -> Iterator[str]:
-        """Yield the names of the rows."""
+        """Yield the ids in order."""
         return map(self._id, range(len(self)))
 
     def _id(self, index: int) -> str:
@@ -53,13 +53,13 @@ class ArrayRows(Listing):
 
 
 def open_npy(path: Path) -> Listing:
-    """List the rows of a .npy file; they are read where they lie."""
+    """List the rows of a .npy file. Each row is read from the file when it is needed."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
             header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, by_column, kind = header(file)
-            if by_column or kind.hasobject:  # rows in pieces, or no numbers: NumPy reads or refuses it
+            if by_column or kind.hasobject:  # rows are not contiguous, or hold no numbers: NumPy reads or refuses them
                 file.seek(0)
                 return ArrayRows(path, np.lib.format.read_array(file, allow_pickle=False))
             return ArrayRows(path, StoredRows(file, file.tell(), kind, shape))
@@ -76,7 +76,7 @@ def open_npz(path: Path) -> Listing:
 
 
 def open_idx(path: Path, *, transposed: bool = False) -> Listing:
-    """Read an idx file, gzipped or not, and the labels of the idx1 file beside it where there is one."""
+    """List the rows of an idx file, gzipped or not. Labels come from the idx1 file beside it, if there is one."""
     rows = _idx(path, transposed=transposed)
     beside = path.with_name(re.sub(r"images([-.])idx3", r"labels\1idx1", path.name))
     labels = _idx(beside)[:] if beside != path and beside.exists() else None
@@ -95,7 +95,7 @@ def _archived(path: Path) -> NDArray[np.generic]:
 
 
 def _idx(path: Path, *, transposed: bool = False) -> StoredRows:
-    """Open an idx file; a gzipped one is first unpacked to a temporary file that has no name and goes with the process."""
+    """Open an idx file. A gzipped one is first unpacked into an unnamed temporary file."""
     try:
         with path.open("rb") as file:
             if path.suffix.lower() != ".gz":
@@ -111,7 +111,7 @@ def _stored(file: IO[bytes], path: Path, *, transposed: bool) -> StoredRows:
     file.seek(0)
     zeros, code, axes = struct.unpack(">HBB", file.read(4))
     if zeros or code not in _IDX_TYPES:
-        raise InputError(f"{path} is not a readable idx file: it begins with none of the format's numbers")
+        raise InputError(f"{path} is not a readable idx file: its first four bytes are not those of the format")
     shape = struct.unpack(f">{axes}I", file.read(4 * axes))
     kind, start = np.dtype(_IDX_TYPES[code]), 4 + 4 * axes
     size = file.seek(0, 2)
@@ -123,7 +123,7 @@ def _stored(file: IO[bytes], path: Path, *, transposed: bool) -> StoredRows:
 
 
 def _copy(packed: gzip.GzipFile, unpacked: IO[bytes]) -> None:
-    """Unpack as much as the header says and one byte more, so that a bomb is an error and not a full disk."""
+    """Unpack the size that the header states and one byte more, so that a gzip bomb cannot fill the disk."""
     header = packed.read(4)
     axes = header[3] if len(header) == 4 else 0
     extents = packed.read(4 * axes)

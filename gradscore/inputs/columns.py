@@ -1,4 +1,4 @@
-"""Parquet and Arrow tables with a column of encoded images, or of features that the model takes as they are."""
+"""Parquet and Arrow tables with a column of encoded images, or of numbers for the model's input."""
 
 import tempfile
 import threading
@@ -20,8 +20,8 @@ from gradscore.model.metadata import ModelMetadata
 
 _IMAGE_NAMES = ("image", "images", "bytes", "content", "img", "png", "jpg")
 _FEATURE_NAMES = ("features", "x", "pixels", "embedding")
-_BROKEN = (OSError, ValueError, KeyError, NotImplementedError, MemoryError)  # Arrow's own derive from these
-_HELD = 3  # groups of rows: those that the decoding threads stand in
+_BROKEN = (OSError, ValueError, KeyError, NotImplementedError, MemoryError)  # Arrow's own exceptions derive from these
+_HELD = 3  # row groups kept in memory: the decoding threads read from neighbouring ones
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class FeatureCell:
 
 
 class TableRows(Listing):
-    """The rows of a table, read a group at a time; `load` returns the inputs' column of one group.
+    """The rows of a table, read one row group at a time. `load` returns columns of one group.
 
-    An id is what the column `id` says, else `name#row`, below a folder named after the row's class where there is a
+    An id is the value of the column `id`. Without that column it is `name#row`, or `class/name#row` if there is a
     column `label`.
     """
 
@@ -85,12 +85,12 @@ class TableRows(Listing):
         return self._ends[-1]
 
     def entry(self, index: int) -> Entry:
-        """Name the row."""
+        """Return the entry of one row."""
         entry: Entry = self._cell(self._ids[index], self, index)
         return entry
 
     def ids(self) -> Iterator[str]:
-        """Yield the names of the rows."""
+        """Yield the ids in order."""
         return iter(self._ids)
 
     def cell(self, index: int) -> Any:
@@ -122,11 +122,11 @@ class TableRows(Listing):
 
 def open_parquet(path: Path) -> Listing:
     """List the rows of a Parquet file."""
-    import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
+    import pyarrow as pa  # noqa: PLC0415 - listing images needs no pyarrow
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     try:
-        file = pq.ParquetFile(path)  # not mapped: whoever cut the file short would end the process
+        file = pq.ParquetFile(path)  # not mapped: if another process truncated a mapped file, this process would crash
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         return TableRows(path, file.schema_arrow, sizes, file.read_row_group)
     except (pa.ArrowException, OSError) as error:
@@ -134,11 +134,11 @@ def open_parquet(path: Path) -> Listing:
 
 
 def open_arrow(path: Path) -> Listing:
-    """List the rows of an Arrow file, read a batch at a time; a stream is first copied to a nameless temporary file."""
-    import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
+    """List the rows of an Arrow file, read one batch at a time. A stream is first copied to a temporary file."""
+    import pyarrow as pa  # noqa: PLC0415 - listing images needs no pyarrow
 
     try:
-        file = pa.OSFile(str(path))  # not mapped, as above
+        file = pa.OSFile(str(path))  # not mapped, as in `open_parquet`
         try:
             batches = pa.ipc.open_file(file)
         except pa.ArrowInvalid:
@@ -151,14 +151,14 @@ def open_arrow(path: Path) -> Listing:
 
 
 class _BatchColumns:
-    """Reads one column of one batch of an Arrow file, and nothing of the others."""
+    """Reads one column of one batch of an Arrow file, and no other column."""
 
     def __init__(self, file: Any, schema: Any) -> None:
         self._file, self._schema = file, schema
         self._readers: dict[str, Any] = {}
 
     def __call__(self, group: int, columns: list[str]) -> Any:
-        import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
+        import pyarrow as pa  # noqa: PLC0415 - listing images needs no pyarrow
 
         (column,) = columns
         if column not in self._readers:
@@ -168,10 +168,10 @@ class _BatchColumns:
 
 
 def _as_file(stream: Any) -> Any:
-    """Copy a stream, whose batches can only be read one after the other, to a file that goes with the process."""
-    import pyarrow as pa  # noqa: PLC0415 - images need no pyarrow to be listed
+    """Copy a stream to a temporary file: the batches of a stream allow no random access."""
+    import pyarrow as pa  # noqa: PLC0415 - listing images needs no pyarrow
 
-    with tempfile.NamedTemporaryFile(prefix="gradscore-") as copy:  # what is opened below outlives the name
+    with tempfile.NamedTemporaryFile(prefix="gradscore-") as copy:  # stays readable without its name
         with pa.ipc.new_file(copy, stream.schema) as writer:
             for batch in stream:
                 writer.write_batch(batch)
@@ -180,13 +180,13 @@ def _as_file(stream: Any) -> Any:
 
 
 def _checked(table: Any) -> Any:
-    """Arrow's format has no checksums: reading a cell at a damaged offset would end the process."""
+    """Validate a table. Arrow has no checksums, and reading a cell at a damaged offset would crash the process."""
     table.validate(full=True)
     return table
 
 
 def _column(path: Path, schema: Any) -> tuple[str, type[ImageCell] | type[FeatureCell]]:
-    """Choose the column of inputs: by its name, else the only one of a fitting type."""
+    """Choose the column of inputs by its name, or else the only column of a fitting type."""
     for names, fits, cell in ((_IMAGE_NAMES, _holds_images, ImageCell), (_FEATURE_NAMES, _holds_numbers, FeatureCell)):
         fitting = [field.name for field in schema if fits(field.type)]
         known = [name for name in names if name in fitting] or fitting
@@ -199,7 +199,7 @@ def _column(path: Path, schema: Any) -> tuple[str, type[ImageCell] | type[Featur
 
 
 def _holds_images(kind: Any) -> bool:
-    from pyarrow import types  # noqa: PLC0415 - images need no pyarrow to be listed
+    from pyarrow import types  # noqa: PLC0415 - listing images needs no pyarrow
 
     if types.is_struct(kind):
         return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
@@ -207,7 +207,7 @@ def _holds_images(kind: Any) -> bool:
 
 
 def _holds_numbers(kind: Any) -> bool:
-    from pyarrow import types  # noqa: PLC0415 - images need no pyarrow to be listed
+    from pyarrow import types  # noqa: PLC0415 - listing images needs no pyarrow
 
     listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
     return bool(listed and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))

@@ -1,4 +1,4 @@
-"""An encoded image -> its pixels at the model's size, by Pillow alone: a process that decodes loads no NumPy."""
+"""Encoded image -> pixels at the model's size, with Pillow alone, because decoding processes load no NumPy."""
 
 import io
 import sys
@@ -9,10 +9,14 @@ from gradscore.errors import InputError
 from gradscore.model.metadata import Preprocessing
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_LIKELIEST_FIRST = sorted(FORMATS, key=lambda name: name not in ("JPEG", "PNG"))  # Pillow tries one after the other
+_LIKELIEST_FIRST = sorted(FORMATS, key=lambda name: name not in ("JPEG", "PNG"))  # the order that Pillow tries
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-_FITTING = {"L": {"1", "L"}, "RGB": {"P", "RGB", "YCbCr"}, "RGBA": {"RGBA"}}  # what `strict` takes for each mode
+_FITTING = {
+    "L": {"1", "L"},
+    "RGB": {"P", "RGB", "YCbCr"},
+    "RGBA": {"RGBA"},
+}  # what `strict` accepts for each model mode
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I;16N"}
 _NO_FIXED_RANGE = {"I", "F"}
 _RESAMPLING = {
@@ -22,17 +26,17 @@ _RESAMPLING = {
 
 
 def planes(content: bytes, preprocessing: Preprocessing) -> bytes:
-    """Return an encoded image at the model's size, 8 bits a sample: [C, H, W] in C's order.
+    """Return an encoded image at the model's size, 8 bits a sample: [C, H, W] in C order.
 
-    EXIF orientation is applied; an image of another size is resized and cropped as the metadata says, like
-    `torchvision.transforms.Resize` and `CenterCrop` do it. Of an animated or multi-page image the first frame counts.
-    Where the metadata says `convert`, transparency is dropped and 16-bit grey keeps its upper 8 bits.
+    EXIF orientation is applied. An image of another size is resized and cropped as the metadata says, like
+    `torchvision.transforms.Resize` and `CenterCrop` do. Of an animated or multi-page image, the first frame is used.
+    With the metadata's `convert`, transparency is dropped and 16-bit grey keeps its upper 8 bits.
 
     Raises
     ------
     InputError
-        The bytes are no whole image of an allowed format, hold more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, or the
-        channels do not fit.
+        The bytes are not a whole image of a known format, the image has more pixels than
+        `PIL.Image.MAX_IMAGE_PIXELS`, or its channels do not fit the model.
     """
     if not content:
         raise InputError("the file is empty (zero bytes)")
@@ -49,23 +53,23 @@ def planes(content: bytes, preprocessing: Preprocessing) -> bytes:
         raise InputError(f"not an image of a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"the image is too large to decode safely: {error}") from error
-    except Exception as error:  # damaged data makes decoders raise nearly anything; one image must not end a run
+    except Exception as error:  # on damaged data a decoder may raise any exception; one image must not end a run
         raise InputError(f"the image is truncated or damaged: {error or type(error).__name__}") from error
 
 
 def _turn(image: Image.Image) -> None:
-    """Load the image and apply its EXIF orientation; few have one, and Pillow takes its time to find that out."""
-    image.load()  # a PNG may tell its orientation after its pixels
+    """Load the image and apply its EXIF orientation. Few images have one, and `exif_transpose` is slow without."""
+    image.load()  # a PNG may store its orientation after its pixels
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def _refuse_bomb(size: tuple[int, int], once: str = "") -> None:
-    """Pillow itself only warns up to twice its limit; a row must not depend on how warnings are filtered."""
+    """Refuse images above Pillow's limit, where Pillow only warns: a row must not depend on warning filters."""
     limit, (width, height) = Image.MAX_IMAGE_PIXELS, size
     if limit is not None and width * height > limit:
         raise InputError(
-            f"the image is too large to decode safely: {width}×{height} pixels{once}, the limit is {limit:,} "
+            f"the image is too large to decode safely: {width}×{height} pixels{once}; the limit is {limit:,} "
             "(PIL.Image.MAX_IMAGE_PIXELS)"
         )
 
@@ -78,11 +82,11 @@ def _with_channels(image: Image.Image, preprocessing: Preprocessing) -> Image.Im
             "convert it, or prepare the model with --color convert"
         )
     if image.mode in _NO_FIXED_RANGE:
-        raise InputError(f"the image has {_described(image)}, whose range is not known: convert it to 8 bits")
+        raise InputError(f"the image has {_described(image)}, whose value range is unknown: convert it to 8 bits")
     if image.mode in _SIXTEEN_BIT:  # Pillow would clip at 255
         image = Image.frombytes("L", image.size, image.tobytes()[_upper_byte(image.mode) :: 2])
     if mode != "RGBA":
-        image.info.pop("transparency", None)  # a palette's; dropped, without a warning for each image
+        image.info.pop("transparency", None)  # a palette's transparency: Pillow would warn for each image
     return image if image.mode == mode else image.convert(mode)
 
 
@@ -122,5 +126,5 @@ def _size_to_crop(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[
 
 
 def _margin(extent: int, wanted: int) -> int:
-    """Return where a centred crop begins; before 0 where the image is smaller, which Pillow fills with black."""
+    """Return where a centred crop begins; negative where the image is smaller, and Pillow pads with black."""
     return round((extent - wanted) / 2) if extent >= wanted else -((wanted - extent) // 2)

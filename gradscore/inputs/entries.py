@@ -1,4 +1,4 @@
-"""One input: its id and how it is read. Listings of them are lazy, so that a million cost little more than their names."""
+"""One input: its id and how to read it. Listings are lazy: a million entries cost little more than their names."""
 
 import os
 import re
@@ -19,29 +19,34 @@ from gradscore.model.metadata import ModelMetadata
 
 
 class Entry(Protocol):
-    """One input: its id, and how it is read."""
+    """One input: its id, and how to read it."""
 
     @property
     def id(self) -> str:
         """Where the input comes from; unique in its source."""
 
     def read(self, metadata: ModelMetadata) -> NDArray[Any]:
-        """Return what `Scorer.score` takes, without the batch dimension: uint8 pixels of the model's size, or its numbers.
+        """Return one input for `Scorer.score`, without the batch axis.
 
-        Raises InputError where that cannot be had.
+        Images are uint8 pixels at the model's size. All other inputs are numbers of the input's type.
+
+        Raises
+        ------
+        InputError
+            The input cannot be read, or does not fit the model.
         """
 
 
 class Rows(Protocol):
-    """An array as far as its rows are read from it: NumPy's, or one in a file."""
+    """An array whose rows can be read: a NumPy array, or one in a file."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Extents; the first counts the rows."""
+        """Extents. The first is the number of rows."""
 
     @property
     def dtype(self) -> Any:
-        """NumPy's type of the numbers."""
+        """NumPy type of the numbers."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, part: slice, /) -> NDArray[np.generic]: ...
@@ -51,14 +56,22 @@ class ImageEntry:
     """An entry whose content is an encoded image."""
 
     def content(self) -> bytes:
-        """Return the encoded image; raises InputError where it cannot be had."""
+        """Return the encoded image.
+
+        Raises
+        ------
+        InputError
+            The image cannot be read.
+        """
         raise NotImplementedError
 
     def read(self, metadata: ModelMetadata) -> NDArray[np.uint8]:
         """Decode the image."""
         if metadata.preprocessing.kind != "image":
             shape = ["B", *(extent or "?" for extent in metadata.input_shape[1:])]
-            raise InputError(f"the model's input [{', '.join(map(str, shape))}] is no image: give .npz or .npy arrays")
+            raise InputError(
+                f"the model's input [{', '.join(map(str, shape))}] is not an image: give .npz or .npy arrays"
+            )
         return pixels(self.content(), metadata.preprocessing)
 
 
@@ -90,18 +103,18 @@ class ArrayRow:
 
 
 class Listing(Sequence[Entry]):
-    """Entries in a fixed order, each made when it is asked for."""
+    """Entries in a fixed order, each created on access."""
 
     @abstractmethod
     def entry(self, index: int) -> Entry:
-        """Return one entry; the index is within bounds."""
+        """Return one entry. The caller has checked that the index is within bounds."""
 
     def ids(self) -> Iterator[str]:
         """Yield the ids in order."""
         return (self.entry(index).id for index in range(len(self)))
 
     def paths(self) -> list[str] | None:
-        """Return where all lie if all are image files, in order; else None."""
+        """Return the paths of all entries in order if all are image files, else None."""
         return _paths(self)
 
     @overload
@@ -146,23 +159,23 @@ class Joined(Listing):
         return self._ends[-1] if self._ends else 0
 
     def entry(self, index: int) -> Entry:
-        """Find the part that the entry stands in."""
+        """Return the entry from the part that contains the index."""
         part = bisect_right(self._ends, index)
         return self._parts[part].entry(index - (self._ends[part - 1] if part else 0))
 
     def ids(self) -> Iterator[str]:
-        """Yield the ids, part after part."""
+        """Yield the ids in order."""
         for part in self._parts:
             yield from part.ids()
 
 
 def ids_of(entries: Iterable[Entry]) -> Iterator[str]:
-    """Yield the ids of entries in order; a listing need not make these."""
+    """Yield the ids of entries in order. A listing yields them without creating entries."""
     return entries.ids() if isinstance(entries, Listing) else (entry.id for entry in entries)
 
 
 def paths_of(entries: Sequence[Entry]) -> list[str] | None:
-    """Return where entries lie if all are image files, in order; else None."""
+    """Return the paths of entries in order if all are image files, else None."""
     return entries.paths() if isinstance(entries, Listing) else _paths(entries)
 
 
@@ -172,7 +185,7 @@ def _paths(entries: Sequence[Entry]) -> list[str] | None:
 
 
 def utf8(name: str) -> str:
-    """Write bytes that are not UTF-8, which Python holds as lone surrogates, as %XX: an id must be text."""
+    """Write bytes that are not UTF-8 as %XX. Python holds them as lone surrogates, but an id must be text."""
     return (
         name
         if name.isascii()

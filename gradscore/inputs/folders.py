@@ -1,4 +1,4 @@
-"""Images in files of their own: folders, and lists of paths."""
+"""Images in separate files: folders, and lists of paths."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,11 @@ from gradscore.inputs.encoded import SUFFIXES
 from gradscore.inputs.entries import Entry, ImageFile, Listing, utf8
 from gradscore.inputs.remote import RemoteFile, is_url
 
-_FOLDER = "\0"  # no name holds it, and it sorts before all that names hold
+_FOLDER = "\0"  # marks a folder; no file name contains NUL, and it sorts before every other character
 
 
 class _Named(Listing):
-    """Files by their names; a part of them has its names and nothing more to do with the others."""
+    """Files listed by name. A slice copies its own names, so it does not keep the whole list alive."""
 
     _names: Sequence[str]
 
@@ -35,25 +35,25 @@ class _Named(Listing):
 
 
 class FolderFiles(_Named):
-    """The images below a folder, sorted; an id is the path below it after a prefix."""
+    """The images below a folder, sorted. An id is the prefix and the path below the folder."""
 
     def __init__(self, root: Path, prefix: str = "") -> None:
-        self._below, self._prefix = os.path.join(root, ""), prefix  # noqa: PTH118 - names are appended to it as they stand
+        self._below, self._prefix = os.path.join(root, ""), prefix  # noqa: PTH118 - names are appended to this text
         self._names = list(_images_below(root))
         if not self._names:
             raise InputError(f"folder {root} holds no images (looked for {', '.join(sorted(SUFFIXES))}, recursively)")
 
     def entry(self, index: int) -> Entry:
-        """Name the file; nothing is opened."""
+        """Return the entry of one file, without opening it."""
         name = self._names[index]
         return ImageFile(self._id(name), f"{self._below}{name}")
 
     def ids(self) -> Iterator[str]:
-        """Yield the paths."""
+        """Yield the ids in order."""
         return map(self._id, self._names)
 
     def paths(self) -> list[str]:
-        """Return where the files lie."""
+        """Return the paths of the files."""
         return [self._below + name for name in self._names]
 
     def _id(self, name: str) -> str:
@@ -61,14 +61,14 @@ class FolderFiles(_Named):
 
 
 class ListedFiles(_Named):
-    """Images by path or URL; nothing is opened before its turn, so a name that leads nowhere is an error row."""
+    """Images listed by path or URL. None is opened before it is read, so a missing one becomes an error row."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> "ListedFiles":
-        """Read one path a line, or paths that end in NUL as `find -print0` writes them; bytes need not be UTF-8."""
+        """Parse one path a line, or paths that end in NUL, as `find -print0` writes them. Bytes need not be UTF-8."""
         found = content.split(b"\0") if b"\0" in content else content.splitlines()
         names = [os.fsdecode(name) for name in found if name.strip()]
         if not names:
@@ -76,21 +76,21 @@ class ListedFiles(_Named):
         return cls(names)
 
     def entry(self, index: int) -> Entry:
-        """Name the file or the remote object."""
+        """Return the entry of one file or remote object."""
         name = self._names[index]
         return RemoteFile(utf8(name), name) if is_url(name) else ImageFile(utf8(name), name)
 
     def ids(self) -> Iterator[str]:
-        """Yield the names."""
+        """Yield the ids in order."""
         return map(utf8, self._names)
 
     def paths(self) -> list[str] | None:
-        """Return the names, unless there is a URL among them."""
+        """Return the names, or None if one of them is a URL."""
         return None if any(map(is_url, self._names)) else list(self._names)
 
 
 def _images_below(root: Path) -> Iterator[str]:
-    """Yield the images of a tree in order, following links; a folder that contains itself through links is entered once."""
+    """Yield the images of a tree in order, following links. A folder that links to itself is entered once."""
     levels = [("", iter(_names_in(root)), frozenset({os.path.realpath(root)}))]
     while levels:
         below, names, above = levels[-1]
@@ -104,14 +104,14 @@ def _images_below(root: Path) -> Iterator[str]:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """Return the names of images and, marked by `_FOLDER`, of folders, sorted as their paths are component by component."""
+    """Return the names of images and of folders (marked by `_FOLDER`), sorted component by component."""
     names = []
     try:
         with os.scandir(folder) as found:
             for item in found:
                 if os.path.isdir(item.path) if item.is_symlink() else item.is_dir():  # noqa: PTH112 - False for loops
                     names.append(item.name + _FOLDER)
-                elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - a million names
+                elif os.path.splitext(item.name)[1].lower() in SUFFIXES:  # noqa: PTH122 - Path objects are too slow for a million names
                     names.append(item.name)
     except OSError as error:
         raise InputError(f"cannot list the folder {folder}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Bytes and arrays -> the model's input: decode, check, resize, normalise, as the scoring model's metadata says."""
+"""Bytes and arrays -> the model's input: decode, check, resize and normalise as the metadata says."""
 
 from typing import Any
 
@@ -11,29 +11,29 @@ from gradscore.model.metadata import Preprocessing
 
 
 def decode(content: bytes, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return an encoded image as the model's input, float32 [C, H, W]: its `pixels`, normalised."""
+    """Decode an image into the model's input, float32 [C, H, W]: its `pixels`, normalised."""
     return normalise(pixels(content, preprocessing), preprocessing)
 
 
 def pixels(content: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return an encoded image at the model's size, uint8 [C, H, W]; its `planes`, which says what is refused."""
+    """Decode an image at the model's size, uint8 [C, H, W]. See `planes` for the images that it refuses."""
     shape = preprocessing.channels, preprocessing.height, preprocessing.width
     return np.frombuffer(planes(content, preprocessing), np.uint8).reshape(shape)
 
 
 def normalise(channels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return (pixel · scale − mean) / std per channel, float32; `channels` is [..., C, H, W]."""
+    """Return (pixel · scale − mean) / std per channel, float32. `channels` is [..., C, H, W]."""
     mean = np.asarray(preprocessing.mean, dtype=np.float32).reshape(-1, 1, 1)
     std = np.asarray(preprocessing.std, dtype=np.float32).reshape(-1, 1, 1)
     normalised = channels.astype(np.float32, order="C")
-    normalised *= np.float32(preprocessing.scale)  # in place: new arrays of this size cost more than the arithmetic
+    normalised *= np.float32(preprocessing.scale)  # in place: allocating new arrays costs more than the arithmetic
     normalised -= mean
     normalised /= std
     return normalised
 
 
 def numbers(batch: NDArray[Any], preprocessing: Preprocessing, dtype: str) -> NDArray[Any]:
-    """Return what `fitted` returned in the model's own numbers: pixels normalised, all else as it is."""
+    """Return the result of `fitted` as the model's numbers: pixels normalised, all else unchanged."""
     return normalise(batch, preprocessing).astype(dtype, copy=False) if batch.dtype == np.uint8 else batch
 
 
@@ -43,14 +43,15 @@ def fitted(
     input_shape: tuple[int | None, ...],
     dtype: str = "float32",
 ) -> NDArray[Any]:
-    """Return a batch in the shape of the model's input: pixels as uint8, other numbers in the input's own type.
+    """Return a batch in the shape of the model's input: pixels as uint8, other numbers in the input's type.
 
-    Images may lack the channel axis where the model has one channel ([B, H, W]), or have it last ([B, H, W, C]).
+    The channel axis of images may be last ([B, H, W, C]). If the model has one channel, it may be missing
+    ([B, H, W]).
 
     Raises
     ------
     InputError
-        The array is neither uint8 nor floating point, or does not fit the model's input shape.
+        The array's type or shape does not fit the model's input.
     """
     if not dtype.startswith("float"):
         return _to_integers(array, input_shape, dtype)
@@ -67,7 +68,9 @@ def fitted(
 
 def _to_integers(array: NDArray[np.generic], input_shape: tuple[int | None, ...], dtype: str) -> NDArray[Any]:
     if array.dtype.kind not in "iu":
-        raise InputError(f"an array of type {array.dtype} is not an input: the model takes {dtype}, such as token ids")
+        raise InputError(
+            f"an array of type {array.dtype} is not an input: this model takes {dtype}, for example token ids"
+        )
     _require_fit(array, array, input_shape)
     return np.ascontiguousarray(array, dtype=dtype)
 

@@ -1,4 +1,4 @@
-"""Inputs behind URLs, by fsspec: s3://, gs://, https://, memory:// and whatever else it has a package for."""
+"""Inputs behind URLs, read through fsspec: s3://, gs://, https:// and every other protocol it knows."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
 
 
 def is_url(name: str) -> bool:
-    """Tell a URL from a path."""
+    """Return whether a name is a URL and not a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None
 
 
@@ -38,7 +38,7 @@ class RemoteFile(ImageEntry):
 
 
 class RemoteFiles(Listing):
-    """The images below a URL, sorted; an id is the path below it after a prefix."""
+    """The images below a URL, sorted. An id is the prefix and the path below the URL."""
 
     def __init__(self, url: str, prefix: str = "") -> None:
         system, root = file_system(url)
@@ -57,12 +57,12 @@ class RemoteFiles(Listing):
         return len(self._names)
 
     def entry(self, index: int) -> Entry:
-        """Name the image; nothing is fetched."""
+        """Return the entry of one image, without fetching it."""
         name = self._names[index]
         return RemoteFile(utf8(self._prefix + name), f"{self._url}/{name}")
 
     def ids(self) -> Iterator[str]:
-        """Yield the paths."""
+        """Yield the ids in order."""
         return (utf8(self._prefix + name) for name in self._names)
 
 
@@ -72,7 +72,7 @@ def file_system(url: str) -> tuple[Any, str]:
     Raises
     ------
     InputError
-        No package for the protocol is installed, or it is not known.
+        The protocol is unknown, or the package for it is not installed.
     """
     from fsspec.core import url_to_fs  # noqa: PLC0415 - local inputs need no fsspec
 
@@ -86,7 +86,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def is_folder(url: str) -> bool:
-    """Tell whether a URL is a folder of its file system."""
+    """Return whether a URL names a folder."""
     system, path = file_system(url)
     try:
         return bool(url.endswith("/") or system.isdir(path))
@@ -95,12 +95,12 @@ def is_folder(url: str) -> bool:
 
 
 def require_there(url: str) -> None:
-    """Refuse a URL that leads nowhere, as a path would be.
+    """Refuse a URL that does not exist.
 
     Raises
     ------
     InputError
-        There is nothing, or it cannot be told.
+        There is nothing at the URL, or its server does not answer.
     """
     system, path = file_system(url)
     try:
@@ -112,7 +112,7 @@ def require_there(url: str) -> None:
 
 
 def fetched(url: str) -> Path:
-    """Copy a remote archive or table to a temporary folder of its own; who has opened it removes that by `remove`."""
+    """Copy a remote archive or table into its own temporary folder. The caller deletes it with `remove`."""
     system, path = file_system(url)
     copy = Path(tempfile.mkdtemp(prefix="gradscore-")) / PurePosixPath(path).name
     try:
@@ -124,13 +124,13 @@ def fetched(url: str) -> Path:
 
 
 def remove(copy: Path) -> None:
-    """Remove what `fetched` made."""
+    """Delete the copy that `fetched` made, with its folder."""
     shutil.rmtree(copy.parent, ignore_errors=True)
 
 
 def _remedy(url: str) -> str:
-    """Return how to install what a protocol needs, where that is one package."""
-    from fsspec.registry import known_implementations  # noqa: PLC0415 - as above
+    """Return the command that installs the package for a URL's protocol, or an empty text."""
+    from fsspec.registry import known_implementations  # noqa: PLC0415 - local inputs need no fsspec
 
     known = known_implementations.get(url.partition("://")[0].lower(), {"class": "fsspec"})
     package = str(known["class"]).partition(".")[0]

@@ -1,6 +1,6 @@
-"""Whatever holds inputs -> entries with ids, in a fixed order, read one at a time.
+"""Sources: folders, files, archives, arrays and tables as entries with ids, in a fixed order.
 
-Folders, image files, globs, lists, archives, arrays, tables; local, or behind any URL that fsspec knows.
+A source can also be a glob, a list of paths, or any URL that fsspec knows. Its entries are read one at a time.
 """
 
 import glob
@@ -26,7 +26,7 @@ __all__ = ["ArrayRow", "Entry", "ImageEntry", "ImageFile", "Source", "open_sourc
 
 @dataclass(frozen=True)
 class _Reading:
-    """How the containers of one call are read."""
+    """How to read the containers of one call."""
 
     prefix: str
     idx_transposed: bool
@@ -56,7 +56,7 @@ CONTAINERS: Mapping[str, _Container] = {
 
 @dataclass(frozen=True)
 class Source:
-    """Entries in a fixed order; its length is known before anything is read."""
+    """Entries in a fixed order. The length is known before any input is read."""
 
     entries: Sequence[Entry]
 
@@ -71,27 +71,34 @@ class Source:
         return ids_of(self.entries)
 
     def first(self, count: int | None) -> "Source":
-        """Return a source of the first so many entries; None for all."""
+        """Return a source of the first `count` entries, or of all entries if `count` is None."""
         return self if count is None else Source(self.entries[:count])
 
 
 def open_source(paths: Sequence[str | os.PathLike[str]], *, idx_transposed: bool = False) -> Source:
-    """Collect the inputs of folders (recursive, sorted), image files and whatever `CONTAINERS` names by suffix.
+    """List the inputs in folders, image files, archives, arrays and tables, local or remote.
 
-    Any of them may lie behind a URL; archives and tables are then fetched first. `@FILE` is a list of one image's path
-    or URL a line, relative to the working folder; `-` is such a list on stdin; a name with *, ? or [ that does not
-    exist itself is a glob, in which ** stands for any folders.
+    Folders are searched recursively, links included, and sorted. Archives, arrays and tables are recognised by the
+    suffixes in `CONTAINERS`. A single image file may have any suffix: its content decides. An archive or a table behind
+    a URL is downloaded first. `@FILE` is a file that lists one path or URL a line, relative to the working folder. `-`
+    is such a list on stdin. A name with *, ? or [ that does not exist is a glob; ** stands for any folders.
 
-    An id is the path below the folder or in the archive given, or the file's own path, or `arrays.npz#row`. With several
-    inputs the ids of folders and archives start with their names. Rows whose class is known, by an idx1 file beside an
-    idx3 file or by a column `label`, lie in a folder named after it: `3/train-images-idx3-ubyte#0`. Bytes of a file name
-    that are not UTF-8 are written as %XX. Linked folders are entered, but none inside itself. A file named by itself may
-    have any suffix: what it holds decides.
+    An id is the path below the folder or in the archive, the file's own path, or `arrays.npz#row`. With several inputs,
+    the ids of folders and archives start with their names. If a row's class is known, from an idx1 file beside an
+    idx3 file or from a column `label`, its id starts with the class: `3/train-images-idx3-ubyte#0`. Bytes of a file
+    name that are not UTF-8 are written as %XX.
 
     Parameters
     ----------
+    paths
+        Paths, URLs, globs, `@FILE` or `-`, as described above.
     idx_transposed
-        Images in idx files are stored with rows and columns exchanged, as those of EMNIST are.
+        Whether the images in idx files are stored with rows and columns exchanged, as those of EMNIST are.
+
+    Returns
+    -------
+    Source
+        The entries in a fixed order, not read yet.
 
     Raises
     ------
@@ -111,7 +118,7 @@ def open_source(paths: Sequence[str | os.PathLike[str]], *, idx_transposed: bool
 
 
 def _refuse_repeated(source: Source) -> None:
-    """Compare hashes first: the ids of a million inputs at once would take the most memory of all."""
+    """Refuse two inputs with one id. Hashes are compared first: a set of a million ids would take too much memory."""
     hashes = np.fromiter(map(hash, source.ids()), np.int64, len(source))
     ordered = np.sort(hashes)
     suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
@@ -157,7 +164,7 @@ def _list(path: Path) -> Listing:
 
 
 def _globbed(pattern: str, reading: _Reading) -> Listing:
-    found = sorted(name for name in glob.iglob(pattern, recursive=True) if not Path(name).is_dir())  # noqa: PTH207 - pathlib's drops ./
+    found = sorted(name for name in glob.iglob(pattern, recursive=True) if not Path(name).is_dir())  # noqa: PTH207 - Path.glob drops ./
     if not found:
         raise InputError(f"{pattern}: no file matches")
     if not any(_container(name) for name in found):

@@ -1,6 +1,6 @@
-"""The rows of an array in a file, read where they lie.
+"""Rows of an array in a file, read from the file one slice at a time.
 
-Not mapped into memory: whoever cut a mapped file short would end every process that reads it.
+The file is not memory-mapped: if another process truncated a mapped file, every process that reads it would crash.
 """
 
 import math
@@ -18,7 +18,7 @@ _TURN = threading.Lock()
 
 
 def read_in_turn(descriptor: int, size: int, offset: int) -> bytes:
-    """Do as `os.pread`, which Windows lacks: an open file has one position, so threads take turns."""
+    """Replace `os.pread`, which is missing on Windows. An open file has one position, so threads take turns."""
     with _TURN:
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
@@ -28,14 +28,20 @@ read_at = getattr(os, "pread", read_in_turn)
 
 
 class StoredRows:
-    """An array whose rows stand one after the other in a file, which stays open as long as anyone refers to it.
+    """An array whose rows are stored one after the other in a file. The file stays open as long as the object lives.
 
     Parameters
     ----------
+    file
+        The open file. It is duplicated, so the caller may close it.
     start
-        Where in the file the first row begins.
+        Offset of the first row in the file, in bytes.
+    kind
+        NumPy type of the numbers.
+    shape
+        Shape of the array as stored. The first extent is the number of rows.
     transposed
-        Each row is stored with its first two axes exchanged.
+        Whether each row is stored with its first two axes exchanged.
 
     Raises
     ------
@@ -65,13 +71,13 @@ class StoredRows:
         return rows.swapaxes(1, 2) if self._transposed else rows
 
     def _read(self, size: int, offset: int) -> bytes:
-        """Read at a position of its own, which leaves the other threads' reading alone."""
+        """Read at an offset. The shared file position does not move, so threads can read at once."""
         try:
             content = read_at(self._descriptor, size, offset)
             while len(content) < size and (
                 more := read_at(self._descriptor, size - len(content), offset + len(content))
             ):
-                content += more  # a network's file system may give less at a time
+                content += more  # a network file system may return less at a time
         except OSError as error:
             raise InputError(f"the array cannot be read here: {error.strerror}") from error
         if len(content) != size:

@@ -1,1 +1,1 @@
-"""How well a confidence tells right predictions from wrong ones."""
+"""Metrics of how well a confidence separates correct from incorrect predictions."""

@@ -1,8 +1,8 @@
-"""How well a confidence tells right predictions from wrong ones: ranking, selective-prediction and calibration metrics.
+"""Evaluation of a confidence: ranking, selective-prediction and calibration metrics.
 
-The questions are asked as in Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
-Examples in Neural Networks" (ICLR 2017): *In* takes the correct predictions as positive, *Out* the incorrect ones, with
-negated confidence. An unknown concept counts as incorrect.
+*In* and *Out* are used as in Hendrycks and Gimpel, "A Baseline for Detecting Misclassified and Out-of-Distribution
+Examples in Neural Networks" (ICLR 2017). *In* takes the correct predictions as positive. *Out* takes the incorrect ones
+as positive, with negated confidence. An unknown concept counts as incorrect.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,20 +19,22 @@ from gradscore.metrics.ranking import Ranking
 
 FloatArray = npt.NDArray[np.float64]
 
-MOST_SCORES = (
-    2048  # distinct scores in a bootstrap, which makes it fast and moves an interval by less than a thousandth
-)
+# Distinct scores in a bootstrap sample. The limit makes it fast and moves an interval by less than a thousandth.
+MOST_SCORES = 2048
 
 
 @dataclass(frozen=True)
 class Convention:
-    """The choices that published numbers differ in; AUROC and the rest are the same for all.
+    """The choices in which published numbers differ. AUROC and the other metrics are the same for all.
 
     Attributes
     ----------
-    area : how AUPR is integrated
-    fpr : which threshold is taken for FPR95
-    positive : "correct" or "incorrect", the class whose recall is 95 % in FPR95
+    area : callable
+        Area under the precision-recall curve (AUPR).
+    fpr : callable
+        False positive rate at 95 % recall (FPR95).
+    positive : {"correct", "incorrect"}
+        The class whose recall is 95 % in FPR95.
     """
 
     area: Callable[[Ranking], float]
@@ -65,9 +67,10 @@ METRICS: Mapping[str, Callable[[Ranking, Convention], float | None]] = MappingPr
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of one confidence, each a fraction; `ece` and `brier` are None where it is no probability.
+    """The metrics of one confidence, each a fraction.
 
-    `intervals` maps a metric's name to its bootstrap interval (low, high); empty unless asked for.
+    `ece` and `brier` are None if the confidence is not a probability. `intervals` maps the name of a metric to its
+    bootstrap interval (low, high). It is empty if no resamples were requested.
     """
 
     convention: str
@@ -86,11 +89,11 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct rows."""
+        """Fraction of correct rows."""
         return self.correct / (self.correct + self.incorrect)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain numbers, ready for JSON."""
+        """Return all values as plain numbers for JSON."""
         return {**asdict(self), "accuracy": self.accuracy}
 
 
@@ -105,26 +108,32 @@ def evaluate(
 ) -> Evaluation:
     """Measure how well a confidence separates correct from incorrect predictions.
 
-    AUROC and the average precisions equal scikit-learn's; see `CONVENTIONS` for what the conventions choose.
+    AUROC and average precision equal those of scikit-learn. `CONVENTIONS` lists what each convention chooses.
 
     Parameters
     ----------
     confidence : float [N]
-        Higher is more likely correct; any scale. Negate an uncertainty such as the entropy.
+        Higher means more likely correct, on any scale. Negate an uncertainty such as the entropy.
     correct : bool [N]
         Whether each prediction is right; False for unknown concepts.
-    convention : "hendrycks", "openood" or "torch-uncertainty"
+    convention : {"hendrycks", "openood", "torch-uncertainty"}
+        How AUPR and FPR95 are computed.
     resamples : int
-        Bootstrap samples for the intervals, stratified by class; 0 for none.
+        Number of bootstrap samples for the intervals, stratified by class. 0 computes no intervals.
     level : float
         Coverage of the intervals (percentile bootstrap).
     seed : int
-        Seed of the bootstrap; the same seed gives the same intervals.
+        Seed of the bootstrap. The same seed gives the same intervals.
+
+    Returns
+    -------
+    Evaluation
+        Every metric, and its interval if `resamples` is positive.
 
     Raises
     ------
     InputError
-        On wrong shapes, NaN confidences, one class only, or an unknown convention.
+        The shapes differ, a confidence is NaN, one class is missing, or the convention is unknown.
     """
     chosen = CONVENTIONS.get(convention)
     if chosen is None:
@@ -155,7 +164,9 @@ def _bootstrap(
 def _checked(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     scores, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct)
     if scores.ndim != 1 or right.shape != scores.shape:
-        raise InputError(f"confidence and correct must be [N] and alike; got {scores.shape} and {right.shape}")
+        raise InputError(
+            f"confidence and correct must be [N] and have the same shape; got {scores.shape} and {right.shape}"
+        )
     if right.dtype != np.bool_ and not np.isin(right, (0, 1)).all():
         raise InputError(f"correct must be boolean (or 0 and 1), got values of type {right.dtype}")
     right = right.astype(np.bool_)

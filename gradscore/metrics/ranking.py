@@ -1,6 +1,6 @@
-"""Counts of correct and incorrect predictions at each distinct confidence, and the metrics that follow from them.
+"""Rankings: counts of correct and incorrect predictions at each distinct confidence, and the metrics of them.
 
-Counted this way, ties need no special case, and a bootstrap need not sort again.
+With counts, ties need no special case, and a bootstrap sample needs no new sorting.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 CountArray = npt.NDArray[np.int64]
 
-EXACT_TERMS = 64  # of harmonic numbers
+EXACT_TERMS = 64  # harmonic numbers below this index are summed exactly
 ECE_BINS = 15  # Guo et al. 2017, "On Calibration of Modern Neural Networks"
 
 
@@ -21,8 +21,10 @@ class Ranking:
 
     Attributes
     ----------
-    values : float64 [K], strictly decreasing
+    values : float64 [K]
+        Distinct scores, strictly decreasing.
     positives, negatives : int64 [K]
+        Number of rows of each class at each score.
     """
 
     values: FloatArray
@@ -31,25 +33,25 @@ class Ranking:
 
     @classmethod
     def of(cls, confidence: FloatArray, correct: npt.NDArray[np.bool_]) -> "Ranking":
-        """Rank checked arrays: confidence [N] without NaN, correct [N]; correct rows are the positives."""
+        """Rank checked arrays: confidence [N] without NaN, and correct [N]. Correct rows are the positives."""
         values, group = np.unique(confidence, return_inverse=True)
         positives = np.bincount(group[correct], minlength=len(values))
         negatives = np.bincount(group[~correct], minlength=len(values))
         return cls(values[::-1], positives[::-1], negatives[::-1])
 
     def swapped(self) -> "Ranking":
-        """Rank with the roles of the classes exchanged and the scores negated."""
+        """Return the ranking with the classes exchanged and the scores negated."""
         return Ranking(-self.values[::-1], self.negatives[::-1], self.positives[::-1])
 
     def resampled(self, rng: np.random.Generator) -> "Ranking":
-        """Draw one bootstrap sample, stratified by class, so that neither class can vanish."""
+        """Draw one bootstrap sample, stratified by class so that neither class can be empty."""
         positives = rng.multinomial(self.positives.sum(), self.positives / self.positives.sum())
         negatives = rng.multinomial(self.negatives.sum(), self.negatives / self.negatives.sum())
         drawn = positives + negatives > 0
         return Ranking(self.values[drawn], positives[drawn], negatives[drawn])
 
     def coarse(self, limit: int) -> "Ranking":
-        """Merge neighbouring scores into at most `limit` of about equally many rows, each at its mean score."""
+        """Merge neighbouring scores into at most `limit` groups of about equal size, each at its mean score."""
         if len(self.values) <= limit:
             return self
         rows = self.positives + self.negatives
@@ -73,19 +75,19 @@ class Ranking:
 
 
 def auroc(ranking: Ranking) -> float:
-    """Chance that a positive outranks a negative, ties counting half (Mann–Whitney)."""
+    """Return the probability that a positive outranks a negative, with ties counted half (Mann–Whitney)."""
     below = ranking.negatives.sum() - np.cumsum(ranking.negatives)
     wins = ranking.positives @ (below + ranking.negatives / 2)
     return float(wins / ranking.positives.sum() / ranking.negatives.sum())
 
 
 def average_precision(ranking: Ranking) -> float:
-    """Sum of precision times the recall gained, as sklearn.metrics.average_precision_score."""
+    """Return the sum of precision times gain in recall, as `sklearn.metrics.average_precision_score` does."""
     return float(ranking.precision() @ np.diff(ranking.recall(), prepend=0.0))
 
 
 def trapezoid_precision(ranking: Ranking) -> float:
-    """Trapezoid area under the precision–recall curve, which starts at recall 0, precision 1."""
+    """Return the trapezoidal area under the precision–recall curve, which starts at recall 0, precision 1."""
     recall, precision = np.r_[0.0, ranking.recall()], np.r_[1.0, ranking.precision()]
     return float(np.trapezoid(precision, recall))
 
@@ -96,10 +98,10 @@ def fpr_at_first(ranking: Ranking, recall: float = 0.95) -> float:
 
 
 def fpr_at_nearest(ranking: Ranking, recall: float = 0.95) -> float:
-    """Return the false positive rate at the threshold whose recall is nearest the target.
+    """Return the false positive rate at the threshold whose recall is nearest to the target.
 
-    As the outlier-exposure code of Hendrycks et al. and torch-uncertainty have it: of two equally near recalls the
-    higher, and of the thresholds that share a recall below 1 the lowest, which is the pessimistic one.
+    This follows the outlier-exposure code of Hendrycks et al. and torch-uncertainty. Of two equally near recalls, it
+    takes the higher one. Of thresholds with the same recall below 1, it takes the lowest, which is the pessimistic one.
     """
     reached = ranking.recall()
     stop = int(np.argmax(reached >= 1.0)) + 1
@@ -108,15 +110,19 @@ def fpr_at_nearest(ranking: Ranking, recall: float = 0.95) -> float:
 
 
 def detection_accuracy(ranking: Ranking) -> float:
-    """Best mean of true positive and true negative rate over all thresholds; ½ is chance. Equation 7 of the paper."""
+    """Return the best mean of true positive and true negative rate over all thresholds (the paper's equation 7).
+
+    ½ is chance.
+    """
     return float(max(0.5, np.max(0.5 * ranking.recall() + 0.5 * (1.0 - ranking.fallout()))))
 
 
 def aurc(ranking: Ranking) -> float:
-    """Mean risk over all coverages 1/N … 1 (Geifman and El-Yaniv 2017), expected over the order of tied rows.
+    """Return the area under the risk–coverage curve: the mean risk over all coverages 1/N … 1.
 
-    Of n tied rows with a share r of errors, after c rows with e errors, the j-th adds the risk (e + j·r)/(c + j); these
-    sum to r·n + (e − r·c)·(H(c + n) − H(c)), H being harmonic numbers.
+    The source is Geifman and El-Yaniv (2017). Tied rows contribute the expectation over their order. Take n tied rows
+    with a fraction r of errors, after c rows with e errors. The j-th of them adds the risk (e + j·r)/(c + j). These
+    sum to r·n + (e − r·c)·(H(c + n) − H(c)), where H are harmonic numbers.
     """
     tied = ranking.positives + ranking.negatives
     share, rows = ranking.negatives / tied, np.cumsum(tied)
@@ -126,14 +132,14 @@ def aurc(ranking: Ranking) -> float:
 
 
 def eaurc(ranking: Ranking) -> float:
-    """AURC less that of the best possible order of the same rows (exact, not the logarithmic approximation)."""
+    """Return AURC minus the AURC of the best possible order of the rows, exact and not approximated."""
     right, wrong = int(ranking.positives.sum()), int(ranking.negatives.sum())
     before, after = _harmonic(np.array([right, right + wrong]))
     return aurc(ranking) - float(wrong - right * (after - before)) / (right + wrong)
 
 
 def brier(ranking: Ranking) -> float | None:
-    """Mean squared distance of the confidence from the outcome; None where confidences are no probabilities."""
+    """Return the mean squared difference of confidence and outcome, or None without probabilities."""
     if not _are_probabilities(ranking):
         return None
     squares = ranking.positives @ (1 - ranking.values) ** 2 + ranking.negatives @ ranking.values**2
@@ -141,7 +147,10 @@ def brier(ranking: Ranking) -> float | None:
 
 
 def ece(ranking: Ranking) -> float | None:
-    """Return the expected calibration error over 15 equal bins, open below; None as for Brier."""
+    """Return the expected calibration error over 15 equal bins, or None without probabilities.
+
+    A bin includes its upper bound and excludes its lower one.
+    """
     if not _are_probabilities(ranking):
         return None
     bins = np.clip(np.ceil(ranking.values * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
@@ -151,7 +160,7 @@ def ece(ranking: Ranking) -> float | None:
 
 
 def _harmonic(n: CountArray) -> FloatArray:
-    """Return 1 + 1/2 + … + 1/n, exact below 64 and from Euler and Maclaurin's series, to 1e-13, from there on."""
+    """Return 1 + 1/2 + … + 1/n: exact below n = 64, else by the Euler–Maclaurin series, to 1e-13."""
     few = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, EXACT_TERMS))])
     x = np.maximum(n, EXACT_TERMS).astype(np.float64)
     series = np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)

@@ -1,4 +1,4 @@
-"""What a scoring model covers, and what this installation can do, as plain values ready for JSON."""
+"""Describes models and this installation, as plain values ready for JSON."""
 
 import platform
 from dataclasses import asdict
@@ -21,14 +21,14 @@ _PACKAGES = ("numpy", "onnx", "numba", "pyarrow", "pillow", "scikit-learn", "tor
 
 
 def inspect_model(path: Path) -> dict[str, Any]:
-    """Describe a scoring model: input, classes, layers, every parameter with its coverage, fingerprint.
+    """Describe a scoring model: inputs, classes, layers, every parameter with its coverage, fingerprint.
 
-    A self-scoring model: inputs, outputs, what it is made of, and what it costs beside the plain classifier.
+    For a self-scoring model: inputs, outputs, the files that it is made of, and its cost beside the plain classifier's.
 
     Raises
     ------
     ModelError
-        The file is neither.
+        The file is neither a scoring model nor a self-scoring model.
     """
     if identify(path) is Kind.SELF_SCORING:
         return _self_scoring(path, read_self_scoring(path))

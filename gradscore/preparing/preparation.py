@@ -45,37 +45,58 @@ def prepare(
     external_data: bool = False,
     overwrite: bool = False,
 ) -> ModelMetadata:
-    """Turn a classifier's ONNX file into a scoring model and return what is written about it.
+    """Turn a classifier's ONNX file into a scoring model, and return its metadata.
 
     Parameters
     ----------
     path, out
         The classifier, and the scoring model to write.
     logits
-        Name of the output with the class scores, where the model has several.
+        Name of the output with the class scores, if the model has several outputs.
     class_names
-        One name a class; by default those that `export_classifier` left in the file.
+        One name per class. By default, those that `export_classifier` stored in the file.
     scale, mean, std
-        A pixel of 0..255 becomes (pixel · scale − mean) / std, per channel or one number for all. Like the other
-        options of images, by default what the exporter left in the file, else 1/255, 0 and 1.
+        A pixel in 0..255 becomes (pixel · scale − mean) / std. `mean` and `std` hold one number per channel, or one for
+        all. This and the other image options default to what `export_classifier` stored in the file. Without that, the
+        defaults are 1/255, 0 and 1.
     color
-        "strict", the default: an image of another channel count is an error; "convert": it is converted.
+        What to do with an image of another channel count. "strict", the default, makes it an error; "convert" converts
+        it.
     resize, crop
-        Images of another size are stretched to the model's, or with "center" as `crop` cut out of the middle, after
-        their shorter side, or height and width, became `resize`: what torchvision's Resize and CenterCrop do.
+        How to fit images of another size. `resize` is the new length of the shorter side, or the new height and width;
+        `crop="center"` then cuts out the middle. This is what torchvision's Resize and CenterCrop do. By default,
+        images are stretched to the model's size.
     interpolation
         "bilinear", the default, "bicubic", "lanczos" or "nearest".
     engine
-        Which gradient engine differentiates the graph.
+        The gradient engine that differentiates the graph: "ort-training" or "onnx-ad".
     allow_uncovered
-        Leave parameters without a rule out of the statistics and list them in the metadata, instead of refusing.
+        Leave parameters that no rule covers out of the statistics, and list them in the metadata. By default, they are
+        scored too, but the scoring model then takes one sample at a time.
     external_data
-        Write large weights into a file beside the scoring model even where one file could hold them: processes that
-        load it then share their memory. Models beyond protobuf's 2 GB are always written so.
+        Write large weights to a file beside the scoring model, even if one file could hold them. Processes that load it
+        then share that memory. Models beyond protobuf's 2 GB are always written in this way.
+    overwrite
+        Replace `out` if it exists.
+
+    Returns
+    -------
+    ModelMetadata
+        What the scoring model says of itself, as written in its file.
 
     Raises
     ------
-    ModelError, UnsupportedOpError, BuilderError, OutputExistsError
+    ModelError
+        The classifier cannot be read, does not run at several batch sizes, has no layer with weights, or has no output
+        that can be the logits; or the scoring model fails its check.
+    UnsupportedOpError
+        The classifier has a node that no rule covers.
+    InputError
+        An option is invalid: the class names, the image options or the engine.
+    BuilderError
+        The gradient engine is not installed, or has failed.
+    OutputExistsError
+        `out` exists and `overwrite` is False.
     """
     source, target = Path(path), Path(out)
     refuse_existing(target, overwrite=overwrite)
@@ -121,7 +142,7 @@ def prepare(
             gradscore_version=__version__,
         )
         _write(scoring.model, metadata, part)
-        del scoring, model, whole, found, head  # a large model's weights would stand in memory twice
+        del scoring, model, whole, found, head  # else a large model's weights would be in memory twice
         check_file(part, draw, signals, inputs)
     return metadata
 
@@ -162,6 +183,6 @@ def _names_in(classifier: onnx.ModelProto) -> list[str] | None:
 
 def _check_class_names(names: Sequence[str] | None, classes: int) -> None:
     if names is not None and len(names) != classes:
-        raise InputError(f"{len(names)} class names for {classes} classes: give one name a class with --class-names")
+        raise InputError(f"{len(names)} class names for {classes} classes: give one name per class with --class-names")
     if names is not None and (len(set(names)) != len(names) or not all(name.strip() for name in names)):
         raise InputError("class names repeat or are blank: each class needs a name of its own")

@@ -1,1 +1,1 @@
-"""A source scored into a table: shards, one at a time, that survive a killed process."""
+"""Scoring runs: a source scored into a table, in shards that survive a killed process."""

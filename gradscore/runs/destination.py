@@ -1,4 +1,4 @@
-"""Where a run's rows go: one file, or a folder of shards; and whether that place is free."""
+"""The destination of a run, one file or a folder of shards, and the checks before it is written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ from gradscore.tables.manifest import MANIFEST, MANIFEST_KEY, Manifest
 
 @dataclass(frozen=True)
 class Destination:
-    """An output, and the folder where its shards lie.
+    """An output, and the folder that holds its shards.
 
-    An output with a suffix of `formats.FORMATS` is one file: its shards lie in a hidden folder beside it and go when
-    they are joined. Any other output is the folder of shards itself.
+    An output with a suffix in `formats.FORMATS` is one file. Its shards are in a hidden folder beside it, and are
+    deleted once they are joined. Any other output is itself the folder of shards.
     """
 
     target: Path
@@ -34,17 +34,20 @@ class Destination:
         return self.target.with_name(f".{self.target.name}.parts") if self.single else self.target
 
     def refuse_taken(self, *, overwrite: bool, resume: bool) -> None:
-        """Refuse an output that may not be written; called early, before the work whose result goes there.
+        """Refuse an output that may not be written. Call this before the work starts.
 
         Raises
         ------
         OutputExistsError
-            It exists, or a run that did not end left its shards, and neither `overwrite` nor `resume` is set.
+            The output or an unfinished run exists, and neither `overwrite` nor `resume` is set; or it is a folder of
+            other files.
+        InputError
+            Both `overwrite` and `resume` are set.
         GradscoreError
-            Its folder does not exist.
+            The folder of the output does not exist.
         """
         if overwrite and resume:
-            raise InputError("--overwrite starts anew and --resume continues: choose one")
+            raise InputError("--overwrite starts again and --resume continues: choose one")
         if self.single or not self.target.is_dir():
             refuse_existing(self.target, overwrite=self.single and (overwrite or resume))
         if not self.single and not (self.folder / MANIFEST).exists() and _in_use(self.folder):
@@ -54,12 +57,12 @@ class Destination:
             raise OutputExistsError(self._taken(manifest))
 
     def earlier(self) -> Manifest | None:
-        """Return what an earlier run to this output says of itself, whether it ended or not; None where there is none.
+        """Return the manifest of an earlier run to this output, finished or not, or None if there is none.
 
         Raises
         ------
         OutputExistsError
-            The output is a file that does not say which run wrote it.
+            The output is a file without a manifest.
         """
         unfinished = Manifest.read(self.folder)
         if unfinished is not None or not self.single or not self.target.exists():
@@ -67,7 +70,7 @@ class Destination:
         return manifest_of_file(self.target)
 
     def kept(self) -> str:
-        """Say what remains of a run that was stopped."""
+        """Return a sentence that says what is left of a stopped run."""
         manifest = Manifest.read(self.folder)
         if manifest is None or not manifest.shards:
             return "no unfinished output is left"
@@ -78,17 +81,17 @@ class Destination:
             return f"{self.target} exists: choose another output, or pass --overwrite"
         return (
             f"{self.target} holds {manifest.rows:,} of {manifest.total:,} rows of a run that did not end: "
-            "continue it with --resume, or start anew with --overwrite"
+            "continue it with --resume, or start again with --overwrite"
         )
 
 
 def manifest_of_file(path: Path) -> Manifest:
-    """Return the manifest that a joined Parquet file carries.
+    """Return the manifest stored in a joined Parquet file.
 
     Raises
     ------
     OutputExistsError
-        The file is of another format, or was not written by a scoring run of this version.
+        The file has another format, or holds no manifest.
     """
     try:
         text = (pq.read_metadata(path).metadata or {}).get(MANIFEST_KEY) if path.suffix.lower() == ".parquet" else None

@@ -1,4 +1,4 @@
-"""The one file that a run's shards become: written beside them, as they are finished."""
+"""The single output file of a run: it grows beside the shards, as each of them is finished."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -8,11 +8,11 @@ import pyarrow as pa
 
 from gradscore.tables.formats import Format
 
-_GROUP_BYTES = 2 << 20  # of tables that are written together: many small row groups make a long footer
+_GROUP_BYTES = 2 << 20  # tables are collected to this size: many small row groups would make the footer long
 
 
 class JoinedFile:
-    """Takes the shards' tables in order; a file of its format once `close` has returned, and worth nothing before."""
+    """Takes the shards' tables in order. The file is valid only after `close` has returned."""
 
     def __init__(self, path: Path, kind: Format, schema: pa.Schema) -> None:
         self.path = path
@@ -21,13 +21,13 @@ class JoinedFile:
         self._closed = False
 
     def add(self, table: pa.Table) -> None:
-        """Take a table; it is written once there are enough of them."""
+        """Take a table. It is written once enough tables are held."""
         self._held.append(table)
         if sum(one.nbytes for one in self._held) >= _GROUP_BYTES:
             self._write()
 
     def close(self, metadata: Mapping[bytes, str]) -> None:
-        """Write the rest, and metadata where the format keeps any that is known at the end only: Parquet."""
+        """Write the remaining tables and close the file. Only Parquet can still store metadata at this point."""
         if self._held:
             self._write()
         if hasattr(self._writer, "add_key_value_metadata"):
@@ -36,9 +36,9 @@ class JoinedFile:
         self._writer.close()
 
     def abandon(self) -> None:
-        """Leave nothing behind where it still lies."""
+        """Delete the unfinished file."""
         if not self._closed:
-            with suppress(OSError):  # a full disk may be why
+            with suppress(OSError):  # closing writes, and the disk may be full
                 self._writer.close()
         self.path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""A source scored into a table: read ahead, scored and written side by side, in bounded memory, and never half."""
+"""Scoring a source into a table: reading, scoring and writing overlap, in bounded memory."""
 
 import logging
 import os
@@ -28,21 +28,31 @@ _log = logging.getLogger(__name__)
 BATCH_SIZE = 256
 _CANDIDATES = (32, 64, 128, 256, 512, 1024)
 _TRIAL_SECONDS = 0.3
-_WORTHWHILE = 1.03  # a larger batch must be so much faster to be worth its memory
+_WORTHWHILE = 1.03  # a larger batch must be faster by this factor to be worth its memory
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the inputs of a run.
+    """The result of a scoring run.
 
     Attributes
     ----------
+    scored
+        Inputs that were scored.
     failed
-        Inputs that could not be read: rows with their `error` set.
+        Inputs that could not be read. Their rows have `error` set.
     not_finite
-        Scored rows whose features hold NaN or Inf, from the model's own arithmetic.
+        Scored rows whose features hold NaN or Inf, which come from the model's own arithmetic.
+    seconds
+        Duration of this run.
+    output
+        Path of the table.
+    first_error
+        Id and message of the first input that failed.
     resumed
-        Rows among all these that an earlier run had finished.
+        Rows, included in the counts above, that an earlier run had finished.
+    batch_size
+        Inputs in a batch.
     """
 
     scored: int
@@ -56,7 +66,7 @@ class Summary:
 
     @property
     def images_per_second(self) -> float:
-        """Inputs that this run handled per second, decoding and writing included."""
+        """Inputs that this run processed per second, including decoding and writing."""
         return (self.scored + self.failed - self.resumed) / self.seconds if self.seconds > 0 else 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -76,20 +86,34 @@ def score_to_parquet(
     resume: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Summary:
-    """Score every entry of a source into a score table; one row an entry, in the source's order.
-
-    An `out` that ends in .parquet, .csv, .jsonl or .arrow becomes one file; any other a folder of Parquet shards.
+    """Score every entry of a source into a score table, one row per entry, in the source's order.
 
     Parameters
     ----------
+    scorer
+        The loaded scoring model.
+    source
+        The inputs.
+    out
+        Path of the table. If it ends in .parquet, .csv, .jsonl or .arrow, it becomes one file. Any other path becomes a
+        folder of Parquet shards.
+    batch_size
+        Inputs in a batch.
     shard_rows
-        Rows of a shard, rounded up to whole batches: what is finished survives any end of the process.
+        Rows in a shard, rounded up to whole batches. A finished shard survives any end of the process.
     precision
-        Of the features in the table: float64, or float32 for half the size, in which norms below 1e-38 are 0.
+        Type of the features in the table: float64, or float32 for half the size. In float32, norms below 1e-38 are 0.
+    overwrite
+        Replace an existing output.
     resume
-        Continue after the shards of a run of the same model, inputs and options; without one, start.
+        Continue an unfinished run of the same model, inputs and options. If there is none, start one.
     progress
-        Called after each batch with the number of inputs done in it.
+        Called after each batch with the number of inputs in it.
+
+    Returns
+    -------
+    Summary
+        Counts of the inputs scored and failed, and the run's duration.
 
     Raises
     ------
@@ -98,9 +122,9 @@ def score_to_parquet(
     MismatchError
         The run to continue had another model, other inputs or other options.
     InputError
-        The model takes several inputs, which no source holds.
+        The model takes several inputs, and a source holds only one.
     GradscoreError
-        `out` cannot be written; finished shards remain.
+        `out` cannot be written. Finished shards remain.
     """
     _require_one_input(scorer)
     start = time.perf_counter()
@@ -126,13 +150,13 @@ def score_to_parquet(
 def scored_tables(
     scorer: Scorer, source: Source, *, batch_size: int = BATCH_SIZE, precision: str = "float64"
 ) -> "ScoredTables":
-    """Return the source's rows as Arrow tables in order, for formats that are streamed and not kept."""
+    """Return the source's rows as Arrow tables in order, for output that is streamed and not stored."""
     _require_one_input(scorer)
     return ScoredTables(scorer, source, batch_size, precision)
 
 
 class ScoredTables:
-    """Tables of consecutive rows, computed as they are asked for; counts what became of the inputs."""
+    """Tables of consecutive rows, computed on demand. It also counts the inputs scored and failed."""
 
     def __init__(self, scorer: Scorer, source: Source, batch_size: int, precision: str) -> None:
         self.schema = features.schema(scorer.feature_names, {**table_metadata(scorer), "precision": precision})
@@ -145,7 +169,7 @@ class ScoredTables:
             yield pa.Table.from_batches([_rows(self.schema, batch)])
 
     def summary(self, output: str) -> Summary:
-        """Return what became of the inputs so far."""
+        """Return the summary of the inputs so far."""
         counts, seconds = self._tally, time.perf_counter() - self._start
         scored = counts.rows - counts.failed
         return Summary(
@@ -154,7 +178,7 @@ class ScoredTables:
 
 
 def table_metadata(scorer: Scorer) -> dict[str, Any]:
-    """Return what a score table says about the model and the machinery that wrote it."""
+    """Return the metadata of a score table: the model, back end, providers and version that wrote it."""
     model = scorer.metadata
     return {
         "model_fingerprint": scorer.fingerprint,
@@ -168,7 +192,7 @@ def table_metadata(scorer: Scorer) -> dict[str, Any]:
 
 
 def run_identity(scorer: Scorer, source: Source, batch_size: int) -> dict[str, Any]:
-    """Return everything that changes a run's rows; a run may continue only one of the same identity."""
+    """Return everything that changes a run's rows. Only a run of the same identity can be resumed."""
     return {
         "model": scorer.fingerprint,
         "preprocessing": {key: _plain(value) for key, value in asdict(scorer.metadata.preprocessing).items()},
@@ -186,14 +210,14 @@ def run_identity(scorer: Scorer, source: Source, batch_size: int) -> dict[str, A
 
 
 def fastest_batch_size(scorer: Scorer, source: Source) -> int:
-    """Return the batch size that scores the source's first readable input, repeated, fastest on this machine.
+    """Return the batch size that scores fastest on this machine, measured on the first readable input.
 
-    Sizes double until one brings nothing more, or does not fit: memory that runs out ends the search.
+    The size doubles until a larger one is no faster, or does not fit into memory.
 
     Raises
     ------
     InputError
-        None of the first inputs can be read.
+        None of the first 32 inputs can be read.
     """
     rows = next((row for row in map(scorer.read, _first(source)) if not isinstance(row, str)), None)
     if rows is None:
@@ -211,7 +235,7 @@ def fastest_batch_size(scorer: Scorer, source: Source) -> int:
 
 
 def _rate(scorer: Scorer, inputs: dict[str, Any], size: int) -> float:
-    scorer.score(inputs)  # buffers for this size are made
+    scorer.score(inputs)  # warm up: this allocates the buffers for the size
     start, rounds = time.perf_counter(), 0
     while time.perf_counter() - start < _TRIAL_SECONDS:
         scorer.score(inputs)

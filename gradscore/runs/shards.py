@@ -1,7 +1,6 @@
-"""A run's output while it is written: Parquet shards finished one by one, joined meanwhile where one file is wanted.
+"""The output of a run while it is written: Parquet shards, joined as they finish if the output is one file.
 
-Whatever stops a run, its finished shards and the manifest that lists them remain, and a run of the same identity may
-continue from there.
+However a run stops, its finished shards and their manifest remain. A run of the same identity can resume from there.
 """
 
 import os
@@ -25,14 +24,14 @@ from gradscore.runs.joined_file import JoinedFile
 from gradscore.tables.formats import FORMATS, Parquet
 from gradscore.tables.manifest import MANIFEST, MANIFEST_KEY, Manifest, Shard, refuse_changed
 
-SHARD_ROWS = 2048  # what is held before it is written
-_LONGEST = 30.0  # seconds after which a shard is finished however few rows it has: the most that a crash can cost
+SHARD_ROWS = 2048  # rows held in memory before they are written
+_LONGEST = 30.0  # seconds after which a shard is finished, however small, so that a crash loses no more work than that
 _JOINED = "joined"
 
 
 @dataclass(frozen=True)
 class Tally:
-    """What is counted of a batch, and of the shard that it goes into."""
+    """Counts of a batch, or of the shard that it goes into."""
 
     rows: int = 0
     failed: int = 0
@@ -49,7 +48,7 @@ class Tally:
 
 
 class ShardedOutput:
-    """A context that holds the output's lock: batches are added in order, `finish` makes the output whole."""
+    """The output of a run. Inside its context, it holds the output's lock; `finish` completes the output."""
 
     def __init__(
         self,
@@ -64,10 +63,10 @@ class ShardedOutput:
         self.manifest = Manifest(identity)
         self._place = Destination(target)
         self._schema, self._shard_rows = schema, shard_rows
-        self._format = Parquet("none" if self._place.single else "zstd")  # shards of one file go when it is there
+        self._format = Parquet("none" if self._place.single else "zstd")  # shards of one file are temporary
         self._overwrite, self._resume = overwrite, resume
         self._begun = False
-        self._whole = False  # the output was one finished file before we came
+        self._whole = False  # an earlier run had already finished the output as one file
         self._rows: list[pa.RecordBatch] = []
         self._tally = Tally()
         self._since = time.monotonic()
@@ -76,14 +75,16 @@ class ShardedOutput:
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
-        """Take the lock, then over what an earlier run has finished."""
+        """Take the lock, then the shards that an earlier run has finished."""
         self._place.refuse_taken(overwrite=self._overwrite, resume=self._resume)
         try:
             with self._reported():
                 self._place.folder.mkdir(exist_ok=True)
                 self._held.enter_context(locked(self._place.folder, output=self._place.target))
-            self._held.callback(self._forget)  # while the lock is still held
-            self._place.refuse_taken(overwrite=self._overwrite, resume=self._resume)  # another may just have ended
+            self._held.callback(self._forget)  # called on exit while the lock is still held
+            self._place.refuse_taken(
+                overwrite=self._overwrite, resume=self._resume
+            )  # another run may have ended since the first check
             self._begin()
             self._held.callback(self._abandon)
             self._writer = self._held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="gradscore-write"))
@@ -94,21 +95,21 @@ class ShardedOutput:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the shard being written, drop the lock, and leave no folder in which nothing was finished."""
+        """Wait for the shard being written and release the lock. A folder without a finished shard is deleted."""
         self._leave()
 
     @property
     def rows(self) -> int:
-        """Number of rows that are finished."""
+        """Number of finished rows."""
         return self.manifest.rows
 
     def add(self, rows: pa.RecordBatch, tally: Tally) -> None:
-        """Take the rows of one batch; they are written once they fill a shard.
+        """Take the rows of one batch. They are written once they fill a shard.
 
         Raises
         ------
         GradscoreError
-            Writing failed.
+            Writing an earlier shard failed.
         """
         self._rows.append(rows)
         self._tally += tally
@@ -116,7 +117,7 @@ class ShardedOutput:
             self._hand_over()
 
     def finish(self) -> None:
-        """Write the last rows, mark the run complete, and join the shards where the output is one file.
+        """Write the last rows, mark the run complete, and rename the joined file if the output is one file.
 
         Raises
         ------
@@ -152,7 +153,7 @@ class ShardedOutput:
                 self._joined = JoinedFile(folder / _JOINED, FORMATS[target.suffix.lower()], self._schema)
 
     def _hand_over(self) -> None:
-        """Give the rows to the writer; wait for the shard before, so that no more than two are ever held."""
+        """Give the rows to the writer. First wait for the previous shard, so that memory holds two at most."""
         self._settle()
         self._pending = self._writer.submit(self._write, self._rows, self._tally)
         self._rows, self._tally, self._since = [], Tally(), time.monotonic()
@@ -177,17 +178,17 @@ class ShardedOutput:
             self._joined.add(table)
 
     def _rejoin(self) -> None:
-        """Put the shards that an earlier run has finished into the joined file."""
+        """Copy the shards that an earlier run has finished into the joined file."""
         if self._joined is not None:
             for shard in self.manifest.shards:
                 self._joined.add(_read(self._place.folder / shard.file))
 
     def _become(self, joined: JoinedFile) -> None:
-        """Make the joined file the output."""
+        """Rename the joined file to the output and delete the shards."""
         folder, target = self._place.folder, self._place.target
         joined.close({MANIFEST_KEY: self.manifest.to_json()})
         joined.path.replace(target)
-        (folder / MANIFEST).unlink()  # first: shards that no manifest lists are never continued from
+        (folder / MANIFEST).unlink()  # first: without a manifest, leftover shards are never resumed from
         _clear(folder, keep=set())
 
     def _abandon(self) -> None:
@@ -197,16 +198,16 @@ class ShardedOutput:
     def _forget(self) -> None:
         if self._begun and (self._whole or not self.manifest.shards):
             (self._place.folder / MANIFEST).unlink(missing_ok=True)
-            _clear(self._place.folder, keep=set())  # what was just being made when the run was stopped
+            _clear(self._place.folder, keep=set())  # also the files being written when the run was stopped
 
     def _leave(self) -> None:
-        self._held.close()  # the writer ends its shard, then the lock goes
-        with suppress(OSError):  # it holds shards, or another run's lock
+        self._held.close()  # the writer finishes its shard, then the lock is released
+        with suppress(OSError):  # the folder still holds shards, or another run's lock
             self._place.folder.rmdir()
 
     @contextmanager
     def _reported(self) -> Iterator[None]:
-        """Let a failure to write name the output and say what is kept."""
+        """Turn a failure to write into an error that names the output and the rows kept."""
         try:
             yield
         except (OSError, GradscoreError) as error:
@@ -223,12 +224,12 @@ class ShardedOutput:
 
 
 def _read(shard: Path) -> pa.Table:
-    with pq.ParquetFile(shard) as file:  # `read_table` would load Arrow's query engine, at 40 MB
+    with pq.ParquetFile(shard) as file:  # `read_table` would load Arrow's query engine, 40 MB
         return file.read(use_threads=False)
 
 
 def _clear(folder: Path, *, keep: set[str]) -> None:
-    """Remove shards that the manifest does not list, and what a killed run left half written."""
+    """Delete files not in `keep`: shards missing from the manifest, and half-written files of a killed run."""
     for pattern in ("part-*.parquet", ".*.part", _JOINED):
         for path in folder.glob(pattern):
             if path.name not in keep:
@@ -239,4 +240,4 @@ def _refuse_damaged(folder: Path, manifest: Manifest) -> None:
     for shard in manifest.shards:
         path = folder / shard.file
         if not path.is_file() or path.stat().st_size != shard.size:
-            raise InputError(f"{path} is gone or was changed since its run: start anew with --overwrite")
+            raise InputError(f"{path} is missing or was changed after its run: start again with --overwrite")

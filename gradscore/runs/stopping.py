@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a run ends with one line that says what is kept, and with the exit code that shells expect."""
+"""SIGINT and SIGTERM: a stopped run says in one line what is kept, and ends with the usual exit code."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class StoppedError(GradscoreError):
-    """A signal ended the run; what was finished is kept."""
+    """A signal ended the run. Finished shards are kept."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -21,7 +21,7 @@ class StoppedError(GradscoreError):
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the main thread stands, as Python itself does for SIGINT."""
+    """SIGTERM, raised in the main thread as Python raises KeyboardInterrupt for SIGINT."""
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -30,9 +30,9 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def stoppable(kept: Callable[[], str]) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM in the block into a StoppedError; `kept` says what remains of the work.
+    """Turn SIGINT and SIGTERM in the block into a StoppedError. `kept` returns what remains of the work.
 
-    Outside the main thread, where Python takes no signal handlers, SIGTERM stays as it is.
+    Outside the main thread, Python allows no signal handlers, so SIGTERM keeps its usual effect.
     """
     main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _terminate) if main else None

@@ -1,4 +1,4 @@
-"""Is a score table whole? Every input once and in order, every shard as its run left it."""
+"""Verification of a score table: every input once and in order, every shard unchanged since its run."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,24 +19,26 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found; no problems means that the table is whole."""
+    """The result of a verification. The table is whole if there are no problems."""
 
     rows: int
     failed: int
     problems: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the finding as plain values for JSON."""
+        """Return the result as plain values for JSON."""
         return {**asdict(self), "whole": not self.problems}
 
 
 def verify_output(path: Path, source: Source | None = None) -> Verification:
-    """Compare a Parquet file or a folder of shards with the manifest of its run, and with a source where one is given.
+    """Compare a Parquet file or a folder of shards with the manifest of its run, and with a source if given.
 
     Raises
     ------
     InputError
-        Nothing is there, or no scoring run wrote it.
+        The path does not exist, or the folder has no manifest.
+    OutputExistsError
+        The file holds no manifest.
     """
     manifest = _manifest(path)
     ids: list[str] = []
@@ -70,7 +72,7 @@ def _manifest(path: Path) -> Manifest:
     if manifest is None and not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if manifest is None and path.is_dir():
-        raise InputError(f"{path} has no manifest: no `gradscore score` wrote it")
+        raise InputError(f"{path} has no manifest: it was not written by `gradscore score`")
     return manifest or manifest_of_file(path)
 
 
@@ -78,7 +80,7 @@ def _changed_shards(folder: Path, manifest: Manifest) -> Iterator[str]:
     for shard in manifest.shards:
         file = folder / shard.file
         if file.is_file() and sha256_of_file(file) != shard.sha256:
-            yield f"{file} was changed since its run"
+            yield f"{file} was changed after its run"
     listed = {shard.file for shard in manifest.shards}
     yield from (f"{file} belongs to no run" for file in sorted(folder.glob("*.parquet")) if file.name not in listed)
 
@@ -86,9 +88,9 @@ def _changed_shards(folder: Path, manifest: Manifest) -> Iterator[str]:
 def _differences(found: list[str], wanted: list[str]) -> Iterator[str]:
     for what, names in (
         ("inputs have no row", sorted(set(wanted) - set(found))),
-        ("rows are of no input", sorted(set(found) - set(wanted))),
+        ("rows belong to no input", sorted(set(found) - set(wanted))),
     ):
         if names:
             yield f"{len(names):,} {what}: {', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}"
     if len(found) != len(set(found)):
-        yield f"{len(found) - len(set(found)):,} rows stand there twice"
+        yield f"{len(found) - len(set(found)):,} rows are repeated"

@@ -1,1 +1,1 @@
-"""Score tables: rows in memory, the formats they are written in, and the manifest beside shards."""
+"""Score tables: rows in memory, file formats, and the manifest beside the shards."""

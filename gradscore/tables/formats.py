@@ -1,4 +1,4 @@
-"""Score tables in the formats that people use: each writes tables of an Arrow schema to one file or stream."""
+"""File formats of score tables: each writes tables of one Arrow schema to a file or a stream."""
 
 import json
 import math
@@ -23,52 +23,51 @@ class Format(Protocol):
     """How a score table is written."""
 
     def open(self, sink: Path | IO[bytes], schema: pa.Schema) -> TableWriter:
-        """Begin a file, or go on in a stream."""
+        """Start a file, or continue a stream."""
 
 
 class Parquet:
-    """The only format that the later steps read; each table is a row group."""
+    """Parquet, the only format that the later steps read. Each table becomes a row group."""
 
     def __init__(self, compression: str = "zstd") -> None:
         self._compression = compression
 
     def open(self, sink: Path | IO[bytes], schema: pa.Schema) -> TableWriter:
-        """Begin a file."""
-        import pyarrow.parquet as pq  # noqa: PLC0415 - streams to stdout need none
+        """Start a file."""
+        import pyarrow.parquet as pq  # noqa: PLC0415 - a stream to stdout needs no Parquet
 
-        repeating = [
-            field.name for field in schema if not pa.types.is_floating(field.type)
-        ]  # a feature hardly ever does
+        # Features hardly ever repeat, so a dictionary would only cost time.
+        repeating = [field.name for field in schema if not pa.types.is_floating(field.type)]
         writer: TableWriter = pq.ParquetWriter(sink, schema, compression=self._compression, use_dictionary=repeating)
         return writer
 
 
 class ArrowStream:
-    """Arrow's IPC stream: what `pyarrow.ipc.open_stream` reads, metadata included."""
+    """Arrow's IPC stream, metadata included. `pyarrow.ipc.open_stream` reads it."""
 
     def open(self, sink: Path | IO[bytes], schema: pa.Schema) -> TableWriter:
-        """Begin a stream."""
+        """Start a stream."""
         writer: TableWriter = pa.ipc.new_stream(str(sink) if isinstance(sink, Path) else sink, schema)
         return writer
 
 
 class Csv:
-    """A header, then one line a row; nulls are empty, features in the shortest digits that give the same float64."""
+    """CSV with a header. Nulls are empty. Features have the shortest digits that read back as the same float64."""
 
     def open(self, sink: Path | IO[bytes], schema: pa.Schema) -> TableWriter:
-        """Begin a file with its header."""
-        import pyarrow.csv  # noqa: PLC0415 - loaded only where asked for
+        """Start a file with its header."""
+        import pyarrow.csv  # noqa: PLC0415 - loaded only for CSV output
 
         writer: TableWriter = pyarrow.csv.CSVWriter(str(sink) if isinstance(sink, Path) else sink, schema)
         return writer
 
 
 class JsonLines:
-    """One JSON object a line; NaN and infinity, which JSON does not know, are null."""
+    """One JSON object per line. NaN and infinity become null, because JSON has neither."""
 
     def open(self, sink: Path | IO[bytes], schema: pa.Schema) -> TableWriter:
-        """Begin a file."""
-        del schema  # every line names its columns
+        """Start a file."""
+        del schema  # each line names its own columns
         return _JsonLinesWriter(sink)
 
 

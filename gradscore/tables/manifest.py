@@ -1,7 +1,7 @@
-"""What a run is and what it has finished: identity and whole shards, together in `manifest.json` beside the shards.
+"""Run manifests: the identity of a scoring run and its finished shards, in `manifest.json` beside the shards.
 
 The identity holds everything that changes rows: the model, its preprocessing and features, versions, kernel back end,
-providers, batch size, and a digest of the listing of inputs. A run whose identity differs may not continue.
+providers, batch size, and a digest of the input ids. A run with another identity cannot be resumed.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from gradscore.errors import InputError, MismatchError
 from gradscore.files.writing import replacing
 
 MANIFEST = "manifest.json"
-MANIFEST_KEY = b"gradscore.manifest"  # where a joined Parquet file carries the manifest of its run
+MANIFEST_KEY = b"gradscore.manifest"  # metadata key of the run's manifest in a joined Parquet file
 FORMAT_VERSION = 1
-_AT_ONCE = 4096  # ids that are hashed together
+_AT_ONCE = 4096  # ids hashed in one update
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """Number of finished rows: where a continued run starts."""
+        """Number of finished rows. A resumed run starts after them."""
         return sum(shard.rows for shard in self.shards)
 
     @property
@@ -53,32 +53,32 @@ class Manifest:
         return int(self.identity["inputs"])
 
     def with_shard(self, shard: Shard) -> "Manifest":
-        """Return the manifest after one more shard."""
+        """Return the manifest with one more shard."""
         return replace(self, shards=(*self.shards, shard))
 
     def to_json(self) -> str:
-        """Serialise to the text of a manifest file."""
+        """Return the text of a manifest file."""
         return json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, where: str) -> "Manifest":
-        """Parse what `to_json` wrote; `where` names the file in errors.
+        """Parse the text that `to_json` returned. `where` names the file in errors.
 
         Raises
         ------
         InputError
-            It is damaged, or of another format.
+            The text is damaged, or has another format version.
         """
         try:
             raw = json.loads(text)
             if raw["format"] != FORMAT_VERSION:
                 raise InputError(
-                    f"{where} has format {raw['format']}, this gradscore reads {FORMAT_VERSION}: score anew"
+                    f"{where} has format {raw['format']}, but this gradscore reads {FORMAT_VERSION}: score again"
                 )
             return cls(raw["identity"], tuple(Shard(**shard) for shard in raw["shards"]), raw["complete"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                f"{where} is no manifest of a scoring run ({error}): score anew with --overwrite"
+                f"{where} is not the manifest of a scoring run ({error}): score again with --overwrite"
             ) from error
 
     def write(self, folder: Path) -> None:
@@ -88,12 +88,12 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest | None":
-        """Read the manifest of a folder; None where it has none.
+        """Read the manifest of a folder, or return None if it has none.
 
         Raises
         ------
         InputError
-            It is damaged, of another format, or cannot be read.
+            The manifest is damaged, has another format version, or cannot be read.
         """
         path = folder / MANIFEST
         try:
@@ -105,7 +105,7 @@ class Manifest:
 
 
 def listing_digest(ids: Iterable[str]) -> str:
-    """Return a SHA-256 over ids in order: it changes with any input lost, added, renamed or moved."""
+    """Return a SHA-256 over ids in order. It changes when an input is removed, added, renamed or moved."""
     digest, remaining = hashlib.sha256(), iter(ids)
     while some := list(islice(remaining, _AT_ONCE)):
         digest.update("\0".join((*some, "")).encode("utf-8", "surrogatepass"))
@@ -113,29 +113,29 @@ def listing_digest(ids: Iterable[str]) -> str:
 
 
 def refuse_changed(ours: Mapping[str, Any], theirs: Mapping[str, Any], output: Path) -> None:
-    """Refuse to continue a run as another one.
+    """Refuse to resume a run with another identity.
 
     Raises
     ------
     MismatchError
-        The identities differ; it names each difference.
+        The identities differ. The message names each difference.
     """
     keys = [key for key in dict.fromkeys((*theirs, *ours)) if theirs.get(key) != ours.get(key)]
     if keys:
         changes = "; ".join(f"{key} was {_short(theirs.get(key))}, is now {_short(ours.get(key))}" for key in keys)
         raise MismatchError(
-            f"{output} was begun by another run ({changes}): repeat that run's model, inputs and options with --resume, "
-            "or start anew with --overwrite"
+            f"{output} was started by another run ({changes}): use that run's model, inputs and options with --resume, "
+            "or start again with --overwrite"
         )
 
 
 def refuse_unfinished(folder: Path) -> None:
-    """Refuse to read the shards of a run that has not ended: rows would be missing without a word.
+    """Refuse to read the shards of an unfinished run: rows would be missing without notice.
 
     Raises
     ------
     InputError
-        The folder's manifest says so.
+        The manifest of the folder says that the run is not complete.
     """
     manifest = Manifest.read(folder)
     if manifest is not None and not manifest.complete:

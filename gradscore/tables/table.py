@@ -1,8 +1,9 @@
-"""The score table: one row per input, every feature of its gradients by name, and what it was computed with.
+"""The score table: one row per input, with its predicted label and every gradient feature by name.
 
-Written as Parquet, read by every later step. Columns in order: `id`, `label`, `label_name`, every feature in the
-model's order, `error`. A row with an error has nulls in all columns between. The schema's metadata holds, under the key
-`gradscore`, a JSON object with the keys of `REQUIRED_METADATA` and whatever else the writer adds.
+It is written as Parquet and read by every later step. The columns are, in order: `id`, `label`, `label_name`, every
+feature in the model's order, `error`. A row with an error has nulls in all columns between `id` and `error`. The
+schema's metadata holds a JSON object under the key `gradscore`, with the keys of `REQUIRED_METADATA` and others that
+the writer adds.
 """
 
 import json
@@ -25,10 +26,8 @@ METADATA_KEY = b"gradscore"
 REQUIRED_METADATA = ("schema_version", "model_fingerprint", "feature_names")
 LEADING_COLUMNS = (("id", pa.string()), ("label", pa.int64()), ("label_name", pa.string()))
 TRAILING_COLUMNS = (("error", pa.string()),)
-PRECISIONS = {
-    "float64": pa.float64(),
-    "float32": pa.float32(),
-}  # the second ends at 1e-38: norms of very sure predictions are 0
+# float32 ends at 1e-38, so the gradient norms of very confident predictions become 0.
+PRECISIONS = {"float64": pa.float64(), "float32": pa.float32()}
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -38,19 +37,21 @@ def schema(feature_names: Sequence[str], metadata: Mapping[str, Any]) -> pa.Sche
 
     Parameters
     ----------
-    feature_names : names in the model's order
-    metadata : JSON-ready values; needs `model_fingerprint`, usually also `source_fingerprint`, `class_names`,
-        `backend` and `gradscore_version`, and `precision` of the features, float64 where it is not said.
-        `schema_version` and `feature_names` are added.
+    feature_names : sequence of str
+        Names in the model's order.
+    metadata : mapping
+        Values that JSON can hold. `model_fingerprint` is required. Usual keys are `source_fingerprint`, `class_names`,
+        `backend`, `gradscore_version`, and `precision` of the features (float64 by default). `schema_version` and
+        `feature_names` are added.
 
     Raises
     ------
     InputError
-        On repeated or reserved feature names, missing metadata, or a precision that is none of `PRECISIONS`.
+        A feature name is repeated or reserved, metadata is missing, or the precision is not one of `PRECISIONS`.
     """
     precision = metadata.get("precision", "float64")
     if precision not in PRECISIONS:
-        raise InputError(f"features have no precision {precision!r}: --precision takes {', '.join(PRECISIONS)}")
+        raise InputError(f"unknown precision {precision!r}: --precision takes {', '.join(PRECISIONS)}")
     reserved = {name for name, _ in (*LEADING_COLUMNS, *TRAILING_COLUMNS)}
     if clash := sorted(reserved.intersection(feature_names)) or _repeated(feature_names):
         raise InputError(f"feature names must be unique and none of {sorted(reserved)}; these are not: {clash}")
@@ -70,20 +71,25 @@ def to_batch(
     features: npt.ArrayLike,
     errors: Sequence[str | None] | None = None,
 ) -> pa.RecordBatch:
-    """Return one batch of rows of a table with that schema.
+    """Return one batch of rows of a score table.
 
     Parameters
     ----------
-    table_schema : from `schema`
-    ids : [N] names of the inputs
-    labels : int [N] predicted classes
-    features : float [N, F] in the schema's order
-    errors : [N] message, or None where the row is fine; label and features of a row with an error are ignored
+    table_schema : pyarrow.Schema
+        The schema, from `schema`.
+    ids : sequence of str, [N]
+        Names of the inputs.
+    labels : int [N]
+        Predicted classes.
+    features : float [N, F]
+        Features in the schema's order.
+    errors : sequence of str or None, [N]
+        Error message of each row, or None. The label and features of a row with an error are ignored.
 
     Raises
     ------
     InputError
-        Where a length differs, or a label is outside the class names.
+        The lengths differ, or a label is outside the class names.
     """
     metadata = _metadata_of(table_schema, "the schema")
     count, names = len(ids), metadata["feature_names"]
@@ -108,7 +114,7 @@ def to_batch(
 
 
 def _stored(values: FloatArray, metadata: Mapping[str, Any]) -> npt.NDArray[np.floating]:
-    with np.errstate(over="ignore"):  # infinity is what single precision has for it
+    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinity
         return values.astype(metadata.get("precision", "float64"), copy=False)
 
 
@@ -125,7 +131,7 @@ def _class_names(
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A checked score table with its metadata; see the module's text for the columns."""
+    """A checked score table with its metadata. The module's docstring lists the columns."""
 
     table: pa.Table
     metadata: Mapping[str, Any]
@@ -137,10 +143,10 @@ class ScoreTable:
         Raises
         ------
         InputError
-            Where nothing is there, or it is no score table of this schema version, or columns are missing, or the run
-            that wrote the shards has not ended.
+            The path does not exist, is not a score table of this schema version, lacks columns, or holds the shards of
+            an unfinished run.
         MismatchError
-            Where the shards were written by different models.
+            Different models wrote the shards.
         """
         place = Path(path)
         if place.is_dir():
@@ -164,12 +170,26 @@ class ScoreTable:
 
     @classmethod
     def of(cls, table: pa.Table, where: str = "the table") -> "ScoreTable":
-        """Check an Arrow table and wrap it; `where` names it in errors. Columns beyond the known ones are kept."""
+        """Check an Arrow table and wrap it. `where` names it in errors. Extra columns are kept.
+
+        Raises
+        ------
+        InputError
+            The table is not a score table of this schema version, or columns are missing or of another type.
+        """
         return cls(table, _checked_schema(table.schema, where))
 
     @classmethod
     def concatenate(cls, tables: Sequence["ScoreTable"]) -> "ScoreTable":
-        """Return the tables' rows in order, as one table; all must come from the same model (MismatchError)."""
+        """Return the rows of several tables in order, as one table.
+
+        Raises
+        ------
+        InputError
+            No table is given.
+        MismatchError
+            The tables come from different models.
+        """
         if not tables:
             raise InputError("no score tables given")
         first = tables[0]
@@ -190,12 +210,12 @@ class ScoreTable:
 
     @property
     def extra_features(self) -> tuple[str, ...]:
-        """What was asked for with `--features` when the table was scored; see `gradscore.extra_features`."""
+        """Extra features requested with `--features` when the table was scored."""
         return tuple(self.metadata.get("extra_features", ()))
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the model's classes by index, where the model has them."""
+        """Names of the model's classes by index, or None if the table has none."""
         names = self.metadata.get("class_names")
         return tuple(names) if names else None
 
@@ -205,7 +225,13 @@ class ScoreTable:
         return str(self.metadata["model_fingerprint"])
 
     def features(self, names: Sequence[str] | None = None) -> FloatArray:
-        """Return float64 [N, F]: all features, or those named; rows with an error are NaN."""
+        """Return all features, or those named, as float64 [N, F]. Rows with an error are NaN.
+
+        Raises
+        ------
+        InputError
+            The table has no feature of that name.
+        """
         wanted = self.feature_names if names is None else tuple(names)
         if unknown := [name for name in wanted if name not in self.feature_names]:
             raise InputError(f"the table has no feature {unknown[0]!r}; it has: {_shortened(self.feature_names)}")
@@ -215,7 +241,7 @@ class ScoreTable:
         return out
 
     def labels(self) -> npt.NDArray[np.int64]:
-        """Return int64 [N]: the predicted class, −1 in rows with an error."""
+        """Return the predicted class of each row, int64 [N]. It is −1 in rows with an error."""
         return np.asarray(self.table.column("label").fill_null(-1).to_numpy(), dtype=np.int64)
 
     def ids(self) -> list[str]:
@@ -223,16 +249,22 @@ class ScoreTable:
         return list(self.table.column("id").to_pylist())
 
     def errors(self) -> list[str | None]:
-        """Return [N]: what went wrong with an input, None where nothing did."""
+        """Return the error message of each row [N], or None for a row without an error."""
         return list(self.table.column("error").to_pylist())
 
     def valid(self) -> npt.NDArray[np.bool_]:
-        """Return bool [N]: rows without an error. Their features may still hold NaN or Inf from the model itself."""
+        """Return which rows have no error, bool [N]. Their features may still hold NaN or Inf from the model."""
         return np.asarray(self.table.column("error").is_null().to_numpy(), dtype=np.bool_)
 
 
 def require_same_features(ours: Sequence[str], theirs: Sequence[str], our_place: str, their_place: str) -> None:
-    """Raise MismatchError that names the first difference unless both are the same names in the same order."""
+    """Refuse feature names that differ, or stand in another order.
+
+    Raises
+    ------
+    MismatchError
+        The names differ. The message shows the first difference.
+    """
     if tuple(ours) == tuple(theirs):
         return
     pairs = enumerate(zip(ours, theirs, strict=False))
@@ -241,16 +273,22 @@ def require_same_features(ours: Sequence[str], theirs: Sequence[str], our_place:
     one, other = (repr(names[at]) if at < len(names) else "nothing" for names in (ours, theirs))
     raise MismatchError(
         f"features differ: {our_place} has {len(ours)}, {their_place} has {len(theirs)}; the first difference is "
-        f"feature {at + 1}: {one} against {other}. Score with the model that both belong to, or fit anew"
+        f"feature {at + 1}: {one} against {other}. Score with the model that both belong to, or fit again"
     )
 
 
 def require_same_model(ours: str, theirs: str, our_place: str, their_place: str) -> None:
-    """Raise MismatchError that shows both fingerprints, shortened, unless they are equal."""
+    """Refuse fingerprints of different scoring models.
+
+    Raises
+    ------
+    MismatchError
+        The fingerprints differ. The message shows both, shortened.
+    """
     if ours != theirs:
         raise MismatchError(
             f"scoring models differ: {our_place} belongs to {ours[:12]}…, {their_place} to {theirs[:12]}…. "
-            "Score with the model that both belong to, or fit anew"
+            "Score with the model that both belong to, or fit again"
         )
 
 
@@ -260,7 +298,7 @@ def _checked_schema(found: pa.Schema, where: str) -> dict[str, Any]:
     if missing := [name for name in expected.names if name not in found.names]:
         raise InputError(f"{where} lacks the columns {_shortened(missing)} that its own metadata names")
     if repeated := _repeated(found.names):
-        raise InputError(f"{where} has columns twice: {_shortened(repeated)}")
+        raise InputError(f"{where} has repeated columns: {_shortened(repeated)}. Keep one of each")
     for wanted in expected:
         kind = found.field(wanted.name).type
         if kind != wanted.type:
@@ -271,7 +309,7 @@ def _checked_schema(found: pa.Schema, where: str) -> dict[str, Any]:
 def _metadata_of(found: pa.Schema, where: str) -> dict[str, Any]:
     text = (found.metadata or {}).get(METADATA_KEY)
     if text is None:
-        raise InputError(f"{where} is no score table: it has no `gradscore` metadata. `gradscore score` writes one")
+        raise InputError(f"{where} is not a score table: it has no `gradscore` metadata. `gradscore score` writes one")
     try:
         metadata = json.loads(text)
     except ValueError as cause:

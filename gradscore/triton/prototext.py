@@ -1,4 +1,8 @@
-"""Protobuf's text format, read as plain values: as much of it as configurations such as Triton's are written in."""
+"""Reads protobuf's text format as plain values, as far as Triton's configurations use it.
+
+Kept because `google.protobuf.text_format` needs the whole schema of Triton: it cannot skip a list of messages, such as
+`instance_group [ {} ]`, that a schema of ours would lack.
+"""
 
 import json
 import re
@@ -10,7 +14,7 @@ _TOKEN = re.compile(r'\s*(?:#[^\n]*\n\s*)*("(?:[^"\\\n]|\\.)*"|[\w.+-]+|[\[\]{}:
 def parse(text: str) -> dict[str, list[Any]]:
     """Return a message as values by field name; each is a list, since any field may repeat.
 
-    Strings come without their quotes, numbers and enumerators as they are written, messages as dictionaries.
+    Strings come without quotes, numbers and enumerators as they are written, and messages as dictionaries.
 
     Raises
     ------
@@ -35,7 +39,7 @@ def _message(tokens: list[str], closing: str) -> dict[str, list[Any]]:
     while tokens if not closing else tokens[-1] != closing:
         name = tokens.pop()
         if not name.isidentifier():
-            raise ValueError(f"{name!r} is no field's name")
+            raise ValueError(f"{name!r} is not a field name")
         if tokens[-1] == ":":
             tokens.pop()
         fields.setdefault(name, []).extend(_values(tokens))

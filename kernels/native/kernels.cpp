@@ -16,9 +16,13 @@
 #include "level.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
+#include "scratch.hpp"
 
 namespace gradscore {
 namespace {
+
+using common::Layout;
+using common::Region;
 
 std::vector<const Level*> levels_here() {
   std::vector<const Level*> levels;
@@ -118,8 +122,10 @@ Job sum_moments(decltype(Kernels<T>::position_sum) Kernels<T>::*kernel, Index ro
     const auto run = kernels<T>().*kernel;
     const T* delta = array<T>(arrays, 0);
     const Index size = rows * columns;
-    for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
-      run(delta + b * size, rows, columns, scratch.as<double>(), row(out, b));
+    Layout layout;
+    const Region<double> sums = layout.reserve<double>(channels);
+    for_each_sample(batch, size, threads, layout.bytes(), [&](Index b, void* scratch) {
+      run(delta + b * size, rows, columns, sums.in(scratch), row(out, b));
     });
   };
 }
@@ -149,7 +155,7 @@ Job outer_moments(Index inputs, Index outputs) {
   return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().outer;
     const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
-    for_each_sample(batch, 4.0 * (inputs + outputs), threads, 0, [&](Index b, const Scratch&) {
+    for_each_sample(batch, 4.0 * (inputs + outputs), threads, 0, [&](Index b, void*) {
       run(a + b * inputs, inputs, delta + b * outputs, outputs, row(out, b));
     });
   };
@@ -169,8 +175,8 @@ Job conv_job(const std::shared_ptr<const ConvTables>& tables) {
     const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
     const Index a_size = inputs_in(plan), delta_size = outputs_in(plan);
     const double cost = static_cast<double>(delta_size) * plan.channels * plan.kernel_size / 8;
-    for_each_sample(batch, cost, threads, use.conv_scratch(plan) * sizeof(T), [&](Index b, const Scratch& scratch) {
-      use.conv(plan, a + b * a_size, delta + b * delta_size, scratch.as<T>(), row(out, b));
+    for_each_sample(batch, cost, threads, use.conv_scratch(plan), [&](Index b, void* scratch) {
+      use.conv(plan, a + b * a_size, delta + b * delta_size, scratch, row(out, b));
     });
   };
 }
@@ -184,10 +190,10 @@ Job unpooled_conv_job(const std::shared_ptr<const ConvTables>& tables,
     const T *a = array<T>(arrays, 0), *activation = array<T>(arrays, 1), *pooled = array<T>(arrays, 2);
     const Index a_size = inputs_in(plan), delta_size = outputs_in(plan), pooled_size = pool.planes * pool.pooled_plane;
     const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
-    const std::size_t bytes = use.unpooled_conv_scratch(plan, lanes->plan(), pool) * sizeof(T);
-    for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
+    const std::size_t bytes = use.unpooled_conv_scratch(plan, lanes->plan(), pool);
+    for_each_sample(batch, cost, threads, bytes, [&](Index b, void* scratch) {
       use.unpooled_conv(plan, lanes->plan(), pool, a + b * a_size, activation + b * delta_size,
-                        pooled + b * pooled_size, scratch.as<T>(), row(out, b));
+                        pooled + b * pooled_size, scratch, row(out, b));
     });
   };
 }
@@ -199,9 +205,9 @@ Job sequence_job(const SequenceShape& shape) {
     const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
     const Index a_size = shape.positions * shape.inputs, delta_size = shape.positions * shape.outputs;
     const double cost = static_cast<double>(a_size) * shape.outputs / 8;
-    const std::size_t bytes = use.sequence_scratch(shape) * sizeof(T);
-    for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
-      use.sequence(shape, a + b * a_size, delta + b * delta_size, scratch.as<T>(), row(out, b));
+    const std::size_t bytes = use.sequence_scratch(shape);
+    for_each_sample(batch, cost, threads, bytes, [&](Index b, void* scratch) {
+      use.sequence(shape, a + b * a_size, delta + b * delta_size, scratch, row(out, b));
     });
   };
 }
@@ -240,15 +246,17 @@ Job unpooled_conv_input(Index channels, Index filters, const std::vector<Index>&
     const Kernels<T>& use = kernels<T>();
     const T *a = array<T>(arrays, 0), *activation = array<T>(arrays, 1), *pooled = array<T>(arrays, 2), *weight = array<T>(arrays, 3);
     T* passed = static_cast<T*>(out);
-    const Scratch ordered(filters * lanes->weights_of_one<T>() * sizeof(T));
-    lanes->order_weights(weight, plan, filters, ordered.as<T>());
+    Layout layout;
+    const Region<T> ordered = layout.reserve<T>(filters, lanes->weights_of_one<T>());
+    const Scratch shared(layout.bytes());  // among the threads
+    lanes->order_weights(weight, plan, filters, ordered.in(shared.block()));
     const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
     const Index pooled_size = filters * pool.pooled_plane;
     const double cost = static_cast<double>(pooled_size) * plan.channels * plan.kernel_size / 8;
-    const std::size_t bytes = use.unpooled_input_scratch(plan, lanes->plan(), pool) * sizeof(T);
-    for_each_sample(batch, cost, threads, bytes, [&](Index b, const Scratch& scratch) {
+    const std::size_t bytes = use.unpooled_input_scratch(plan, lanes->plan(), pool);
+    for_each_sample(batch, cost, threads, bytes, [&](Index b, void* scratch) {
       use.unpooled_input(plan, lanes->plan(), pool, a + b * a_size, activation + b * delta_size,
-                         pooled + b * pooled_size, ordered.as<T>(), slope, scratch.as<T>(), passed + b * a_size);
+                         pooled + b * pooled_size, ordered.in(shared.block()), slope, scratch, passed + b * a_size);
     });
   };
 }
@@ -267,7 +275,7 @@ Job direct_moments(Index count) {
     const auto run = kernels<T>().direct;
     const T* g = array<T>(arrays, 0);
     for_each_sample(batch, 4.0 * count, threads, 0,
-                    [&](Index b, const Scratch&) { run(g + b * count, count, row(out, b)); });
+                    [&](Index b, void*) { run(g + b * count, count, row(out, b)); });
   };
 }
 
@@ -303,16 +311,17 @@ Job embedding_moments(Index positions, Index width, Index vocabulary) {
     const auto run = kernels<T>().embedding;
     const std::vector<std::int64_t> rows = rows_of(array<std::int64_t>(arrays, 0), batch * positions, vocabulary);
     const T* delta = array<T>(arrays, 1);
-    const std::size_t sums_bytes = width * sizeof(double);
-    const std::size_t bytes = sums_bytes + positions * sizeof(Index);
-    for_each_sample(batch, 4.0 * positions * width, threads, bytes, [&](Index b, const Scratch& scratch) {
+    Layout layout;
+    const Region<double> sums = layout.reserve<double>(width);
+    const Region<Index> sorted = layout.reserve<Index>(positions);
+    for_each_sample(batch, 4.0 * positions * width, threads, layout.bytes(), [&](Index b, void* scratch) {
       const std::int64_t* own = rows.data() + b * positions;
-      Index* order = reinterpret_cast<Index*>(scratch.as<char>() + sums_bytes);
+      Index* order = sorted.in(scratch);
       std::iota(order, order + positions, Index{0});
       // Equal rows stay in order of position, so that the sums' rounding does not depend on the sort.
       std::sort(order, order + positions,
                 [own](Index x, Index y) { return own[x] != own[y] ? own[x] < own[y] : x < y; });
-      run(own, order, positions, delta + b * positions * width, width, vocabulary, scratch.as<double>(), row(out, b));
+      run(own, order, positions, delta + b * positions * width, width, vocabulary, sums.in(scratch), row(out, b));
     });
   };
 }

@@ -63,23 +63,25 @@ struct SequenceShape {
   Index positions, inputs, outputs;
 };
 
-// Bytes needed beside the inputs to reduce one sample; must be zero at first, is reused from sample to sample.
+// One function for every kernel, which reduces one sample to its accumulator `out`. Where a function takes scratch memory,
+// the one before it tells how many bytes: a block as Layout in scratch.hpp lays it out, all zero before the first sample
+// and then left as it is from sample to sample.
 template <class T>
 struct Kernels {
   void (*outer)(const T* a, Index inputs, const T* delta, Index outputs, double* out);
-  Index (*conv_scratch)(const ConvPlan& plan);  // elements of T
-  void (*conv)(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* out);
-  // The same where delta is pooled at each window's first maximum, and 0 elsewhere; elements of T.
-  Index (*unpooled_conv_scratch)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool);
+  std::size_t (*conv_scratch)(const ConvPlan& plan);
+  void (*conv)(const ConvPlan& plan, const T* a, const T* delta, void* scratch, double* out);
+  // The same where delta is pooled at each window's first maximum, and 0 elsewhere.
+  std::size_t (*unpooled_conv_scratch)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool);
   void (*unpooled_conv)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a,
-                        const T* activation, const T* pooled, T* scratch, double* out);
-  // That delta's derivative by a, times 1 where a is positive, else `slope`. `weight` is [filters][runs][run, up to a
-  // whole number of kLine<T>]; scratch in elements of T.
-  Index (*unpooled_input_scratch)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool);
+                        const T* activation, const T* pooled, void* scratch, double* out);
+  // That delta's derivative by a, times 1 where a is positive, else `slope`; no accumulator. `weight` is
+  // [filters][runs][run, up to a whole number of kLine<T>].
+  std::size_t (*unpooled_input_scratch)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool);
   void (*unpooled_input)(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a,
-                         const T* activation, const T* pooled, const T* weight, T slope, T* scratch, T* out);
-  Index (*sequence_scratch)(const SequenceShape& shape);  // elements of T
-  void (*sequence)(const SequenceShape& shape, const T* a, const T* delta, T* scratch, double* out);
+                         const T* activation, const T* pooled, const T* weight, T slope, void* scratch, T* out);
+  std::size_t (*sequence_scratch)(const SequenceShape& shape);
+  void (*sequence)(const SequenceShape& shape, const T* a, const T* delta, void* scratch, double* out);
   void (*direct)(const T* g, Index count, double* out);
   void (*position_sum)(const T* delta, Index channels, Index positions, double* sums, double* out);
   void (*sequence_sum)(const T* delta, Index positions, Index channels, double* sums, double* out);

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <memory>
@@ -14,33 +13,32 @@
 #include <vector>
 
 #include "level.hpp"
+#include "scratch.hpp"
 
 namespace gradscore {
 
-constexpr std::size_t kAlignment = 64;
-
-// Zeroed memory for one thread, aligned to the widest vector.
+// A block of zeroed memory for one thread, laid out by a Layout.
 class Scratch {
  public:
-  explicit Scratch(std::size_t bytes) : memory_(static_cast<char*>(std::calloc(bytes + kAlignment, 1))) {
+  explicit Scratch(std::size_t bytes) {
+    if (bytes >= common::Layout::kTooMuch) throw std::bad_alloc();
+    std::size_t space = bytes + common::kAlignment;
+    memory_.reset(std::calloc(space, 1));
     if (!memory_) throw std::bad_alloc();
-    const std::size_t over = reinterpret_cast<std::uintptr_t>(memory_.get()) % kAlignment;
-    start_ = memory_.get() + (over ? kAlignment - over : 0);
+    block_ = memory_.get();
+    std::align(common::kAlignment, bytes, block_, space);
   }
-  template <class T>
-  T* as() const {
-    return reinterpret_cast<T*>(start_);
-  }
+  void* block() const { return block_; }
 
  private:
   struct Free {
-    void operator()(char* memory) const { std::free(memory); }
+    void operator()(void* memory) const { std::free(memory); }
   };
-  std::unique_ptr<char, Free> memory_;
-  char* start_;
+  std::unique_ptr<void, Free> memory_;
+  void* block_;
 };
 
-// Call work(sample, scratch) for every sample. `cost` is a sample's number of multiply-adds: a thread must be worth
+// Call work(sample, scratch block) for every sample. `cost` is a sample's number of multiply-adds: a thread must be worth
 // more than starting it. Memory is taken before any thread starts, so that work cannot throw.
 template <class Work>
 void for_each_sample(Index batch, double cost, int threads, std::size_t scratch_bytes, const Work& work) {
@@ -50,7 +48,7 @@ void for_each_sample(Index batch, double cost, int threads, std::size_t scratch_
   for (int i = 0; i < std::max(1, static_cast<int>(useful)); ++i) scratch.emplace_back(scratch_bytes);
   std::atomic<Index> next{0};
   const auto serve = [&](const Scratch& own) {
-    for (Index sample = next++; sample < batch; sample = next++) work(sample, own);
+    for (Index sample = next++; sample < batch; sample = next++) work(sample, own.block());
   };
   std::vector<std::thread> helpers;
   helpers.reserve(scratch.size());

@@ -21,13 +21,25 @@ bool lanes_are_groups(const ConvPlan& plan) {
   return groups > 2 * plan.filters;
 }
 
+// The scratch memory of a convolution without Winograd's transforms: planes among their padding, planes of several groups
+// side by side, and the derivatives of one block of lanes.
 template <class T>
-Index conv_scratch(const ConvPlan& plan) {
-  if (takes_winograd(plan)) return WinogradRoom<T>(plan).end;
-  const Index lanes = lanes_are_groups<T>(plan) ? kWidth<T> : 1;
-  const Index padded = plan.padded ? plan.channels * plan.padded_plane * lanes : 0;
-  const Index interleaved = lanes > 1 ? plan.channels * plan.padded_plane * lanes : 0;
-  return round_up(padded, 16) + round_up(interleaved, 16) + 2 * kWidth<T> * plan.positions;
+struct ConvScratch {
+  Layout layout;
+  Region<T> padded, lanes, strip;
+
+  explicit ConvScratch(const ConvPlan& plan) {
+    const bool by_groups = lanes_are_groups<T>(plan);
+    const Index planes = plan.channels * (by_groups ? kWidth<T> : 1);
+    if (plan.padded) padded = layout.reserve<T>(planes, plan.padded_plane);
+    if (by_groups) lanes = layout.reserve<T>(planes, plan.padded_plane);
+    strip = layout.reserve<T>(2 * kWidth<T>, plan.positions);
+  }
+};
+
+template <class T>
+std::size_t conv_scratch(const ConvPlan& plan) {
+  return takes_winograd(plan) ? WinogradScratch<T>(plan).layout.bytes() : ConvScratch<T>(plan).layout.bytes();
 }
 
 // One group's outputs, a block of lanes at a time.
@@ -48,14 +60,15 @@ struct GroupBlock {
 };
 
 template <class T>
-void conv_by_outputs(const ConvPlan& plan, const T* a, const T* delta, T* scratch, TileReducer<T>& reducer) {
-  T* strip = scratch + (plan.padded ? round_up(plan.channels * plan.padded_plane, 16) : 0);
+void conv_by_outputs(const ConvPlan& plan, const T* a, const T* delta, void* scratch, TileReducer<T>& reducer) {
+  const ConvScratch<T> room(plan);
+  T *padded = room.padded.in(scratch), *strip = room.strip.in(scratch);
   for (Index group = 0; group < plan.groups; ++group, a += plan.channels * plan.plane) {
     for (Index c = 0; plan.padded && c < plan.channels; ++c) {
-      pad(plan, a + c * plan.plane, scratch + c * plan.padded_plane);
+      pad(plan, a + c * plan.plane, padded + c * plan.padded_plane);
     }
     for (Index left = plan.filters, used = 0; left > 0; left -= used) {
-      used = one_block<T>(left, GroupBlock<T>{plan, plan.padded ? scratch : a, delta, strip, reducer});
+      used = one_block<T>(left, GroupBlock<T>{plan, plan.padded ? padded : a, delta, strip, reducer});
       used = used < left ? used : left;
       delta += used * plan.positions;
     }
@@ -63,19 +76,19 @@ void conv_by_outputs(const ConvPlan& plan, const T* a, const T* delta, T* scratc
 }
 
 template <class T>
-void conv_by_groups(const ConvPlan& plan, const T* a, const T* delta, T* scratch, TileReducer<T>& reducer) {
+void conv_by_groups(const ConvPlan& plan, const T* a, const T* delta, void* scratch, TileReducer<T>& reducer) {
   constexpr int W = kWidth<T>;
-  const Index weights = plan.channels * plan.kernel_size, size = plan.channels * plan.padded_plane;
-  T* lanes = scratch + (plan.padded ? round_up(size * W, 16) : 0);
-  T* strip = lanes + round_up(size * W, 16);
+  const Index weights = plan.channels * plan.kernel_size;
+  const ConvScratch<T> room(plan);
+  T *padded = room.padded.in(scratch), *lanes = room.lanes.in(scratch), *strip = room.strip.in(scratch);
   for (Index group = 0; group < plan.groups; group += W) {
     const Index valid = plan.groups - group < W ? plan.groups - group : W;
     const T* source = a + group * plan.channels * plan.plane;
     for (Index c = 0; plan.padded && c < valid * plan.channels; ++c) {
-      pad(plan, source + c * plan.plane, scratch + c * plan.padded_plane);
+      pad(plan, source + c * plan.plane, padded + c * plan.padded_plane);
     }
     for (Index c = 0; c < plan.channels; ++c) {
-      interleave<T, W>((plan.padded ? scratch : source) + c * plan.padded_plane, plan.channels * plan.padded_plane,
+      interleave<T, W>((plan.padded ? padded : source) + c * plan.padded_plane, plan.channels * plan.padded_plane,
                        valid, plan.padded_plane, lanes + c * plan.padded_plane * W, W);
     }
     for (Index filter = 0; filter < plan.filters; ++filter) {
@@ -88,7 +101,7 @@ void conv_by_groups(const ConvPlan& plan, const T* a, const T* delta, T* scratch
 }
 
 template <class T>
-void conv(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* out) {
+void conv(const ConvPlan& plan, const T* a, const T* delta, void* scratch, double* out) {
   TileReducer<T> reducer;
   if (takes_winograd(plan)) {
     conv_by_winograd(plan, a, delta, scratch, reducer);
@@ -100,9 +113,20 @@ void conv(const ConvPlan& plan, const T* a, const T* delta, T* scratch, double* 
   reducer.finish().write(out);
 }
 
+// The scratch memory of a sequence: its inputs in panels [positions][kPanel], and the derivatives of one block of lanes.
 template <class T>
-Index sequence_scratch(const SequenceShape& shape) {
-  return (round_up(shape.inputs, kPanel) + 2 * kWidth<T>) * shape.positions;
+struct SequenceScratch {
+  Layout layout;
+  Region<T> panels, columns;
+
+  explicit SequenceScratch(const SequenceShape& shape)
+      : panels(layout.reserve<T>(round_up(shape.inputs, kPanel), shape.positions)),
+        columns(layout.reserve<T>(2 * kWidth<T>, shape.positions)) {}
+};
+
+template <class T>
+std::size_t sequence_scratch(const SequenceShape& shape) {
+  return SequenceScratch<T>(shape).layout.bytes();
 }
 
 // A block of a sequence's outputs against all its inputs, which lie packed in panels [positions][kPanel].
@@ -126,15 +150,16 @@ struct SequenceBlock {
 };
 
 template <class T>
-void sequence(const SequenceShape& shape, const T* a, const T* delta, T* scratch, double* out) {
+void sequence(const SequenceShape& shape, const T* a, const T* delta, void* scratch, double* out) {
+  const SequenceScratch<T> room(shape);
+  T *panels = room.panels.in(scratch), *columns = room.columns.in(scratch);
   TileReducer<T> reducer;
   for (Index start = 0; start < shape.inputs; start += kPanel) {
     const Index some = shape.inputs - start < kPanel ? shape.inputs - start : kPanel;
-    strip(a + start, shape.inputs, some, shape.positions, scratch + start * shape.positions, kPanel);
+    strip(a + start, shape.inputs, some, shape.positions, panels + start * shape.positions, kPanel);
   }
-  T* columns = scratch + round_up(shape.inputs, kPanel) * shape.positions;
   for (Index left = shape.outputs, used = 0; left > 0; left -= used, delta += used) {
-    used = one_block<T>(left, SequenceBlock<T>{shape, scratch, delta, columns, reducer});
+    used = one_block<T>(left, SequenceBlock<T>{shape, panels, delta, columns, reducer});
     used = used < left ? used : left;
   }
   reducer.finish().write(out);

@@ -85,8 +85,8 @@ void scattered_tile(const T* const* rows, const Place<T>* at, const T* given, In
 template <class T>
 class ScatteredTiles {
  public:
-  ScatteredTiles(const LanePlan& lanes, const T* layout, TileReducer<T>& reducer)
-      : lanes_(lanes), layout_(layout), reducer_(reducer) {}
+  ScatteredTiles(const LanePlan& lanes, const T* cells, TileReducer<T>& reducer)
+      : lanes_(lanes), cells_(cells), reducer_(reducer) {}
 
   // at and given are [filters][windows].
   void reduce(const Place<T>* at, const T* given, Index filters, Index windows) {
@@ -111,7 +111,7 @@ class ScatteredTiles {
 
   // The vector that begins at `start` in a run; goes on to the next.
   const T* row(Index& run, Index& start, Index& valid) const {
-    const T* found = layout_ + lanes_.runs[run] + start;
+    const T* found = cells_ + lanes_.runs[run] + start;
     const Index left = lanes_.run - start;
     valid = left < W ? left : W;
     start = left > W ? start + W : 0;
@@ -154,7 +154,7 @@ class ScatteredTiles {
   }
 
   const LanePlan& lanes_;
-  const T* layout_;
+  const T* cells_;
   TileReducer<T>& reducer_;
 };
 
@@ -173,23 +173,34 @@ bool all_finite(const T* values, Index count) {
   return left == 0;
 }
 
-// One sample's scratch: the maxima, the derivative at full resolution, what `conv` needs, the rearranged input.
+// Numbers of a list of all windows: those of the last block reach beyond the last window.
+template <class T>
+Index listed(const PoolPlan& pool) {
+  return pool.planes * pool.window_count + kLine<T>;
+}
+
+// The scratch memory of one sample: the windows' maxima and the derivatives given to them; the dense way's derivative at
+// full resolution, and what `conv` needs; the scattered way's input among its padding, and rearranged.
 template <class T>
 struct UnpoolScratch {
-  Index listed, spread, conv, layout;
+  Layout layout;
+  Region<Place<T>> at;
+  Region<T> given, delta;
+  Region<char> conv;
+  Region<T> padded, cells;
 
   UnpoolScratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool)
-      : listed(round_up(pool.planes * pool.window_count, 16) + 16),
-        spread(round_up(pool.planes * pool.plane, 16)),
-        conv(round_up(conv_scratch<T>(plan), 16)),
-        layout(lanes.lanes * lanes.cells + 2 * kWidth<T>) {}
-
-  Index size() const { return 2 * listed + spread + conv + layout; }
+      : at(layout.reserve<Place<T>>(listed<T>(pool))),
+        given(layout.reserve<T>(listed<T>(pool))),
+        delta(layout.reserve<T>(pool.planes, pool.plane)),
+        conv(layout.reserve<char>(static_cast<Index>(conv_scratch<T>(plan)))),
+        padded(layout.reserve<T>(plan.padded ? plan.channels : 0, plan.padded_plane)),
+        cells(layout.reserve<T>(lanes.lanes * lanes.cells + 2 * kWidth<T>)) {}
 };
 
 template <class T>
-Index unpooled_conv_scratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool) {
-  return UnpoolScratch<T>(plan, lanes, pool).size();
+std::size_t unpooled_conv_scratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool) {
+  return UnpoolScratch<T>(plan, lanes, pool).layout.bytes();
 }
 
 template <class T>
@@ -203,51 +214,57 @@ void unpool(const PoolPlan& pool, const Place<T>* at, const T* given, T* delta) 
 // The dense way serves where nothing is saved, and where Inf or NaN in the input must meet the zeros of delta.
 template <class T>
 void unpooled_conv(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a, const T* activation,
-                   const T* pooled, T* scratch, double* out) {
-  const UnpoolScratch<T> sizes(plan, lanes, pool);
-  Place<T>* at = reinterpret_cast<Place<T>*>(scratch);
-  T* room = scratch + sizes.listed;
-  T* delta = room + sizes.listed;
-  T* padded = delta + sizes.spread;
-  T* layout = padded + sizes.conv;
+                   const T* pooled, void* scratch, double* out) {
+  const UnpoolScratch<T> room(plan, lanes, pool);
+  Place<T>* at = room.at.in(scratch);
   if (!scatter_pays<T>(plan, lanes, pool) || !all_finite(a, plan.groups * plan.channels * plan.plane)) {
-    unpool(pool, at, maxima(pool, lanes.own, activation, pooled, at, room), delta);
-    return conv(plan, a, delta, padded, out);
+    T* delta = room.delta.in(scratch);
+    unpool(pool, at, maxima(pool, lanes.own, activation, pooled, at, room.given.in(scratch)), delta);
+    return conv(plan, a, delta, room.conv.in(scratch), out);
   }
-  const T* given = maxima(pool, lanes.place, activation, pooled, at, room);
+  T *padded = room.padded.in(scratch), *cells = room.cells.in(scratch);
+  const T* given = maxima(pool, lanes.place, activation, pooled, at, room.given.in(scratch));
   TileReducer<T> reducer;
   const Index each = plan.filters * pool.window_count;
   for (Index group = 0; group < plan.groups; ++group, a += plan.channels * plan.plane) {
     for (Index c = 0; plan.padded && c < plan.channels; ++c) {
       pad(plan, a + c * plan.plane, padded + c * plan.padded_plane);
     }
-    lay_out(lanes, plan.padded ? padded : a, layout);
-    ScatteredTiles<T>(lanes, layout, reducer).reduce(at + group * each, given + group * each, plan.filters,
+    lay_out(lanes, plan.padded ? padded : a, cells);
+    ScatteredTiles<T>(lanes, cells, reducer).reduce(at + group * each, given + group * each, plan.filters,
                                                      pool.window_count);
   }
   reducer.finish().write(out);
 }
 
-// One sample's scratch of the input's derivative: the maxima, the same sorted by position, vectors of a receptive field,
-// sums with a cell's channels side by side, and planes.
+// The scratch memory of one sample's derivative by the input: the windows' maxima and the derivatives given to them; the
+// same sorted by position; the vectors of a receptive field; sums with a cell's channels side by side, and as planes.
 template <class T>
 struct InputScratch {
-  Index listed, ends, vectors, sums, pitch, planes;
+  Index pitch;  // distance of two planes
+  Layout layout;
+  Region<Place<T>> at;
+  Region<T> given;
+  Region<Place<T>> ends, rows;
+  Region<T> values;
+  Region<Index> vectors;
+  Region<T> sums, planes;
 
   InputScratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool)
-      : listed(round_up(pool.planes * pool.window_count, 16) + 16),
-        ends(round_up(plan.positions + 2, 16)),
-        vectors(round_up(lanes.run_count * round_up(lanes.run, kLine<T>) * Index{sizeof(Index) / sizeof(T)}, 16)),
-        sums(round_up(plan.channels * plan.padded_plane, 16) + 2 * kLine<T>),
-        pitch(round_up(plan.padded_plane, kWidth<T>)),
-        planes(plan.channels * pitch) {}
-
-  Index size() const { return 4 * listed + ends + vectors + sums + planes; }
+      : pitch(round_up(plan.padded_plane, kWidth<T>)),
+        at(layout.reserve<Place<T>>(listed<T>(pool))),
+        given(layout.reserve<T>(listed<T>(pool))),
+        ends(layout.reserve<Place<T>>(plan.positions + 2)),
+        rows(layout.reserve<Place<T>>(plan.filters, pool.window_count)),
+        values(layout.reserve<T>(plan.filters, pool.window_count)),
+        vectors(layout.reserve<Index>(lanes.run_count, round_up(lanes.run, kLine<T>))),
+        sums(layout.reserve<T>(plan.channels * plan.padded_plane + 2 * kLine<T>)),
+        planes(layout.reserve<T>(plan.channels, pitch)) {}
 };
 
 template <class T>
-Index unpooled_input_scratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool) {
-  return InputScratch<T>(plan, lanes, pool).size();
+std::size_t unpooled_input_scratch(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool) {
+  return InputScratch<T>(plan, lanes, pool).layout.bytes();
 }
 
 // The windows' derivatives sorted by the position of their maximum, so that each sum is read and written once a position,
@@ -334,26 +351,21 @@ void sloped(const T* from, const T* seen, Index count, T slope, T* to) {
 
 template <class T>
 void unpooled_input(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool, const T* a, const T* activation,
-                    const T* pooled, const T* weight, T slope, T* scratch, T* out) {
-  const InputScratch<T> sizes(plan, lanes, pool);
-  Place<T>* at = reinterpret_cast<Place<T>*>(scratch);
-  T* room = scratch + sizes.listed;
-  Place<T>* rows = reinterpret_cast<Place<T>*>(room + sizes.listed);
-  T* values = room + 2 * sizes.listed;
-  Place<T>* ends = reinterpret_cast<Place<T>*>(values + sizes.listed);
-  Index* to = reinterpret_cast<Index*>(ends + sizes.ends);
-  T* sums = reinterpret_cast<T*>(ends + sizes.ends + sizes.vectors);
-  T* planes = sums + sizes.sums;
-  Sorted<T> sorted{ends, rows, values};
-  const T* given = maxima(pool, lanes.own, activation, pooled, at, room);
+                    const T* pooled, const T* weight, T slope, void* scratch, T* out) {
+  const InputScratch<T> room(plan, lanes, pool);
+  T *sums = room.sums.in(scratch), *planes = room.planes.in(scratch);
+  Index* vectors = room.vectors.in(scratch);
+  Sorted<T> sorted{room.ends.in(scratch), room.rows.in(scratch), room.values.in(scratch)};
+  const Place<T>* at = room.at.in(scratch);
+  const T* given = maxima(pool, lanes.own, activation, pooled, room.at.in(scratch), room.given.in(scratch));
   const Index each = plan.filters * pool.window_count, pitch = lanes.run_count * round_up(lanes.run, kLine<T>);
   for (Index group = 0; group < plan.groups; ++group, at += each, given += each) {
-    for (Index i = 0; i < sizes.sums; ++i) sums[i] = 0;
+    for (Index i = 0; i < room.sums.count; ++i) sums[i] = 0;
     sorted.sort(at, given, plan.positions, plan.filters, pool.window_count, pitch);
-    add_by_cells(lanes, sorted, plan.positions, weight + group * plan.filters * pitch, to, sums);
-    interleave<T, kWidth<T>>(sums, plan.channels, plan.padded_plane, plan.channels, planes, sizes.pitch);
+    add_by_cells(lanes, sorted, plan.positions, weight + group * plan.filters * pitch, vectors, sums);
+    interleave<T, kWidth<T>>(sums, plan.channels, plan.padded_plane, plan.channels, planes, room.pitch);
     for (Index c = 0; c < plan.channels; ++c, a += plan.plane, out += plan.plane) {
-      const T* found = planes + c * sizes.pitch;
+      const T* found = planes + c * room.pitch;
       if (!plan.padded) {
         sloped(found, a, plan.plane, slope, out);
         continue;

@@ -7,9 +7,26 @@
 #include "instruction_set.hpp"
 #include "level.hpp"
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define GRADSCORE_GUARD 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define GRADSCORE_GUARD 1
+#endif
+#if defined(GRADSCORE_GUARD)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace gradscore::GRADSCORE_LEVEL {
 
 constexpr std::size_t kAlignment = 64;  // of blocks and regions: a cache line, and the widest vector
+#if defined(GRADSCORE_GUARD)
+constexpr std::size_t kGuard = 64;  // bytes behind a region that AddressSanitizer lets nobody touch
+#else
+constexpr std::size_t kGuard = 0;
+#endif
 
 // `count` numbers of type T in a block.
 template <class T>
@@ -17,7 +34,13 @@ struct Region {
   std::size_t offset = 0;  // bytes
   Index count = 0;
 
-  T* in(void* block) const { return static_cast<T*>(static_cast<void*>(static_cast<char*>(block) + offset)); }
+  T* in(void* block) const {
+    T* first = static_cast<T*>(static_cast<void*>(static_cast<char*>(block) + offset));
+#if defined(GRADSCORE_GUARD)
+    if (count > 0) __asan_poison_memory_region(first + count, kGuard);
+#endif
+    return first;
+  }
 };
 
 class Layout {
@@ -33,7 +56,7 @@ class Layout {
       return {};
     }
     const Region<T> region{bytes_, rows * columns};
-    const std::size_t size = static_cast<std::size_t>(region.count) * sizeof(T);
+    const std::size_t size = static_cast<std::size_t>(region.count) * sizeof(T) + kGuard;
     bytes_ += (size + kAlignment - 1) / kAlignment * kAlignment;
     return region;
   }

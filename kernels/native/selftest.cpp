@@ -2,14 +2,22 @@
 // purpose is that the sanitizers see every load and store; the Python tests compare with the reference in earnest.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstdio>
+#include <limits>
+#include <new>
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "kernels.hpp"
+#include "layers.hpp"
+#include "level.hpp"
+#include "parallel.hpp"
 #include "program.hpp"
+#include "scratch.hpp"
 
 using namespace gradscore;
 
@@ -283,6 +291,33 @@ void try_program(int threads) {
   }
 }
 
+// Regions lie one after the other on cache lines of their own, and sizes that no machine has are refused, not wrapped.
+void try_layout() {
+  common::Layout layout;
+  const auto bytes = layout.reserve<char>(5);
+  const auto numbers = layout.reserve<double>(3, 7);
+  const auto none = layout.reserve<float>(0, 9);
+  const Scratch scratch(layout.bytes());
+  const auto place = [&](const void* at) { return static_cast<const char*>(at) - static_cast<const char*>(scratch.block()); };
+  const Index first = place(bytes.in(scratch.block())), second = place(numbers.in(scratch.block()));
+  if (first != 0 || second < 5 || second % 64 != 0 || numbers.count != 21 || none.count != 0) {
+    fail("layout", "regions lie in one another, or not on cache lines");
+  }
+  const double* values = numbers.in(scratch.block());
+  if (std::any_of(values, values + 21, [](double value) { return value != 0; })) fail("layout", "not zero");
+  for (const Index many : {Index{1} << 40, std::numeric_limits<Index>::max()}) {
+    common::Layout large;
+    large.reserve<float>(many, many);
+    large.reserve<float>(8);
+    try {
+      const Scratch never(large.bytes());
+      fail("layout", "memory for more numbers than there are addresses");
+    } catch (const std::bad_alloc&) {
+      continue;  // as it must be
+    }
+  }
+}
+
 // A sure and an unsure prediction of two classes, whose features are known.
 void try_softmax() {
   const std::vector<double> logits{0, 0, 40, 0};
@@ -338,6 +373,7 @@ void try_all() {
 
 int main() {
   try_softmax();
+  try_layout();
   for (const std::string& level : simd_levels()) {
     force_simd_level(level);
     try_all<float>();

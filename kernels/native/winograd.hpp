@@ -33,26 +33,27 @@ inline bool takes_winograd(const ConvPlan& plan) {
          2 * 9 * plan.positions >= 3 * kPoints * squares;
 }
 
-// Where the transformed planes of one group lie in the scratch memory, in elements of T.
+// The scratch memory of one group's transformed planes.
 template <class T>
-struct WinogradRoom {
+struct WinogradScratch {
   static constexpr Index kLanes = round_up(kPanel, kWidth<T>);  // channels of a panel, side by side
   Index squares;
-  bool few;                   // a square's points lie side by side, else a point's squares
+  bool few;                    // a square's points lie side by side, else a point's squares
   Index point, square, panel;  // distances of two points, two squares and two panels of inputs
-  Index lanes, inputs, strip, derivatives, end;
+  Layout layout;
+  Region<T> padded, lanes;  // all channels' planes; one panel's, its channels side by side
+  Region<T> inputs;         // all panels transformed
+  Region<T> strip, derivatives;  // of one block of filters: as given, side by side; transformed
 
-  explicit WinogradRoom(const ConvPlan& plan) {
-    squares = squares_of(plan);
-    few = squares <= kFewSquares;
+  explicit WinogradScratch(const ConvPlan& plan) : squares(squares_of(plan)), few(squares <= kFewSquares) {
     square = few ? kPoints * kLanes : kPanel;
     point = few ? kLanes : squares * kPanel + kWidth<T>;  // with room for what the last vector holds too much
     panel = few ? squares * square : kPoints * point;
-    lanes = plan.padded ? round_up(plan.channels * plan.padded_plane, 16) : 0;
-    inputs = lanes + round_up(kLanes * plan.padded_plane, 16);
-    strip = inputs + round_up((plan.channels + kPanel - 1) / kPanel * panel, 16);
-    derivatives = strip + 2 * kWidth<T> * plan.positions;
-    end = derivatives + kPoints * 2 * kWidth<T> * squares;
+    if (plan.padded) padded = layout.reserve<T>(plan.channels, plan.padded_plane);
+    lanes = layout.reserve<T>(kLanes, plan.padded_plane);
+    inputs = layout.reserve<T>((plan.channels + kPanel - 1) / kPanel, panel);
+    strip = layout.reserve<T>(2 * kWidth<T>, plan.positions);
+    derivatives = layout.reserve<T>(2 * kWidth<T> * kPoints, squares);
   }
 };
 
@@ -83,7 +84,7 @@ GRADSCORE_INLINE void transform_back(Lanes m0, Lanes m1, Lanes m2, Lanes m3, Lan
 
 // A panel's channels, which lie side by side at each point of their planes, transformed.
 template <class T>
-void panel_of_inputs(const ConvPlan& plan, const WinogradRoom<T>& room, const T* lanes, T* panel) {
+void panel_of_inputs(const ConvPlan& plan, const WinogradScratch<T>& room, const T* lanes, T* panel) {
   constexpr int W = kWidth<T>;
   using Lanes = Vector<T, W>;
   const T* first = lanes + plan.position[0] * room.kLanes;
@@ -115,7 +116,7 @@ void panel_of_inputs(const ConvPlan& plan, const WinogradRoom<T>& room, const T*
 
 // A strip of derivatives [positions][pitch] transformed, to [squares][points][pitch] or [points][squares][pitch].
 template <class T, int W>
-void points_of_derivatives(const ConvPlan& plan, const WinogradRoom<T>& room, const T* strip, Index pitch, T* to) {
+void points_of_derivatives(const ConvPlan& plan, const WinogradScratch<T>& room, const T* strip, Index pitch, T* to) {
   using Lanes = Vector<T, W>;
   const Lanes none = fill<T, W>(0), half_of = fill<T, W>(T(0.5));
   const Index point = room.few ? pitch : room.squares * pitch, square = room.few ? kPoints * pitch : pitch;
@@ -162,7 +163,7 @@ template <class T, int W, int P, int R>
 void half_of_points(const T* panel, const T* derivatives, Index squares, T* to) {
   using Lanes = Vector<T, W>;
   constexpr int kHalf = kPoints / 2;
-  constexpr Index kLanes = WinogradRoom<T>::kLanes;
+  constexpr Index kLanes = WinogradScratch<T>::kLanes;
   Lanes sums[R][kHalf];
   GRADSCORE_UNROLL
   for (int r = 0; r < R; ++r) {
@@ -193,19 +194,19 @@ void half_of_points(const T* panel, const T* derivatives, Index squares, T* to) 
 template <class T>
 struct WinogradBlock {
   const ConvPlan& plan;
-  const WinogradRoom<T>& room;
-  T* scratch;
+  const WinogradScratch<T>& room;
+  void* scratch;
   const T* delta;
   TileReducer<T>& reducer;
 
   template <int W, int V>
   void run(Index valid) {
-    T* strip = scratch + room.strip;
+    T *strip = room.strip.in(scratch), *derivatives = room.derivatives.in(scratch);
     interleave<T, W>(delta, plan.positions, valid, plan.positions, strip, W * V);
-    points_of_derivatives<T, W>(plan, room, strip, W * V, scratch + room.derivatives);
+    points_of_derivatives<T, W>(plan, room, strip, W * V, derivatives);
     if (room.few) {
       for (Index lane = 0; lane < valid; lane += W) {
-        in_registers<W, W * V>(scratch + room.derivatives + lane, valid - lane < W ? valid - lane : W);
+        in_registers<W, W * V>(derivatives + lane, valid - lane < W ? valid - lane : W);
       }
     } else {
       by_points<W, V>(valid);
@@ -216,7 +217,7 @@ struct WinogradBlock {
   template <int W, int P>
   void in_registers(const T* derivatives, Index used) {
     constexpr int R = kRows / 4, kHalf = kPoints / 2;
-    const T* panel = scratch + room.inputs;
+    const T* panel = room.inputs.in(scratch);
     for (Index start = 0; start < plan.channels; start += kPanel, panel += room.panel) {
       const Index some = plan.channels - start < kPanel ? plan.channels - start : kPanel;
       for (Index row = 0; row < some; row += R) {
@@ -243,8 +244,8 @@ struct WinogradBlock {
 
   template <int W, int V>
   void by_points(Index valid) {
-    const T* panel = scratch + room.inputs;
-    const T* derivatives = scratch + room.derivatives;
+    const T* panel = room.inputs.in(scratch);
+    const T* derivatives = room.derivatives.in(scratch);
     for (Index start = 0; start < plan.channels; start += kPanel, panel += room.panel) {
       const Index some = plan.channels - start < kPanel ? plan.channels - start : kPanel;
       alignas(64) T points[kPoints * kPanel * W * V];
@@ -271,19 +272,20 @@ struct WinogradBlock {
 };
 
 template <class T>
-void conv_by_winograd(const ConvPlan& plan, const T* a, const T* delta, T* scratch, TileReducer<T>& reducer) {
+void conv_by_winograd(const ConvPlan& plan, const T* a, const T* delta, void* scratch, TileReducer<T>& reducer) {
   constexpr int W = kWidth<T>;
-  const WinogradRoom<T> room(plan);
+  const WinogradScratch<T> room(plan);
+  T *padded = room.padded.in(scratch), *lanes = room.lanes.in(scratch);
   for (Index group = 0; group < plan.groups; ++group, a += plan.channels * plan.plane) {
     for (Index c = 0; plan.padded && c < plan.channels; ++c) {
-      pad(plan, a + c * plan.plane, scratch + c * plan.padded_plane);
+      pad(plan, a + c * plan.plane, padded + c * plan.padded_plane);
     }
-    T* panel = scratch + room.inputs;
+    const T* planes = plan.padded ? padded : a;
+    T* panel = room.inputs.in(scratch);
     for (Index c = 0; c < plan.channels; c += kPanel, panel += room.panel) {
       const Index some = plan.channels - c < kPanel ? plan.channels - c : kPanel;
-      interleave<T, W>((plan.padded ? scratch : a) + c * plan.padded_plane, plan.padded_plane, some, plan.padded_plane,
-                       scratch + room.lanes, room.kLanes);
-      panel_of_inputs(plan, room, scratch + room.lanes, panel);
+      interleave<T, W>(planes + c * plan.padded_plane, plan.padded_plane, some, plan.padded_plane, lanes, room.kLanes);
+      panel_of_inputs(plan, room, lanes, panel);
     }
     for (Index left = plan.filters, used = 0; left > 0; left -= used, delta += used * plan.positions) {
       used = one_block<T>(left, WinogradBlock<T>{plan, room, scratch, delta, reducer});

@@ -335,7 +335,7 @@ def test_a_stream_is_neither_continued_nor_mixed(flags, run, world):
         ("score {w}/classifier.onnx {w}/test -o {t}/x", "not a scoring model: run `gradscore prepare"),
         ("score {w}/test.parquet {w}/test -o {t}/x", "onnxruntime cannot load the model"),
         ("score {w}/scoring.onnx {w}/test -o {w}/test.parquet", "exists: choose another output, or pass --overwrite"),
-        ("score {w}/scoring.onnx {w}/test -o {w}/absent/x", "make it first"),
+        ("score {w}/scoring.onnx {w}/test -o {w}/absent/x", "create it first"),
         ("score {w}/scoring.onnx {w}/test -o {w}", "is a folder: name a file"),
         ("score {w}/scoring.onnx {w}/test -o {t}/x --providers CUDAExecutionProvider", "--providers"),
         ("score {w}/scoring.onnx {w}/test -o {t}/x --backend abacus", "--backend"),

@@ -153,13 +153,13 @@ def test_python_needs_onnxruntime_and_nothing_else(world, alone, tmp_path):
     assert alone(EXAMPLES / "python/score.py", world / "self_scoring.onnx", tmp_path / "numbers.npy") == found
 
 
-GUIDE = (EXAMPLES.parent / "docs/self-scoring.md").read_text(encoding="utf-8")
+GUIDE = (EXAMPLES.parent / "docs/how-to/self-scoring.md").read_text(encoding="utf-8")
 
 
 def test_the_guides_links_and_python_lines_hold(world):
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", GUIDE)
     assert len(links) > 4
-    assert not [link for link in links if not (EXAMPLES.parent / "docs" / link).exists()]
+    assert not [link for link in links if not (EXAMPLES.parent / "docs/how-to" / link).exists()]
     (block,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-c", block], cwd=world, capture_output=True, text=True, check=False, timeout=60
@@ -198,7 +198,7 @@ def test_the_guides_cpp_lines_run(world, tmp_path):
         pytest.skip(
             "no C++ compiler, no headers of ONNX Runtime (set ONNXRUNTIME_INCLUDE), or no library beside Python's"
         )
-    guide = (EXAMPLES.parent / "docs/self-scoring.md").read_text()
+    guide = (EXAMPLES.parent / "docs/how-to/self-scoring.md").read_text()
     (tmp_path / "score.cpp").write_text(re.search(r"```cpp\n(.*?)```", guide, re.DOTALL)[1])
     build = [compiler, "-std=c++17", "-isystem", headers, "score.cpp", libraries[-1], "-o", "score"]
     subprocess.run(build, cwd=tmp_path, check=True)

@@ -138,7 +138,7 @@ def test_an_existing_file_needs_the_flag(small, tmp_path):
     assert onnx.load(tmp_path / "c.onnx").graph.node
 
 
-def test_examples_and_names_that_cannot_be(small, tmp_path):
+def test_invalid_examples_and_names_are_refused(small, tmp_path):
     with pytest.raises(InputError, match=r"shape \[4\]: give a batch"):
         export_classifier(small, torch.zeros(4), tmp_path / "c.onnx")
     with pytest.raises(InputError, match="class names repeat"):
@@ -228,7 +228,7 @@ def test_weights_that_do_not_fit_or_are_none(tmp_path):
         ("json:loads", "failed when called without arguments: TypeError: loads"),
     ],
 )
-def test_factories_that_cannot_be(factory, message):
+def test_invalid_factories_are_refused(factory, message):
     with pytest.raises(InputError, match=message):
         load_module(factory)
 

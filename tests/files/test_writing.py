@@ -78,12 +78,12 @@ def test_what_is_no_regular_file_is_never_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputExistsError, match="is a folder: name a file"):
         refuse_existing(tmp_path, overwrite=True)
-    with pytest.raises(OutputExistsError, match="pipe is no regular file"):
+    with pytest.raises(OutputExistsError, match="pipe is not a regular file"):
         refuse_existing(tmp_path / "pipe", overwrite=True)
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(GradscoreError, match=r"there is no folder .*absent; make it first"):
+    with pytest.raises(GradscoreError, match=r"the folder .*absent does not exist; create it first"):
         refuse_existing(tmp_path / "absent/out.bin", overwrite=False)
 
 

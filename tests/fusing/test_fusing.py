@@ -1,4 +1,4 @@
-"""Self-scoring models: the same numbers as kernels and verdict, in one file that needs nothing of ours."""
+"""Self-scoring models: the same numbers as kernels and verdict, in one file that runs without gradscore."""
 
 import json
 import subprocess
@@ -198,7 +198,7 @@ def test_confident_predictions_keep_their_features(exponent, prepared, tmp_path,
     fuse(path, tmp_path / "f.onnx", features=["*"])
     found, scores = run(tmp_path / "f.onnx", inputs), Scorer.load(path).score(inputs)
     assert scores.residual.min() < 10.0 ** (exponent + 1)
-    within = scores.residual > 1e-36  # below, single precision loses digits, and at last everything
+    within = scores.residual > 1e-36  # below, single precision loses digits and then underflows
     assert within.sum() > 3
     norms = found["features"][within, scores.feature_names.index("all.l2")]
     np.testing.assert_array_equal(np.argsort(norms), np.argsort(scores["all.l2"][within]))
@@ -274,7 +274,7 @@ def test_it_survives_being_saved_again(digits, tmp_path):
 
 
 def write_two_layers(path, rng):
-    """A classifier whose outputs bear the very names that `fuse` adds."""
+    """A classifier whose outputs have the names that `fuse` adds."""
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["": 17]>
         two_layers (float[N, 6] x) => (float[N, 4] scores, int64[N] label, float[N, 8] features)

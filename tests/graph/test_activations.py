@@ -1,4 +1,4 @@
-"""Every activation's derivative against torch in float64, at drawn points and at the very points where it bends."""
+"""Every activation's derivative against torch in float64, at random points and at its kinks."""
 
 import numpy as np
 import onnx
@@ -66,7 +66,7 @@ CONSTANTS = {"low": -0.5, "high": 1.0, "one": 1.0, "zero": 0.0}
 
 
 class Bent(torch.nn.Module):
-    """Points pass a dense layer that changes nothing, so that they meet the activation exactly."""
+    """A dense layer that changes nothing comes first, so that the activation gets the exact points."""
 
     def __init__(self, activation):
         super().__init__()
@@ -133,7 +133,7 @@ def test_every_derivative_is_tested():
 
 
 def test_equal_maxima_of_a_pool_go_to_the_first_as_in_torch(tmp_path):
-    """Black borders tie in nearly every image; two maxima in a window must not both get the gradient."""
+    """Black borders tie in nearly every image; of two equal maxima, only one may get the gradient."""
 
     class Tied(torch.nn.Module):
         def __init__(self):

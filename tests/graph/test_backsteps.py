@@ -1,4 +1,4 @@
-"""Stacks of convolutions and max pools, whose gradients the kernels pass back: every feature against torch in float64."""
+"""Stacks of convolutions and max pools, which the kernels back-propagate through: against torch in float64."""
 
 import copy
 import json
@@ -134,7 +134,7 @@ def test_the_self_scoring_form_has_them_back_in_the_graph(name, scoring_models, 
 
 
 def test_neighbours_in_windows_are_compared_with_one_another(scoring_models, tmp_path):
-    """A device that rounds what goes through a convolution rounds both of them alike, but not what the pool puts out."""
+    """A device that rounds the input of a convolution rounds both neighbours alike, but not the pool's output."""
     fuse(scoring_models("three")[2], tmp_path / "self.onnx", features=["*"])
     graph = onnx.load(tmp_path / "self.onnx").graph
     made_by = {output: node for node in graph.node for output in node.output}

@@ -1,4 +1,4 @@
-"""The gradient builder's environment: where it is, how it comes there, and what is said when it does not."""
+"""The gradient builder's environment: where it is, how it is installed, and how failures are reported."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pip(monkeypatch):
-    """Pip that fills its target with one file, or fails with a message; returns the commands that it was given."""
+    """A fake pip that writes one file or fails with a message; returns the commands that it got."""
     commands = []
 
     def fake(message=None):
@@ -37,7 +37,7 @@ def pip(monkeypatch):
 
 @pytest.fixture
 def program(cache, monkeypatch):
-    """Return a function that installs a program in the differentiating one's place."""
+    """Return a function that replaces the program that differentiates."""
 
     def install(source):
         path = builder.status().path
@@ -82,7 +82,7 @@ def test_force_installs_again(cache, pip):
     [
         (
             "ERROR: No matching distribution found",
-            r"No matching distribution found \(it needs a package index within reach",
+            r"No matching distribution found \(pip needs access to a package index",
         ),
         ("python: No module named pip", "run `python -m ensurepip`"),
         ("ERROR: Could not install: [Errno 28] No space left on device", "free some space, .*XDG_CACHE_HOME"),

@@ -1,4 +1,4 @@
-"""Statistics arranged for a GPU: every number as before, in operators that its kernels are fast at."""
+"""Statistics arranged for a GPU: the same numbers, from operators that are fast there."""
 
 from collections import Counter
 from math import prod
@@ -38,7 +38,7 @@ def run(model, inputs):
 
 
 def both_ways(write, inputs):
-    """What a model gives before and after it is arranged, and how often each operator stands in it then."""
+    """A model's outputs before and after it is arranged, and the counts of its operators after."""
     before, arranged = (model_of(write, inputs.shape[1:]) for _ in range(2))
     arrange_for_device(arranged)
     return run(before, inputs)[0], run(arranged, inputs)[0], Counter(node.op_type for node in arranged.graph)
@@ -157,7 +157,7 @@ def test_a_self_scoring_model_is_arranged_for_the_provider_it_is_told(scoring_mo
     usual, arranged = (run(ir.from_proto(model), rows) for model in models)
     for one, other in zip(usual, arranged, strict=True):
         np.testing.assert_array_equal(other, one)
-    with pytest.raises(InputError, match="nothing is known of what suits 'ROCMExecutionProvider'"):
+    with pytest.raises(InputError, match="statistics cannot be arranged for 'ROCMExecutionProvider'"):
         fuse(path, tmp_path / "rocm.onnx", features=["*"], provider="ROCMExecutionProvider")
     assert not (tmp_path / "rocm.onnx").exists()
 

@@ -1,4 +1,4 @@
-"""The gradient engines agree where both take a model, and say clearly why not where one does not."""
+"""The gradient engines agree if both take a model; an engine that does not says why."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What makes up a layer and what it is called, as different exporters write the same dense layers."""
+"""Layers and their names, for the same dense layers as different exporters write them."""
 
 import numpy as np
 import onnx

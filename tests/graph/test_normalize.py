@@ -34,7 +34,7 @@ def model_of(nodes, initializers, *, inputs, outputs, opset=18, ir_version=8, do
 
 
 def convolutional(opset, ir_version=8):
-    """The same network as each opset writes it: attributes where inputs came later, and the other way round."""
+    """The same network as each opset writes it: attributes that became inputs later, and vice versa."""
     unsqueezed = (
         ([helper.make_node("Unsqueeze", ["f"], ["u"], axes=[1])], [])
         if opset < 13

@@ -9,7 +9,7 @@ from gradscore import prepare
 from tests.support import zoo
 
 TOLERANCE = 1e-4  # of the largest absolute value of a signal
-ROUNDING = 1e-8  # back-propagation starts at one: a signal smaller than this is what float32 leaves of sums that cancel
+ROUNDING = 1e-8  # back-propagation starts at one, so a smaller signal is the rounding of sums that cancel
 LEVELS = {
     "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "highest": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,

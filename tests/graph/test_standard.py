@@ -61,7 +61,7 @@ def outputs(path, level, inputs):
 
 
 class Residual(nn.Module):
-    """An addition and a layer normalisation behind it, which onnxruntime makes one node."""
+    """An addition, then a layer normalisation; onnxruntime fuses both into one node."""
 
     def __init__(self):
         super().__init__()

@@ -117,7 +117,7 @@ def summed_over_positions():
 @pytest.mark.parametrize("optimize", [True, False], ids=["optimised", "plain"])
 @pytest.mark.parametrize("name", summed_over_positions())
 def test_one_sample_after_the_other_gives_the_same(name, optimize, monkeypatch):
-    """Gradients whose making is too large for a batch, and those that are it themselves."""
+    """Gradients with intermediate values too large for a batch, and gradients too large themselves."""
     case = CASES[name]
     arrays, kernel = case.arrays(), case.kernel.removesuffix("_moments")
     accumulators = case.run(arrays, backend="reference")
@@ -231,14 +231,14 @@ def test_features_come_in_the_order_asked_for_and_cost_only_what_they_need(rng):
     )
 
 
-def test_a_layer_that_is_not_there_is_refused(rng):
+def test_a_missing_layer_is_refused(rng):
     layers, arrays = several_layers(rng, [[5]], 1)
     with pytest.raises(InputError, match=r"no feature 'fc\.l1'"):
         session_of(layers, arrays, features=["fc.l1"])
 
 
 def dense_layers(rng, sizes, batch, *, biased=True, scale=1.0, mean=0.0):
-    """Dense layers of inputs and outputs; a bias is beside the weight's products of the same δ."""
+    """Dense layers with these inputs and outputs; a bias is part of the product with its δ."""
     arrays, layers = {}, []
     for index, (inputs, outputs) in enumerate(sizes):
         arrays[f"a{index}"] = rng.gamma(2, size=(batch, inputs)).astype(np.float32)
@@ -288,7 +288,7 @@ def test_a_small_dense_layer_keeps_rows_apart(rng, bad, name):
 @pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
 @pytest.mark.parametrize("statistic", LAYER_STATISTICS)
 def test_each_statistic_alone_is_that_among_all(rng, statistic, shift):
-    """Alone, it may be computed in units of another number than with the rest."""
+    """Alone, a statistic may be computed in units of another scale than with the others."""
     layers, arrays = several_layers(rng, [[5000], [700], [20, 7]], 3)
     arrays = {name: (array + shift * array.std()).astype(np.float32) for name, array in arrays.items()}
     dense, more = dense_layers(rng, [(60, 20), (144, 64)], 3)
@@ -309,7 +309,7 @@ def test_each_statistic_alone_is_that_among_all(rng, statistic, shift):
 @pytest.mark.parametrize("outlier", [-1e6, 1e6])
 @pytest.mark.parametrize("extremum", ["min", "max"])
 def test_one_number_far_from_all_others_leaves_single_precision_room(rng, outlier, extremum):
-    """Where only the other extremum is asked for, units are those of the mean."""
+    """If only the other extremum is requested, the scale comes from the mean."""
     values = rng.standard_normal((3, 5000)).astype(np.float32)
     values[1, 17] = outlier
     layer = Layer("layer", "", (Parameter("w", (5000,), ""),), (Reduction("direct", "g"),))

@@ -44,7 +44,7 @@ def test_a_written_file_is_the_same_model(size, dtype, tmp_path):
 
 def test_a_model_beyond_protobufs_limit_is_refused(monkeypatch, tmp_path):
     monkeypatch.setattr(storing, "LARGEST_FILE", 1000)
-    with pytest.raises(ModelError, match="let its weights lie beside it"):
+    with pytest.raises(ModelError, match="write its weights to a file beside it"):
         storing.write_model(ir.from_proto(dense(300)), tmp_path / "model.onnx")
 
 

@@ -99,7 +99,7 @@ def test_16_bit_grey_keeps_its_upper_8_bits(format_):
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_samples_of_32_bits_are_refused_even_when_converting(dtype):
     content = encoded(Image.fromarray(np.ones((6, 5), dtype=dtype)), "TIFF")
-    with pytest.raises(InputError, match=r"samples of 32 bits.*range is not known: convert it to 8 bits"):
+    with pytest.raises(InputError, match=r"samples of 32 bits.*range is unknown: convert it to 8 bits"):
         decode(content, converting(GREY))
 
 

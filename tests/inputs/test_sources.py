@@ -76,7 +76,7 @@ def test_unreadable_files_are_errors_of_their_own_rows(tmp_path):
     for name in ("gone.png", "folder/removed.png"):
         with pytest.raises(InputError, match="cannot read the file: No such file"):
             entries[name].read(IMAGES)
-    with pytest.raises(InputError, match="no regular file"):
+    with pytest.raises(InputError, match="not a regular file"):
         entries["pipe.png"].read(IMAGES)
 
 
@@ -144,7 +144,7 @@ def test_an_input_given_twice_is_an_error(tmp_path):
 
 def test_images_for_a_model_of_arrays_are_an_error(tmp_path):
     entry = open_source([put(tmp_path / "1.png")]).entries[0]
-    with pytest.raises(InputError, match=r"\[B, 7\] is no image: give .npz or .npy"):
+    with pytest.raises(InputError, match=r"\[B, 7\] is not an image: give .npz or .npy"):
         entry.read(ARRAYS)
 
 

@@ -188,7 +188,7 @@ def test_bootstrap_interval_of_auroc_agrees_with_hanley_and_mcneil():
         ([0.1, 0.2], [True, True], r"only correct rows \(2\)"),
         ([0.1, 0.2], [False, False], r"only incorrect rows \(2\)"),
         ([], [], "no rows"),
-        ([0.1, 0.2], [True], "alike"),
+        ([0.1, 0.2], [True], "the same shape"),
         ([[0.1], [0.2]], [[True], [False]], r"must be \[N\]"),
         ([0.1, 0.2], [2, 0], "must be boolean"),
     ],

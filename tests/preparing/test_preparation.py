@@ -1,4 +1,4 @@
-"""Classifiers that cannot be prepared, each with its message; and those of every opset and shape that can."""
+"""Classifiers that cannot be prepared, each with its message; and those that can, of every opset."""
 
 import json
 
@@ -81,7 +81,7 @@ def refused(error, message, attempt, model, **options):
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file(tmp_path):
     with pytest.raises(ModelError, match=r"absent\.onnx: no such file"):
         prepare(tmp_path / "absent.onnx", tmp_path / "s.onnx")
 
@@ -249,7 +249,7 @@ def test_an_output_that_is_no_class_score(attempt):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_names": ["a", "b"]}, "2 class names for 3 classes: give one name a class with --class-names"),
+        ({"class_names": ["a", "b"]}, "2 class names for 3 classes: give one name per class with --class-names"),
         ({"class_names": ["a", "b", "a"]}, "class names repeat"),
         ({"engine": "tape"}, "no gradient engine 'tape': --engine takes ort-training"),
         ({"color": "sepia"}, "--color is 'sepia': it takes strict, convert"),
@@ -257,7 +257,7 @@ def test_an_output_that_is_no_class_score(attempt):
         ({"mean": [0.1, 0.2]}, "--mean has 2 numbers for 1 channels"),
     ],
 )
-def test_options_that_cannot_be(options, message, attempt, tmp_path):
+def test_invalid_options_are_refused(options, message, attempt, tmp_path):
     refused(InputError, message, attempt, convolutional(opset=18), **options)
     assert not (tmp_path / "s.onnx").exists()
 
@@ -291,7 +291,12 @@ def test_every_opset_gives_the_same_features(opset, tmp_path):
 
 
 def test_an_opset_that_is_too_old(attempt):
-    refused(ModelError, r"opset is \d+, this needs \d+ or newer: export it again", attempt, dense(opset=6))
+    refused(
+        ModelError,
+        r"opset is \d+, but gradscore needs \d+ or newer: export it again with opset \d+",
+        attempt,
+        dense(opset=6),
+    )
 
 
 def test_a_fixed_batch_of_one_becomes_dynamic(attempt, tmp_path):
@@ -309,7 +314,7 @@ def test_a_batch_fixed_by_a_reshape_is_told_once(attempt, capfd):
     flatten.CopyFrom(helper.make_node("Reshape", ["p", "fixed"], ["f"], "reshape"))
     model.graph.initializer.append(numpy_helper.from_array(np.array([1, 18]), "fixed"))
     refused(ModelError, "dynamic batch dimension", attempt, model)
-    assert capfd.readouterr() == ("", "")  # the runtime does not log what we say
+    assert capfd.readouterr() == ("", "")  # the error says it, so the runtime must not log it too
 
 
 def test_two_inputs_are_scored_by_name(attempt, tmp_path, rng):
@@ -338,7 +343,7 @@ def test_inputs_of_other_types_are_refused(kind, name, attempt):
 
 @pytest.mark.parametrize("kinks", [{(3, 0)}, {(3, 0), (3, 1)}, {(1, 0)}, {(3, 0), (1, 1), (1, 2)}])
 def test_a_model_is_not_refused_for_an_input_at_a_kink(kinks, tmp_path, monkeypatch):
-    """Rounding may flip a sign or a maximum at one input; what is wrong with a model is wrong at the next one too."""
+    """Rounding may flip a sign or a maximum at one input; a wrong model is wrong at the next one too."""
     met = meet_kinks(kinks, monkeypatch)
     onnx.save(dense(), tmp_path / "c.onnx")
     prepare(tmp_path / "c.onnx", tmp_path / "s.onnx")

@@ -265,10 +265,13 @@ def test_what_others_wrote_is_not_continued(model, some, tmp_path):
 def test_a_damaged_shard_is_not_continued(stopped, model, some):
     out = stopped("shards")
     (out / "part-00000.parquet").write_bytes(b"PAR1")
-    with Scorer.load(model) as scorer, pytest.raises(InputError, match=r"part-00000\.parquet is gone or was changed"):
+    with (
+        Scorer.load(model) as scorer,
+        pytest.raises(InputError, match=r"part-00000\.parquet is missing or was changed"),
+    ):
         score_to_parquet(scorer, open_source([some]), out, batch_size=50, resume=True)
     (out / MANIFEST).write_text("{")
-    with pytest.raises(InputError, match="no manifest of a scoring run"):
+    with pytest.raises(InputError, match="not the manifest of a scoring run"):
         verify_output(out)
 
 
@@ -325,7 +328,7 @@ def test_verify_finds_what_is_wrong(model, some, images, stopped, tmp_path):
         "rows": 500, "failed": 3, "problems": (), "whole": True,
     }  # fmt: skip
     assert verify_output(tmp_path / "t.parquet", open_source([some]).first(499)).problems == (
-        f"1 rows are of no input: {images}/0499.png",
+        f"1 rows belong to no input: {images}/0499.png",
     )
     (more,) = verify_output(tmp_path / "t.parquet", open_source([some, images / "0500.png"])).problems
     assert more == f"1 inputs have no row: {images}/0500.png"
@@ -337,7 +340,7 @@ def test_verify_finds_what_is_wrong(model, some, images, stopped, tmp_path):
     table = pq.read_table(shard)
     pq.write_table(table.slice(1), shard)
     changed, missing = verify_output(tmp_path / "whole").problems
-    assert changed == f"{shard} was changed since its run"
+    assert changed == f"{shard} was changed after its run"
     assert missing == "the 499 rows are not the 500 inputs of the run, each once and in order"
     shard.unlink()
     assert "cannot be read" in verify_output(tmp_path / "whole").problems[0]

@@ -108,7 +108,7 @@ def test_shards_of_a_directory_are_read_in_order(tmp_path):
 def test_shards_under_a_damaged_manifest_are_refused(tmp_path):
     write(tmp_path / "part-00000.parquet")
     (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(InputError, match="no manifest of a scoring run"):
+    with pytest.raises(InputError, match="not the manifest of a scoring run"):
         ScoreTable.read(tmp_path)
 
 
@@ -176,7 +176,7 @@ def test_absent_foreign_and_broken_files(tmp_path):
     with pytest.raises(InputError, match=r"cut\.parquet cannot be read"):
         ScoreTable.read(cut)
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "foreign.parquet")
-    with pytest.raises(InputError, match=r"foreign\.parquet is no score table"):
+    with pytest.raises(InputError, match=r"foreign\.parquet is not a score table"):
         ScoreTable.read(tmp_path / "foreign.parquet")
 
 

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from gradscore.errors import InputError, MismatchError, ModelError, OutputExistsError
 from gradscore.runtime.session import open_session
-from gradscore.triton.repository import _TYPES, check_repository, write_repository
+from gradscore.triton import check_repository, write_repository
+from gradscore.triton.signature import TYPES
 
 CONFIG = """\
 name: "digits"
@@ -129,7 +130,7 @@ def test_hand_written_additions_and_styles_are_read(folder):
 @given(
     tensors=st.dictionaries(
         st.text(st.characters(exclude_categories=["C"]), min_size=1),
-        st.tuples(st.sampled_from(sorted(_TYPES)), st.lists(st.one_of(st.integers(1, 9), st.just("n")), max_size=3)),
+        st.tuples(st.sampled_from(sorted(TYPES)), st.lists(st.one_of(st.integers(1, 9), st.just("n")), max_size=3)),
         min_size=2,
         max_size=6,
     )
@@ -146,9 +147,12 @@ def test_any_names_types_and_shapes_come_back(tensors, tmp_path_factory):
     [
         (tensor("y", [4, 10]), "first axis of 'y' is not the batch"),
         (tensor("y", []), "first axis of 'y' is not the batch"),
-        (tensor("y", None), "'y' is no tensor of a type and rank"),
-        (tensor("y", ["batch"], TensorProto.COMPLEX64), "'y' is no tensor of a type and rank"),
-        (helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None), "'y' is no tensor of a type and rank"),
+        (tensor("y", None), "'y' is not a tensor of a type and rank"),
+        (tensor("y", ["batch"], TensorProto.COMPLEX64), "'y' is not a tensor of a type and rank"),
+        (
+            helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None),
+            "'y' is not a tensor of a type and rank",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_batched_is_refused(value, message, tmp_path):

@@ -1,1 +1,1 @@
-"""Passes 6a to 9: what a scoring model or a self-scoring model puts out."""
+"""Passes 6a to 9: the outputs of a scoring model or a self-scoring model."""

@@ -1,7 +1,7 @@
-"""Scales and shifts of a convolution's output, moved into its weights where nothing else reads what lies between.
+"""Folds scales and shifts of a convolution's output into its weights: conv(x, w)·s + t = conv(x, w·s) + t.
 
-A scoring graph keeps batch norms apart, since they are layers of their own. A graph that needs no statistics of one computes
-it as the plain classifier does: conv(x, w)·s + t = conv(x, w·s) + t, and runtimes then fuse what follows.
+A scoring graph keeps batch norms apart, since they are layers of their own. If a graph needs no statistics of a batch
+norm, and nothing else reads the values in between, it computes both as one. Runtimes then fuse what follows.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ _STEPS = {
 
 
 def absorb_affine(graph: ir.Graph) -> None:
-    """Fold what follows convolutions into them, in place; unused nodes and weights stay behind."""
+    """Fold scales and shifts into the convolutions before them, in place; unused nodes stay."""
     for node in list(graph):
         if node.op_type == "Conv" and (len(node.inputs) < 3 or _array(node.inputs[2]) is not None):
             _absorb(node, graph)
@@ -58,7 +58,7 @@ def _only_reader(value: ir.Value) -> ir.Node | None:
 
 
 def _by_channel(step: ir.Node, value: ir.Value, channels: int, rank: int) -> np.ndarray | None:
-    """Return the numbers [channels] or [1] that a step applies, None where it is another kind of step."""
+    """Return the numbers [channels] or [1] that a step applies; None for another kind of step."""
     if step.op_type not in _STEPS or (step.op_type in ("Sub", "Div") and step.inputs[0] is not value):
         return None
     array = _array(step.inputs[1] if step.inputs[0] is value else step.inputs[0])

@@ -1,7 +1,9 @@
-"""Pass 7a: what a scoring model leaves to the kernels between its pools, back in the graph.
+"""Pass 7a: put backsteps, which a scoring model leaves to the kernels, back into the graph.
 
-Requires: a scoring model with inferred shapes, and its backsteps. Ensures: every signal that they compute is a value of the
-graph under the signal's name, in standard operators.
+A backstep passes δ from behind a max pool back through the convolution before it, and the activation before that.
+
+Requires: a scoring model with inferred shapes, and its backsteps. Ensures: every signal that they compute is a value of
+the graph under the signal's name, in standard operators.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,12 +21,12 @@ from gradscore.model.metadata import Backstep
 
 
 def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:
-    """Write each backstep as an engine would have, and lower that like the rest: Slope(ConvGrad(MaxPoolGrad(δ)))."""
+    """Append each backstep as an engine would write it, Slope(ConvGrad(MaxPoolGrad(δ))), and lower it."""
     graph = model.graph
     for step in backsteps:
         values, emit = values_of(graph), Emitter(graph, "Backstep", about=step.name)
         delta, data, weight = (values[name] for name in (step.delta, step.activation, step.weight))
-        shown = weight.producer()  # the weight itself is an initializer, which folds
+        shown = weight.producer()  # read the initializer behind the Identity, which runtimes can fold
         geometry = step.attributes["geometry"]
         unpooled = _unpooled(values[step.pooled], delta, step, emit)
         passed = emit(
@@ -36,12 +38,12 @@ def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:
         for value, like in ((unpooled, values[step.pooled]), (passed, data), (sloped, data)):
             value.type, value.shape = delta.type, like.shape
         sloped.name = step.name
-        graph.outputs.append(sloped)  # its name outlives the lowering
+        graph.outputs.append(sloped)  # an output keeps its name when it is lowered
     lower(model)
 
 
 def _unpooled(seen: ir.Value, delta: ir.Value, step: Backstep, emit: Emitter) -> ir.Value:
-    """Return δ at the places of the pool's input; what the statistics share of it has a name."""
+    """Return δ at the resolution of the pool's input; its halves are named, for statistics to share."""
     pool, full, pooled = Window.of(step.attributes["pool"]), _fixed(seen), _fixed(delta)
     if not is_of_pairs(pool, full[1:], pooled[1:]):
         return emit("MaxPoolGrad", delta, _indices(seen, step))
@@ -55,16 +57,18 @@ def _unpooled(seen: ir.Value, delta: ir.Value, step: Backstep, emit: Emitter) ->
 
 
 def _fixed(value: ir.Value) -> tuple[int, ...]:
-    """Return the sizes behind the batch as far as they are fixed."""
+    """Return the fixed sizes after the batch."""
     return tuple(extent for extent in (extents(value) or ())[1:] if extent is not None)
 
 
 def _indices(chosen_from: ir.Value, step: Backstep) -> ir.Value:
-    """Return the Indices of the pool behind a value, asking for them."""
+    """Return the Indices of the pool that reads a value; add the output if missing."""
     pools = (use.node for use in chosen_from.uses() if use.node.op_type == "MaxPool")
     pool = next((node for node in pools if _is(node, step.attributes["pool"])), None)
     if pool is None:
-        raise ModelError(f"the scoring model has lost the pool behind {step.pooled!r}: prepare it again")
+        raise ModelError(
+            f"the scoring model has lost the pool behind {step.pooled!r}: make it again with `gradscore prepare`"
+        )
     if len(pool.outputs) < 2:
         pool.resize_outputs(2)
         pool.outputs[1].name = f"{pool.outputs[0].name}/indices"

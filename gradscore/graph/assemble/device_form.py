@@ -1,7 +1,7 @@
-"""What CUDA's kernels are slow at, said in other standard operators: the same numbers in less time there, in more on a CPU.
+"""Rewrites statistics in standard operators that are faster on CUDA, though slower on a CPU.
 
-Measured on an H100 with onnxruntime-gpu 1.31: cuDNN's reductions to an extremum read 0.2 TB/s where its pools read 0.7; its
-convolution by kernels with a single 1 writes 0.17 TB/s where Gather writes 0.5.
+The numbers stay the same. Measured on an H100 with onnxruntime-gpu 1.31: cuDNN's reductions to an extremum read 0.2
+TB/s, its pools 0.7. Its convolution by kernels with a single 1 writes 0.17 TB/s, Gather 0.5.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ import onnx_ir as ir
 from gradscore.graph.nodes.emitter import RULE_KEY, STATISTICS, Emitter, attribute, extents, replace_node
 from gradscore.graph.normalize.dialect import infer_shapes
 
-AT_ONCE_ON_DEVICE = 1 << 22  # numbers of a sample's gradient that stand in memory for a whole batch: launches cost
-_FEW = 256  # numbers of which cuDNN finds the extremum soon enough
-_SIDE = 8  # of a pool's window at most
-_ROW = 1024  # the longest row that a pool's windows go along
-_LARGEST_INDEX = 1 << 22  # where Gather would read more than that to know what to read, the convolution stays
+AT_ONCE_ON_DEVICE = 1 << 22  # as `AT_ONCE`, but larger: each launch of a kernel costs time
+_FEW = 256  # of fewer numbers, cuDNN finds the extremum fast enough
+_SIDE = 8  # the longest side of a pool's window
+_ROW = 1024  # the longest row that a pool reads
+_LARGEST_INDEX = 1 << 22  # the largest index for a Gather; beyond it, the convolution stays
 _Rewrite = Callable[[ir.Node, Emitter], ir.Value | None]
 
 
 def arrange_for_device(model: ir.Model) -> None:
-    """Rewrite what of the statistics a GPU is slow at, in place; whatever has no fixed size stays as it is."""
+    """Rewrite statistics that are slow on a GPU, in place; nodes without fixed sizes stay."""
     infer_shapes(model)
     for node in list(model.graph):
         rewrite = _REWRITES.get(node.op_type) if node.metadata_props.get(RULE_KEY) == STATISTICS else None
@@ -32,7 +32,7 @@ def arrange_for_device(model: ir.Model) -> None:
 
 
 def _pooled(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """An extremum over the last axes: that of pools' extrema, laid out as rows anew for each pool."""
+    """An extremum over the last axes = max pools, one after the other, then a small ReduceMax."""
     data, axes = node.inputs
     shape, over = extents(data), _array(axes)
     count = _count(shape, over)
@@ -50,7 +50,10 @@ def _pooled(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _count(shape: tuple[int | None, ...] | None, over: np.ndarray | None) -> int:
-    """Return how many numbers the last axes have, 0 where others are meant or one of them, or two more, are not known."""
+    """Return how many numbers the last axes hold, or 0 if the rewrite does not apply.
+
+    It applies if `over` names the last axes, their extents are known, and at most one other extent is unknown.
+    """
     if shape is None or over is None or sorted(over % len(shape)) != list(range(len(shape)))[-len(over) :]:
         return 0
     unknown = sum(extent is None for extent in shape[: -len(over)])
@@ -58,7 +61,10 @@ def _count(shape: tuple[int | None, ...] | None, over: np.ndarray | None) -> int
 
 
 def _stages(count: int) -> list[tuple[int, int, list[int]]]:
-    """Return for each pool the rows, their width, and its window, until few numbers are left or none divides them."""
+    """Return the rows, their width, and the window of each pool.
+
+    There are pools until few numbers are left, or no window divides them.
+    """
     stages: list[tuple[int, int, list[int]]] = []
     while count >= _FEW:
         width = _divisor(count, _ROW)
@@ -80,7 +86,7 @@ def _divisor(number: int, most: int) -> int:
 
 
 def _gathered(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """A convolution [N, 1, *in] by kernels with a single 1: each output is one input, or one of the pads' zeros."""
+    """A convolution [N, 1, *in] by kernels with a single 1 = Gather from the padded input."""
     data, kernels = node.inputs[0], _array(node.inputs[1])
     shape, offsets = extents(data), None if kernels is None else _offsets(kernels)
     if (
@@ -109,7 +115,7 @@ def _gathered(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _offsets(kernels: np.ndarray) -> np.ndarray | None:
-    """Return where the only number of each of [kernels, 1, *extents], a 1, stands: [kernels, axes]."""
+    """Return the place [kernels, axes] of the single 1 in each of [kernels, 1, *extents], else None."""
     places = np.argwhere(kernels)
     is_one_each = np.array_equal(places[:, 0], np.arange(len(kernels))) and bool((kernels[kernels != 0] == 1).all())
     return places[:, 2:] if is_one_each and kernels.shape[1] == 1 else None

@@ -1,7 +1,7 @@
-"""Pass 9: the features of the predictions themselves, and what a self-scoring model puts out.
+"""Pass 9: append the feature table and the outputs of a self-scoring model.
 
-Requires: a scoring graph. Ensures: features scaled by the residual, in double precision, so that a prediction of 1 − p = 1e-30
-keeps norms of its own; outputs under names that nobody else in the graph has.
+Requires: a scoring graph. Ensures: features scaled by the residual, in double precision, so that norms stay distinct
+even for a prediction with 1 − p = 1e-30; outputs with names that are unique in the graph.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from gradscore.model.metadata import SCALED_STATISTICS, Layer
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features by name, as columns of one double [B, F]."""
+    """Features by name, as columns of one double tensor [B, F]."""
 
     emit: Emitter
     whole: ir.Value
@@ -36,10 +36,10 @@ class FeatureTable:
 def append_features(
     graph: ir.Graph, layers: Sequence[Layer], head: HeadStatistics, features: Sequence[str], *, at_once: int
 ) -> FeatureTable:
-    """Append features of layers and head alike; gradients of more than `at_once` numbers are computed sample by sample."""
+    """Append features of layers and head; gradients above `at_once` numbers are computed sample by sample."""
     emit = Emitter(graph, "features")
     of_layers = tuple(dict.fromkeys(name for name in features if name not in HEAD_NAMES))
-    of_head = tuple(name for name in HEAD_NAMES if name in features or not of_layers)  # no table is without columns
+    of_head = tuple(name for name in HEAD_NAMES if name in features or not of_layers)  # a table needs a column
     columns = [getattr(head, name).value for name in of_head]
     if of_layers:
         unit = append_statistics(graph, layers, of_layers, at_once=at_once)
@@ -50,7 +50,7 @@ def append_features(
 
 
 def add_output(graph: ir.Graph, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[str | int]) -> str:
-    """Make a value an output; the name it got is another one only where an input or output of the model has it."""
+    """Make a value an output and return its name, which is changed only if it is taken."""
     taken = {str(other.name) for other in (*graph.inputs, *graph.outputs)}
     chosen = name if name not in taken else f"gradscore_{name}"
     if (other := values_of(graph).get(chosen)) is not None and other is not value:

@@ -1,7 +1,8 @@
-"""Head features in the graph, exact for any confidence, in double precision: what is known from the logits alone.
+"""Head features in the graph: computed from the logits alone, and exact for any confidence.
 
-The same as `gradscore_kernels.softmax_features`, with the operators that ONNX has: of z the logits, e = exp(logsumexp(z of the
-others) − z of the label) is the odds against the label, the residual e / (1 + e), the maximum softmax 1 / (1 + e).
+The same as `gradscore_kernels.softmax_features`, in ONNX operators and double precision. With logits z, the odds
+against the label are e = exp(logsumexp(z of the others) − z of the label). The residual is e / (1 + e), and the maximum
+softmax is 1 / (1 + e).
 """
 
 from dataclasses import dataclass, fields
@@ -13,12 +14,12 @@ import onnx_ir as ir
 from gradscore.graph.nodes.arithmetic import Number
 from gradscore.graph.nodes.emitter import Emitter
 
-_SERIES = 1e-4  # below it, log(1 + e) is e − e²/2 + e³/3 to double precision's twelfth digit, and a logarithm is not
+_SERIES = 1e-4  # below it, e − e²/2 + e³/3 gives log(1 + e) to twelve digits, and Log does not
 
 
 @dataclass(frozen=True)
 class HeadStatistics:
-    """Entropy over log q, maximum softmax and residual, and the extra features of logits; double [B, 1] each."""
+    """Entropy over log q, maximum softmax, residual, and extra features of logits; each double [B, 1]."""
 
     entropy: Number
     max_softmax: Number

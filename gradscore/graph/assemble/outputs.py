@@ -1,8 +1,9 @@
 """Pass 6a: keep the classifier's own outputs beside the signals, for the self-scoring form.
 
-Requires: the normalised classifier before it was cut at its logits, and the scoring graph made of it, whose forward values
-bear the same names. Ensures: every output of the classifier is a value of the scoring graph, under its own name. What stands
-between the logits and an output, or leads elsewhere, is copied; a session that does not ask for it does not run it.
+Requires: the normalised classifier before it was cut at its logits, and its scoring graph, whose forward values have
+the same names. Ensures: every output of the classifier is a value of the scoring graph, under its own name. Nodes after
+the logits, or on the way to another output, are copied. A session that does not ask for these outputs does not run
+them.
 """
 
 import onnx_ir as ir
@@ -11,7 +12,7 @@ from gradscore.graph.differentiate.gradient import values_of
 
 
 def keep_outputs(scoring: ir.Graph, classifier: ir.Graph) -> tuple[ir.Value, ...]:
-    """Return the classifier's computed outputs as values of the scoring graph, copying the nodes and weights that it lacks."""
+    """Return the classifier's computed outputs in the scoring graph; copy missing nodes and weights."""
     known = values_of(scoring)
     for node in _missing(classifier, known):
         for value in node.inputs:
@@ -33,7 +34,7 @@ def keep_outputs(scoring: ir.Graph, classifier: ir.Graph) -> tuple[ir.Value, ...
 
 
 def _missing(classifier: ir.Graph, known: dict[str, ir.Value]) -> list[ir.Node]:
-    """Return the nodes behind the outputs that the scoring graph lacks, each after those it reads."""
+    """Return the nodes behind the outputs that the scoring graph lacks, in topological order."""
     wanted: set[ir.Node] = set()
     waiting = [value for value in classifier.outputs if str(value.name) not in known]
     while waiting:

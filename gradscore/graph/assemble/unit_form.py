@@ -1,4 +1,4 @@
-"""A scoring model in its self-scoring form, in memory: all features of the unit seed come out of the session itself."""
+"""Makes the self-scoring form of a scoring model in memory: the session itself gives all features."""
 
 import os
 import sys
@@ -21,9 +21,10 @@ from gradscore.model.model_file import read_metadata
 
 
 def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes:
-    """Return a scoring model that puts out logits, label and, as `SIGNAL_FEATURES`, float32 [B, 8·(layers + 1)].
+    """Return a scoring model that outputs logits, label and all features of the unit seed.
 
-    The residual still has to multiply what it scales, outside, in float64. The file's metadata stay.
+    The output `SIGNAL_FEATURES` is float32 [B, 8·(layers + 1)]. The caller must still multiply the scaled features by
+    the residual, in float64. The metadata of the file are kept.
 
     Parameters
     ----------
@@ -32,17 +33,24 @@ def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes
     on_device
         Arrange the statistics for the kernels of a GPU.
 
+    Returns
+    -------
+    bytes
+        The serialised model.
+
     Raises
     ------
     ModelError
-        The file is not a scoring model, or too large for memory to hand to the runtime.
+        The file is not a scoring model, or is too large to be handed to the runtime in memory.
     UnsupportedOpError
-        A layer's statistics cannot be put into the graph.
+        The graph cannot compute a layer's statistics.
     """
     metadata = read_metadata(path)
     model = ir.load(Path(path))
     if not fits_one_file(model):
-        raise ModelError(f"{path} is larger than the back end graph can take, 2 GB: choose --backend native or numba")
+        raise ModelError(
+            f"{path} is larger than 2 GB, the limit of the back end graph: choose --backend native or --backend numba"
+        )
     names = metadata.feature_names[: -len(HEAD_FEATURES)]
     graph = infer_shapes(model).graph
     append_backsteps(model, metadata.backsteps)

@@ -13,7 +13,7 @@ def main() -> None:
     """Differentiate the model on standard input; write the result to the real standard output."""
     sys.path.insert(0, sys.argv[1])
     output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever the library prints must not mix with the model
+    os.dup2(2, 1)  # what the library prints must not mix with the model
 
     from onnxruntime.capi._pybind_state import GradientGraphBuilder, SessionOptions  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 """Derivatives of the elementwise activations that the gradient builder does not know.
 
-The builder is shown a Sigmoid in their place; its SigmoidGrad is then lowered by the rule here, with the activation's own
-input x and output y, while the forward graph keeps the activation as the model has it.
+The builder is shown a Sigmoid in their place. A rule of this module then lowers the SigmoidGrad, with input x and output
+y of the real activation. The forward graph keeps the real activation.
 """
 
 from abc import ABC, abstractmethod
@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from gradscore.graph.nodes.emitter import Emitter, attribute, dtype_of
 
-QUANTISER = "DequantizeLinear/"  # begins the names of what a quantiser's rewriting emits; engines keep names
+QUANTISER = "DequantizeLinear/"  # starts the names that the rewriting of a quantiser gives; engines keep names
 
 
 class Derivative(ABC):
-    """dX from dY for y = f(x); the docstring of each states it."""
+    """Computes dX from dY for y = f(x); the docstring of each subclass gives the formula."""
 
     op_type: str
 
@@ -50,7 +50,10 @@ class HardSwishDerivative(Derivative):
 
 
 class ExponentialDerivative(Derivative):
-    """dX = dY · outer where x > 0, else dY · (y · factor + offset): Elu, Selu and Celu differ in the three numbers."""
+    """dX = dY · outer where x > 0, else dY · (y · factor + offset).
+
+    Elu, Selu and Celu differ in these three numbers.
+    """
 
     def __init__(self, op_type: str) -> None:
         self.op_type = op_type
@@ -118,7 +121,7 @@ class ThresholdedReluDerivative(Derivative):
 
 
 class ClipDerivative(Derivative):
-    """dX = dY where y lies strictly between the bounds or x is at none of them, else 0."""
+    """dX = dY where y = x, that is within the bounds or at one of them, else 0."""
 
     op_type = "Clip"
 
@@ -159,7 +162,7 @@ class ShrinkDerivative(Derivative):
 
 
 class RoundDerivative(Derivative):
-    """dX = 0, a step has no slope; dX = dY where a quantiser rounds, the straight-through estimator.
+    """dX = 0, but dX = dY where a quantiser rounds: the straight-through estimator.
 
     Source: Bengio, Léonard, Courville 2013, "Estimating or Propagating Gradients Through Stochastic Neurons".
     """
@@ -173,7 +176,7 @@ class RoundDerivative(Derivative):
 
 
 class ModuloDerivative(Derivative):
-    """dX = dY: the remainder grows with what is divided, but for the steps where it falls back to 0."""
+    """dX = dY: the remainder has slope 1 in x, except where it falls back to 0."""
 
     op_type = "Mod"
 
@@ -182,7 +185,7 @@ class ModuloDerivative(Derivative):
 
 
 class SlopeDerivative(Derivative):
-    """dX = dY · slope, the slope given as ONNX operators on x and y."""
+    """dX = dY · slope; the slope is given as ONNX operators on x and y."""
 
     def __init__(self, op_type: str, slope: Callable[[Emitter, ir.Value | None, ir.Value], ir.Value]) -> None:
         self.op_type = op_type
@@ -252,6 +255,6 @@ def _number(emit: Emitter, number: float, like: ir.Value | None) -> ir.Value:
 
 
 def activated(value: ir.Value | None, op_type: str) -> ir.Value | None:
-    """Return an activation's output, given its input or itself, so that only one of the two need be kept."""
+    """Return an activation's output, given its input or output, so that memory holds only one."""
     uses = [] if value is None else [use.node for use in value.uses() if use.node.op_type == op_type]
     return uses[0].outputs[0] if uses else value

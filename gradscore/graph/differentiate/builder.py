@@ -1,7 +1,7 @@
 """The isolated environment of onnxruntime-training, which differentiates graphs.
 
 onnxruntime-training installs a module named `onnxruntime`, as onnxruntime and onnxruntime-gpu do, so it cannot share
-an environment with them: it lives in a folder of the user's cache and runs as a process of its own.
+an environment with them. It is installed in a folder of the user's cache, and runs in a process of its own.
 """
 
 import json
@@ -28,7 +28,7 @@ _INSTALLED = "installed.json"
 
 @dataclass(frozen=True)
 class BuilderStatus:
-    """Where the builder's environment is, and whether it is there."""
+    """Where the builder's environment is, and whether it is installed."""
 
     path: Path
     installed: bool
@@ -42,7 +42,9 @@ def status() -> BuilderStatus:
 
 
 def install(*, force: bool = False) -> BuilderStatus:
-    """Install the builder's environment with pip into the user's cache; does nothing where it is there already.
+    """Install the builder's environment with pip into the user's cache, unless it is installed.
+
+    With `force`, install it again.
 
     Raises
     ------
@@ -63,12 +65,12 @@ def install(*, force: bool = False) -> BuilderStatus:
     except OSError as error:
         raise BuilderError(
             f"cannot write into the cache folder {current.path.parent} ({error.strerror}): "
-            "name another by XDG_CACHE_HOME"
+            "choose another one with XDG_CACHE_HOME"
         ) from error
     try:
         _pip_install(staging)
         (staging / _INSTALLED).write_text(json.dumps({"requirements": _REQUIREMENTS}))
-        if force or not status().installed:  # another process may have installed the same meanwhile, and use it
+        if force or not status().installed:  # another process may have installed it meanwhile, and may be using it
             _take_place(staging, current.path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -81,8 +83,10 @@ def _take_place(staging: Path, path: Path) -> None:
     try:
         staging.rename(path)
     except OSError as error:
-        if not status().installed:  # else another process has installed the same meanwhile
-            raise BuilderError(f"cannot move the gradient builder to {path}: {error.strerror}") from error
+        if not status().installed:  # else another process has installed it meanwhile
+            raise BuilderError(
+                f"cannot move the gradient builder to {path} ({error.strerror}): delete that folder and try again"
+            ) from error
 
 
 def _pip_install(target: Path) -> None:
@@ -101,9 +105,9 @@ def _advice(message: str) -> str:
     if "No module named pip" in message:
         return "this environment has no pip: run `python -m ensurepip`, then try again"
     if "No space left" in message:
-        return "free some space, or name another cache folder by XDG_CACHE_HOME"
+        return "free some space, or choose another cache folder with XDG_CACHE_HOME"
     return (
-        f"it needs a package index within reach, with a wheel for Python {platform.python_version()} on "
+        f"pip needs access to a package index that has a wheel for Python {platform.python_version()} on "
         f"{platform.system()} {platform.machine()}"
     )
 
@@ -111,7 +115,7 @@ def _advice(message: str) -> str:
 def differentiate(model: bytes, target: str, wrt: Sequence[str], *, timeout: float = 600) -> bytes:
     """Return `model` with the gradient of value `target` with respect to the values `wrt` added.
 
-    The seed enters as the value `<target>_grad`, results are `<wrt>_grad`.
+    The seed is the value `<target>_grad`, and the results are `<wrt>_grad`.
 
     Raises
     ------
@@ -120,7 +124,9 @@ def differentiate(model: bytes, target: str, wrt: Sequence[str], *, timeout: flo
     """
     current = status()
     if not current.installed:
-        raise BuilderError(f"the gradient builder is not in {current.path}: run `gradscore builder install` once")
+        raise BuilderError(
+            f"the gradient builder is not installed in {current.path}: run `gradscore builder install` once"
+        )
     request = json.dumps({"target": target, "wrt": list(wrt)}).encode() + b"\n" + model
     command = [sys.executable, "-I", "-S", str(_PROGRAM), str(current.path)]
     try:

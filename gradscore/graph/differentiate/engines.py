@@ -1,7 +1,8 @@
 """Engines that differentiate a serialised graph.
 
 `ort-training` is onnxruntime-training's GradientGraphBuilder, in a process and an environment of its own. `onnx-ad` is
-an optional pure-Python package: slower graphs, for Pythons without the builder's wheel and as a second opinion.
+an optional pure-Python package. Its graphs are slower. It serves Pythons that the builder has no wheel for, and as an
+independent check.
 """
 
 import importlib
@@ -22,7 +23,7 @@ _SHIFT = "gradscore/shift/"
 class GradientEngine(Protocol):
     """Adds a gradient graph to a serialised model.
 
-    `proxies` are the activations that the engine is shown a Sigmoid for, since it does not know them.
+    `proxies` are the activations that the engine does not know. It is shown a Sigmoid in their place.
     """
 
     name: str
@@ -55,10 +56,11 @@ class OrtTrainingEngine:
 
 
 class OnnxAdEngine:
-    """The package onnx-ad, which differentiates by graph inputs only.
+    """The package onnx-ad, which differentiates only with respect to graph inputs.
 
-    Each value v asked for becomes v + shift with an input `shift` of its size; the shift's adjoint is v's gradient, and
-    the shift is taken out again. Where it wants static shapes, it is shown a batch size that is then made symbolic again.
+    Each value v of `wrt` becomes v + shift, with a new input `shift` of its shape. The gradient of the shift is that of v,
+    and the shift is then removed. If onnx-ad needs static shapes, it is shown a batch size, which is then made symbolic
+    again.
     """
 
     name = "onnx-ad"
@@ -73,7 +75,7 @@ class OnnxAdEngine:
         try:
             try:
                 return self._reversed(onnx_ad, model, target, wrt)
-            except onnx_ad.UnsupportedOperator:  # many of its rules want static shapes
+            except onnx_ad.UnsupportedOperator:  # many of its rules need static shapes
                 return free_batch(self._reversed(onnx_ad, show_static_batch(model), target, wrt))
         except onnx_ad.UnsupportedOperator as error:
             raise UnsupportedOpError(f"onnx-ad refuses this graph: {error}; try --engine ort-training") from error
@@ -94,7 +96,7 @@ ENGINES: dict[str, GradientEngine] = {engine.name: engine for engine in (OrtTrai
 
 
 def _shift(proto: ModelProto, wrt: Sequence[str]) -> dict[str, str]:
-    """Add a shift input to each computed value of `wrt`; returns the input to differentiate by for each value."""
+    """Add a shift input to each computed value of `wrt`; return the input for each value."""
     graph = proto.graph
     inputs = {value.name for value in graph.input}
     shapes = {value.name: value for value in (*graph.value_info, *graph.output)}
@@ -118,7 +120,7 @@ def _shift(proto: ModelProto, wrt: Sequence[str]) -> dict[str, str]:
 
 
 def _unshifted(proto: ModelProto, target: str, shifts: Mapping[str, str]) -> ModelProto:
-    """Take the shifts out, and the axis of seed directions that onnx-ad appends."""
+    """Remove the shifts, and the seed axis that onnx-ad appends."""
     graph = proto.graph
     own = {name: shift for name, shift in shifts.items() if shift != name}
     renamed = {f"{shift}/sum": name for name, shift in own.items()} | {shift: name for name, shift in own.items()}

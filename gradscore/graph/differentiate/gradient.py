@@ -1,7 +1,7 @@
 """Pass 4: differentiate the logits with respect to the layers' outputs.
 
-Requires: a normalised model. Ensures: the same graph plus the gradient of each value asked for, waiting for its seed;
-initializers are the very tensors that went in, since engines see shapes, not weights.
+Requires: a normalised model. Ensures: the same graph plus the gradient of each requested value, computed from a seed
+input. Initializers are the original tensors, since engines see shapes, not weights.
 """
 
 import re
@@ -24,7 +24,7 @@ _PROXY = "Sigmoid"
 
 @dataclass(frozen=True)
 class Differentiated:
-    """A model whose outputs are its logits, then the gradients at the values `wrt`, all fed by the input `seed`."""
+    """A model that outputs its logits, then the gradients at `wrt`, computed from the input `seed`."""
 
     model: ir.Model
     seed: ir.Value
@@ -37,7 +37,7 @@ class Differentiated:
 
     @property
     def deltas(self) -> dict[str, ir.Value]:
-        """The gradient at each value of `wrt`, by that value's name, with its shape."""
+        """The gradient at each value of `wrt`, with type and shape, by the value's name."""
         found = {str(value.name): delta for value, delta in zip(self.wrt, self.model.graph.outputs[1:], strict=True)}
         for value in self.wrt:
             delta = found[str(value.name)]
@@ -96,7 +96,7 @@ def _request(
 
 
 def _expand(form: Broadcast, graph: ir.Graph, values: dict[str, ir.Value]) -> None:
-    """Let an input in the node's own size stand for a parameter that the node repeats."""
+    """Replace a parameter that a node broadcasts by an input of the node's output shape."""
     expanded = ir.Value(name=form.output.name, type=form.output.type, shape=form.output.shape)
     graph.inputs.append(expanded)
     node = values[str(form.node.outputs[0].name)].producer()
@@ -105,7 +105,7 @@ def _expand(form: Broadcast, graph: ir.Graph, values: dict[str, ir.Value]) -> No
 
 
 def _adapt(node: ir.Node, proxies: Container[str]) -> None:
-    """Show an engine a Sigmoid for an activation it does not know, and all outputs of a LayerNormalization."""
+    """Show the engine Sigmoid for an unknown activation, and all outputs of a LayerNormalization."""
     if node.op_type == "LayerNormalization" and len(node.outputs) < 3:
         node.resize_outputs(3)
         for index, output in enumerate(node.outputs):
@@ -121,7 +121,7 @@ def _is_floating(value: ir.Value) -> bool:
 
 
 def _restore(graph: ir.Graph, source: ir.Graph, forms: Sequence[Form]) -> None:
-    """Put back what the engine did not see: weights, parameters in their own size, activations, shapes."""
+    """Restore what the engine did not see: weights, parameters in their own shape, activations, shapes."""
     values = values_of(graph)
     for name, original in source.initializers.items():
         weight = values.get(name) or ir.Value(name=name)
@@ -132,7 +132,7 @@ def _restore(graph: ir.Graph, source: ir.Graph, forms: Sequence[Form]) -> None:
     expansions = [form for form in forms if isinstance(form, Broadcast)]
     for form in expansions:
         expanded = values[str(form.output.name)]
-        for use in list(expanded.uses()):  # a shape that is read is the full one
+        for use in list(expanded.uses()):  # a Shape node must read the full shape, not the parameter's
             is_shape = use.node.op_type == "Shape"
             instead = (
                 values[str(form.node.outputs[0].name)] if is_shape else graph.initializers[str(form.parameter.name)]
@@ -160,7 +160,7 @@ def _unproxy(node: ir.Node, original: ir.Node | None, known: dict[str, ir.Value]
 
 
 def _copy_shapes(known: dict[str, ir.Value], graph: ir.Graph) -> None:
-    """Give every value the shape inferred before; the gradient of a value has that value's shape."""
+    """Give every value its inferred shape; a gradient has the shape of its value."""
     for name, value in values_of(graph).items():
         origin = known.get(name) or known.get(_GRADIENT_NAME.sub("", name))
         if origin is not None:
@@ -173,7 +173,7 @@ def _finished(model: ir.Model, logits: str, outputs: dict[str, ir.Value]) -> Dif
     missing = [name for name in outputs if f"{name}_grad" not in values]
     if missing:
         raise ModelError(
-            f"the logits do not depend on {missing[0]!r}: remove that layer, or choose another --logits NAME"
+            f"the logits do not depend on {missing[0]!r}: remove that layer, or choose other logits with --logits NAME"
         )
     graph.outputs.clear()
     graph.outputs.append(values[logits])

@@ -1,6 +1,7 @@
-"""A symbolic batch for an engine that wants static shapes: it is shown a size that occurs nowhere else, which is then taken out.
+"""Keeps the batch symbolic for an engine that needs static shapes.
 
-Every extent that the engine derives from it is m·B + r with the B shown; in the answer it becomes m·batch + r, computed.
+The engine is shown a batch size B that occurs nowhere else. Every extent that the engine derives from it is m·B + r. In
+the answer, each becomes m·batch + r, computed from the real batch.
 """
 
 import math
@@ -13,17 +14,17 @@ from gradscore.errors import UnsupportedOpError
 from gradscore.graph.nodes.probing import BATCH
 
 _SHOWN = 1_000_003  # a prime
-_SENTINEL = 1 << 62  # from here on numbers mean "to the end"
+_SENTINEL = 1 << 62  # numbers from here on mean "to the end"
 _SIZE = "gradscore/batch"
 
 
 def show_static_batch(model: bytes) -> bytes:
-    """Return a serialised model whose batch is of a fixed size.
+    """Return a serialised model with a fixed batch size.
 
     Raises
     ------
     UnsupportedOpError
-        A sample is so large that the size could occur in it.
+        A sample is so large that the batch size could occur in it by chance.
     """
     proto = ModelProto.FromString(model)
     for value in _declared(proto):
@@ -40,12 +41,12 @@ def show_static_batch(model: bytes) -> bytes:
 
 
 def free_batch(model: bytes) -> bytes:
-    """Return a serialised model in which the size of the first input's batch stands in the place of the one shown.
+    """Return a serialised model that reads its batch size from its first input again.
 
     Raises
     ------
     UnsupportedOpError
-        The engine has computed something for a batch of that size.
+        The engine has made a constant tensor of that batch size.
     """
     proto = ModelProto.FromString(model)
     graph = proto.graph
@@ -82,7 +83,7 @@ def _holds_size(tensor: TensorProto, name: str) -> bool:
 
 
 def _follows(array: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which numbers follow from the batch shown."""
+    """Tell which numbers derive from the batch size shown."""
     return np.asarray((array >= _SHOWN) & (array < _SENTINEL))
 
 

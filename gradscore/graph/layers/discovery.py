@@ -1,7 +1,7 @@
 """Pass 3: find the layers with weights, and the form of each parameter's per-sample gradient.
 
-Requires: a normalised graph with inferred shapes, cut at the logits. Ensures: every floating-point parameter stands in a
-layer, or is reported as uncovered; nothing is skipped silently.
+Requires: a normalised graph with inferred shapes, cut at the logits. Ensures: every floating-point parameter belongs to
+a layer, or is reported as uncovered; nothing is skipped silently.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,7 +41,7 @@ class FoundLayer:
         return (output for parameter in self.parameters for output in parameter.form.outputs)
 
     def _parameter_names(self) -> list[str]:
-        """Return the names under which the model brought them; parts of one tensor have names of their own."""
+        """Return the parameters' original names; parts of one tensor get names of their own."""
         names = [origin_of(found.value) for found in self.parameters]
         return [
             name if names.count(name) == 1 else str(found.value.name)
@@ -49,7 +49,7 @@ class FoundLayer:
         ]
 
     def finished(self, scope: Scope) -> Layer:
-        """Return the layer's record for the metadata, on the differentiated graph."""
+        """Return the layer's record for the metadata; `scope` is the differentiated graph."""
         return Layer(
             name=self.name,
             op=self.op,
@@ -66,7 +66,8 @@ def find_layers(
 ) -> tuple[tuple[FoundLayer, ...], tuple[Parameter, ...]]:
     """Return the layers in graph order, and the parameters left out.
 
-    What no rule covers is differentiated whole, one sample at a time; with `allow_uncovered` it is left out instead.
+    A parameter that no rule covers is differentiated as a whole, one sample at a time. With `allow_uncovered`, it is
+    left out instead.
 
     Raises
     ------
@@ -86,13 +87,13 @@ def find_layers(
         covered += [FoundParameter(value, next(iter(value.uses())).node, Whole(value)) for value in uncovered]
     if not covered:
         raise ModelError(
-            "the model has no layer with weights, so its gradient says nothing: is this a trained classifier?"
+            "the model has no layer with weights, so there is no gradient to score by: give a trained classifier"
         )
     return _grouped(covered), tuple(_parameter(value, "uncovered") for value in uncovered) if allow_uncovered else ()
 
 
 def _joined(found: list[FoundParameter]) -> list[FoundParameter]:
-    """Make one of a parameter's several uses, where their gradients add up position by position."""
+    """Merge the uses of each parameter into one; their gradients add up over positions."""
     return [_one(uses) for uses in _by_parameter(found).values()]
 
 
@@ -131,7 +132,7 @@ def _can_join(uses: list[FoundParameter]) -> bool:
 
 
 def _uncovered(graph: ir.Graph, found: list[FoundParameter]) -> Iterable[ir.Value]:
-    """Yield each learned initializer that some use is not covered for."""
+    """Yield each learned initializer that has a use which no rule covers."""
     by_name = _by_parameter(found)
     for name, value in graph.initializers.items():
         uses = [use for use in value.uses() if _matters(use.node, use.idx)]
@@ -141,7 +142,10 @@ def _uncovered(graph: ir.Graph, found: list[FoundParameter]) -> Iterable[ir.Valu
 
 
 def _matters(user: ir.Node, index: int) -> bool:
-    """Tell whether a use can carry gradient; a constant that only meets the input before the first weight is preprocessing."""
+    """Tell whether a use can carry gradient.
+
+    A constant that is applied to the input before the first weight is preprocessing.
+    """
     if user.op_type in _ELEMENTWISE:
         others = [value for position, value in enumerate(user.inputs) if position != index and value is not None]
         return any(depends_on_weights(value) for value in others)

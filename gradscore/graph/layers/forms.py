@@ -1,6 +1,6 @@
-"""What a parameter's per-sample gradient is made of: the values to read once the graph is differentiated.
+"""How a parameter's per-sample gradient follows from values of the graph.
 
-A form is found in the normalised graph; `reduction` is called on the finished one, where it may emit a few nodes.
+A form is found in the normalised graph. Its `reduction` is called on the differentiated graph, and may emit some nodes.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from gradscore.model.metadata import Backstep, Reduction
 
 @dataclass(frozen=True)
 class Unpooled:
-    """A gradient that the kernels unpool: the values that the pool chose from, and the pool's geometry."""
+    """A gradient that the kernels unpool: the input of the max pool, and its geometry."""
 
     activation: ir.Value
     geometry: Mapping[str, Any]
@@ -26,7 +26,7 @@ class Unpooled:
 
 @dataclass(frozen=True)
 class Scope:
-    """The differentiated graph, by the names of the normalised one."""
+    """The differentiated graph; finds its values by their names in the normalised graph."""
 
     graph: ir.Graph
     values: Mapping[str, ir.Value]
@@ -34,7 +34,7 @@ class Scope:
     unpooled: Mapping[str, Unpooled] = field(default_factory=dict)
 
     def value(self, old: ir.Value) -> ir.Value:
-        """Return the value that a value of the normalised graph has become."""
+        """Return the counterpart of a value of the normalised graph."""
         return self.values[str(old.name)]
 
     def delta(self, old: ir.Value) -> ir.Value:
@@ -42,15 +42,16 @@ class Scope:
         return self.deltas[str(old.name)]
 
     def emitter(self, rule: str, about: ir.Value) -> Emitter:
-        """Return an emitter that appends to the graph, its nodes named after a value."""
+        """Return an emitter that appends nodes to the graph, named after a value."""
         return Emitter(self.graph, rule, about=str(about.name))
 
 
 @dataclass(frozen=True)
 class PassedBack:
-    """A gradient that the kernels pass back through a convolution, whose own δ they unpool.
+    """A gradient that the kernels compute: they unpool a convolution's δ and back-propagate it.
 
-    `value` stands for it and belongs to no graph; `activation` and `output` are the convolution's.
+    `value` stands for the gradient and belongs to no graph. `activation` and `output` are the convolution's input and
+    output.
     """
 
     value: ir.Value
@@ -61,7 +62,7 @@ class PassedBack:
     slope: float
 
     def backstep(self, scope: Scope) -> Backstep:
-        """Name the values that the kernel reads; the weight becomes one that the graph can put out."""
+        """Name the values that the kernel reads; an Identity lets the graph output the weight."""
         weight = scope.value(self.weight)
         shown = scope.emitter("Backstep", self.value)("Identity", weight)
         shown.shape, shown.type = weight.shape, weight.type
@@ -95,7 +96,7 @@ class Form(ABC):
 class Convolution(Form):
     """G[m, c, k] = Σ_t δ[m, t] · a[c, receptive field of t at k], per group.
 
-    For a transposed convolution input and gradient swap roles: each input position is spread over δ's receptive field.
+    For a transposed convolution, a and δ swap roles: each position of a is spread over a receptive field of δ.
     """
 
     activation: ir.Value
@@ -120,11 +121,12 @@ class Convolution(Form):
 
 @dataclass(frozen=True)
 class Dense(Form):
-    """G = Σ_t δ_t a_tᵀ over every position of every use; one use at one position has a closed form.
+    """G = Σ_t δ_t a_tᵀ over all positions of all uses.
 
-    `outputs_first` tells how the weight stands: [m, n], or [n, m]. No statistic depends on it.
+    One use at one position has a closed form. `outputs_first` says whether the weight is [m, n], outputs first, or
+    [n, m]. No statistic depends on it.
 
-    A weight that several nodes share has the sum over its uses: their positions stand one after another.
+    If several nodes share a weight, G is the sum over its uses, so their positions are concatenated.
     """
 
     uses: tuple[tuple[ir.Value, ir.Value], ...]
@@ -132,7 +134,7 @@ class Dense(Form):
 
     @property
     def coverage(self) -> str:  # type: ignore[override]  # decided by rank
-        """Which kernel: closed form for one position, else the tile kernel."""
+        """The kernel: the closed form for one position, else the tile kernel."""
         return "closed form" if self._one_position else "tile kernel"
 
     @property
@@ -175,7 +177,7 @@ class ChannelSum(Form):
 
 @dataclass(frozen=True)
 class Embedding(Form):
-    """Row i of G = Σ of δ_t over the positions t whose id is i; rows of absent ids are zero."""
+    """Row i of G = Σ δ_t over the positions t with id i; rows of other ids are zero."""
 
     ids: ir.Value
     output: ir.Value
@@ -200,7 +202,7 @@ class Embedding(Form):
 
 @dataclass(frozen=True)
 class Repeated(Form):
-    """G = δ summed over the axes along which the graph repeats the parameter, as Expand does with a class token."""
+    """G = δ summed over the axes along which Expand repeats the parameter (a class token)."""
 
     parameter: ir.Value
     output: ir.Value
@@ -214,7 +216,8 @@ class Repeated(Form):
         full, shape = extents(self.output), extents(self.parameter) or ()
         if full is None:
             raise UnsupportedOpError(
-                f"value {self.output.name!r} has unknown rank, so its parameter's gradient cannot be summed"
+                f"value {self.output.name!r} has unknown rank, so the gradient of its parameter cannot be summed: export "
+                "the model with known shapes"
             )
         delta, emit = scope.delta(self.output), scope.emitter("Repeated", self.output)
         if not _batch_first(self.output):
@@ -230,9 +233,9 @@ class Repeated(Form):
 
 @dataclass(frozen=True)
 class Broadcast(Repeated):
-    """The same, where an elementwise operator repeats it without saying so.
+    """The same for a parameter that an elementwise operator broadcasts.
 
-    `output` then stands for the parameter in the size of the node's output; it exists only while the graph is
+    `output` then stands for the parameter in the shape of the node's output. It exists only while the graph is
     differentiated.
     """
 
@@ -242,9 +245,9 @@ class Broadcast(Repeated):
 
 @dataclass(frozen=True)
 class Whole(Form):
-    """G itself, as the engine differentiates by the parameter: exact for any use of it, but summed over the batch.
+    """G as the engine itself computes it: exact for any use, but summed over the batch.
 
-    The slow way out for parameters that no rule covers: the scoring model then takes one sample at a time.
+    The slow fallback for parameters that no rule covers. The scoring model then takes one sample at a time.
     """
 
     parameter: ir.Value
@@ -259,7 +262,7 @@ class Whole(Form):
 
 
 def _positions(values: list[ir.Value], scope: Scope) -> ir.Value:
-    """Bring [B, n], [B, …, n] and [B·T, n] to [B, T, n] and set them one after another along T."""
+    """Reshape [B, n], [B, …, n] and [B·T, n] to [B, T, n], and concatenate them along T."""
     emit = scope.emitter("Dense", values[0])
     flat = []
     for value in (_turned(item, emit, scope) for item in values):
@@ -269,7 +272,7 @@ def _positions(values: list[ir.Value], scope: Scope) -> ir.Value:
 
 
 def _turned(value: ir.Value, emit: Emitter, scope: Scope) -> ir.Value:
-    """Bring the batch axis first: attention is often computed on [T, B, n], or on [T·B, n]."""
+    """Move the batch axis to the front: attention often uses [T, B, n] or [T·B, n]."""
     axes = [str(extent) for extent in value.shape or ()]
     if axes and axes[0].startswith(POSITIONS_FIRST):
         batch = emit("Shape", scope.graph.inputs[0], start=0, end=1)

@@ -1,4 +1,4 @@
-"""Which inputs of each operator are learned, and the form of their per-sample gradients: one rule an operator."""
+"""One rule per operator: which inputs are learned, and the form of their per-sample gradients."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ class ConvTransposeRule(LayerRule):
 
 
 class MatMulRule(LayerRule):
-    """A dense layer over any leading dimensions; a bias added right after is found by the Add."""
+    """A dense layer over any leading dimensions; the rule for Add finds its bias."""
 
     op_type = "MatMul"
 
@@ -51,7 +51,7 @@ class MatMulRule(LayerRule):
 
 
 class GemmRule(LayerRule):
-    """A dense layer with its bias; the kernel stands as [n, m], or as [m, n] with transB."""
+    """A dense layer with its bias; the weight is [n, m], or [m, n] with transB."""
 
     op_type = "Gemm"
 
@@ -78,7 +78,7 @@ class GatherRule(LayerRule):
 
 
 class BroadcastRule(LayerRule):
-    """A learned constant that meets data element by element: biases, norm scales, layer scale, position embeddings."""
+    """A learned constant in an elementwise operator: bias, norm scale, layer scale, position embedding."""
 
     def __init__(self, op_type: str) -> None:
         self.op_type = op_type
@@ -97,7 +97,7 @@ class BroadcastRule(LayerRule):
 
 
 class ExpandRule(LayerRule):
-    """A learned tensor that the graph repeats for every sample, such as a class token."""
+    """A learned tensor that the graph repeats for every sample, for example a class token."""
 
     op_type = "Expand"
 
@@ -143,7 +143,7 @@ def _kernel(node: ir.Node, *, transposed: bool) -> Iterator[tuple[ir.Value, Form
 def _inputs(node: ir.Node, count: int) -> tuple[ir.Value, ...]:
     values = node.inputs[:count]
     if len(values) < count or any(value is None for value in values):
-        raise ModelError(f"node {node.name!r} ({node.op_type}) lacks an input")
+        raise ModelError(f"node {node.name!r} ({node.op_type}) has an input missing: export the model again")
     return tuple(value for value in values if value is not None)
 
 

@@ -1,4 +1,4 @@
-"""Which numbers of a graph training can have set."""
+"""Tells which tensors of a graph are learned."""
 
 import numpy as np
 import onnx_ir as ir
@@ -10,7 +10,10 @@ _MASKED = -1e4  # additive attention masks hold values below this; no learned we
 
 
 def depends_on_weights(value: ir.Value) -> bool:
-    """Tell whether a value was computed with some weight: only then is a constant beside it a layer of the network."""
+    """Tell whether a value depends on a weight.
+
+    Only then is a constant in the same elementwise operator a layer, and not preprocessing.
+    """
     seen, waiting = set(), [value]
     while waiting:
         node = waiting.pop().producer()
@@ -28,13 +31,13 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
 
 
 def _is_a_layers_own(value: ir.Value) -> bool:
-    """Tell whether a single number is learned: it is called so, or stands where a layer's kernel or bias does."""
+    """Tell whether a single number is learned, by its name or the operator that reads it."""
     named = origin_of(value).endswith(PARAMETER_ENDINGS) or ORIGIN_KEY in value.metadata_props
     return named or any(use.node.op_type in _WEIGHTED for use in value.uses())
 
 
 def is_learned(value: ir.Value) -> bool:
-    """Tell whether a value is a floating-point initializer that training can have set."""
+    """Tell whether a value is a learned floating-point initializer, and not a constant or a mask."""
     if not value.is_initializer() or value.dtype is None or not value.dtype.is_floating_point() or is_constant(value):
         return False
     tensor = value.const_value

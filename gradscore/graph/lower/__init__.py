@@ -1,1 +1,1 @@
-"""Pass 5: training-only operators into standard ones, and gradients kept behind their pools."""
+"""Pass 5: rewrite training-only operators as standard ones, and keep gradients in pooled form."""

@@ -11,7 +11,7 @@ from gradscore.graph.nodes.emitter import Emitter, attribute, dtype_of, extents
 class ReluGradRule(LoweringRule):
     """dX = dY · clip(y · 1e38, 0, 1): 1 where y > 0, else 0, in half the time of Where.
 
-    y = relu(x) has x's mask, and leaves the runtime free to fuse relu into its producer.
+    y = relu(x) is positive where x is. Reading y lets the runtime fuse Relu into the node before it.
     """
 
     op_type = "ReluGrad"
@@ -22,7 +22,10 @@ class ReluGradRule(LoweringRule):
 
 
 class LeakyReluGradRule(LoweringRule):
-    """dX = dY · clip(y · 1e38, alpha, 1): 1 where y > 0, else alpha; y has x's sign since alpha ≥ 0."""
+    """dX = dY · clip(y · 1e38, alpha, 1): 1 where y > 0, else alpha.
+
+    y is positive where x is, since alpha ≥ 0.
+    """
 
     op_type = "LeakyReluGrad"
 
@@ -30,12 +33,14 @@ class LeakyReluGradRule(LoweringRule):
         gradient, data = node.inputs
         alpha = attribute(node, "alpha", 0.01)
         if not 0 <= alpha <= 1:
-            raise UnsupportedOpError(f"node {node.name!r}: LeakyRelu with alpha {alpha} outside 0..1 is not lowered")
+            raise UnsupportedOpError(
+                f"node {node.name!r}: LeakyRelu with alpha {alpha} has no rule: export the model with an alpha in 0..1"
+            )
         return emit("Mul", gradient, _step(emit, activated(data, "LeakyRelu"), alpha, 1.0))
 
 
 class SigmoidGradRule(LoweringRule):
-    """dX = dY · y · (1 − y); where a Sigmoid stood in for another activation, that one's derivative."""
+    """dX = dY · y · (1 − y), or the derivative of the activation that the Sigmoid replaced."""
 
     op_type = "SigmoidGrad"
 
@@ -83,10 +88,10 @@ class LogSoftmaxGradRule(LoweringRule):
 
 
 class LayerNormalizationGradRule(LoweringRule):
-    """dX = (dY − mean(dY) − y · mean(dY · y)) / σ; the scale is 1 since normalisation took it out.
+    """dX = (dY − mean(dY) − y · mean(dY · y)) / σ; the scale is 1, since pass 1 separated it.
 
-    σ is computed from x: where an addition comes before, the runtime makes both one SkipLayerNormalization, which on CUDA
-    does not write the inverse deviation.
+    σ is computed from x. If an Add comes before, the runtime fuses both into SkipLayerNormalization, which on CUDA does
+    not write the inverse standard deviation.
     """
 
     op_type = "LayerNormalizationGrad"
@@ -97,7 +102,7 @@ class LayerNormalizationGradRule(LoweringRule):
         shape = extents(data)
         if forward is None or forward.op_type != "LayerNormalization" or shape is None:
             raise UnsupportedOpError(
-                f"node {node.name!r} (LayerNormalizationGrad) does not follow a LayerNormalization"
+                f"node {node.name!r} (LayerNormalizationGrad) does not follow a LayerNormalization: please report this model"
             )
         axis = attribute(node, "axis", -1)
         axes = emit.integers(*range(axis % len(shape), len(shape)))
@@ -115,9 +120,9 @@ def _centred(emit: Emitter, data: ir.Value | None, axes: ir.Value) -> ir.Value:
 
 
 def _step(emit: Emitter, data: ir.Value | None, low: float, high: float) -> ir.Value:
-    """`high` where data > 0, else `low`."""
+    """Emit `high` where data > 0, else `low`."""
     steep = emit("Mul", data, scalar(emit, _STEEP[dtype_of(data).itemsize], data))
     return emit("Clip", steep, scalar(emit, low, data), scalar(emit, high, data))
 
 
-_STEEP = {2: 6e4, 4: 1e38, 8: 1e300}  # by the type's bytes: takes its smallest normal number to 1 or near it
+_STEEP = {2: 6e4, 4: 1e38, 8: 1e300}  # by the type's bytes: brings nearly every positive number above 1

@@ -1,7 +1,7 @@
-"""Pass 5: training-only operators into standard ONNX.
+"""Pass 5: rewrite training-only operators in standard ONNX.
 
-Requires: a differentiated graph with inferred shapes. Ensures: every node is of the default domain and known to the
-standard, so the model runs in any runtime.
+Requires: a differentiated graph with inferred shapes. Ensures: every node is a standard operator of the default domain,
+so the model runs in any runtime.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ from gradscore.graph.normalize.dialect import OPSET
 
 
 class DivGradRule(LoweringRule):
-    """dA = dY / B and dB = −dY · A / B², each summed over the axes along which it was repeated."""
+    """dA = dY / B and dB = −dY · A / B², each summed over the axes along which it was broadcast."""
 
     op_type = "DivGrad"
 
@@ -44,12 +44,15 @@ class DivGradRule(LoweringRule):
 
     @staticmethod
     def _shaped(output: ir.Value, operand: ir.Value | None) -> ir.Value | None:
-        """The shape asked for; a parameter's gradient may be wanted before it is summed to the parameter's own."""
+        """The value with the shape of the gradient: a parameter's gradient may keep its broadcast axes."""
         return output if output.shape is not None else operand
 
 
 class IndexedGradRule(LoweringRule):
-    """dX = dY added up at the positions that the forward operator read; it reads a table of positions to tell them."""
+    """dX = dY, added up at the positions that the forward operator read.
+
+    To find them, the forward operator is applied to a table of positions.
+    """
 
     def __init__(self, op_type: str, forward: str, gradient: int, shape: int, rest: tuple[int, ...]) -> None:
         self.op_type = op_type
@@ -71,7 +74,7 @@ class IndexedGradRule(LoweringRule):
 
 
 class BroadcastGradientArgsRule(LoweringRule):
-    """The axes along which each of two shapes was repeated to meet the other, as a 1-D tensor."""
+    """The axes along which each of two shapes is broadcast, as a 1-D tensor."""
 
     op_type = "BroadcastGradientArgs"
 
@@ -131,14 +134,14 @@ class ScaleRule(LoweringRule):
 
 
 class FusedMatMulRule(LoweringRule):
-    """FusedMatMul(A, B) = alpha · A'·B', each transposed in its last two dimensions on request."""
+    """FusedMatMul(A, B) = alpha · A'·B'; flags transpose the last two dimensions of A and B."""
 
     op_type = "FusedMatMul"
 
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         if attribute(node, "transBatchA", 0) or attribute(node, "transBatchB", 0):
             raise UnsupportedOpError(
-                f"node {node.name!r} (FusedMatMul) transposes its batch dimensions, which is not lowered"
+                f"node {node.name!r} (FusedMatMul) transposes batch dimensions, which has no rule: please report this model"
             )
         left, right = (
             self._transposed(value, attribute(node, flag, 0), emit, node)
@@ -154,7 +157,9 @@ class FusedMatMulRule(LoweringRule):
             return value
         shape = extents(value)
         if shape is None:
-            raise UnsupportedOpError(f"node {node.name!r} (FusedMatMul) transposes a value of unknown rank")
+            raise UnsupportedOpError(
+                f"node {node.name!r} (FusedMatMul) transposes a value of unknown rank: export the model with known shapes"
+            )
         rank = len(shape)
         return emit("Transpose", value, perm=[*range(rank - 2), rank - 1, rank - 2])
 
@@ -193,7 +198,7 @@ def lower(model: ir.Model) -> None:
     Raises
     ------
     UnsupportedOpError
-        A node is neither standard nor covered by a rule.
+        A node's operator is not standard, and no rule covers it.
     """
     graph = model.graph
     for node in list(graph):
@@ -214,11 +219,12 @@ def is_standard(node: ir.Node) -> bool:
 
 
 def _summed_like(emit: Emitter, value: ir.Value, full: ir.Value | None, like: ir.Value | None) -> ir.Value:
-    """Sum a gradient over the axes along which `like` was repeated to the shape of `full`."""
+    """Sum a gradient over the axes along which `like` was broadcast to the shape of `full`."""
     whole, own = extents(full), extents(like)
     if whole is None or own is None:
         raise UnsupportedOpError(
-            f"value {getattr(like, 'name', None)!r} has unknown rank, so its gradient cannot be summed"
+            f"value {getattr(like, 'name', None)!r} has unknown rank, so its gradient cannot be summed: export the model "
+            "with known shapes"
         )
     added = len(whole) - len(own)
     axes = [axis for axis in range(len(whole)) if axis < added or (own[axis - added] == 1 and whole[axis] != 1)]

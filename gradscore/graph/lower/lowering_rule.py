@@ -1,4 +1,4 @@
-"""What a lowering rule is."""
+"""The base class of lowering rules."""
 
 from abc import ABC, abstractmethod
 
@@ -8,7 +8,7 @@ from gradscore.graph.nodes.emitter import Emitter, dtype_of
 
 
 class LoweringRule(ABC):
-    """Rewrites one training-only operator; the docstring of each shows the algebra."""
+    """Rewrites one training-only operator; the docstring of each subclass shows the algebra."""
 
     op_type: str
 
@@ -18,5 +18,5 @@ class LoweringRule(ABC):
 
 
 def scalar(emit: Emitter, number: float, like: ir.Value | None) -> ir.Value:
-    """Return a number of the type of `like`."""
+    """Return a number as a constant with the type of `like`."""
     return emit.constant(number, dtype_of(like))

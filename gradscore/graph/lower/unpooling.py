@@ -1,10 +1,14 @@
-"""Pass 5a: keep gradients behind max pools at the pool's own size wherever only the statistics need them.
+"""Pass 5a: keep gradients behind max pools in pooled form if only the statistics need them.
 
-Requires: a differentiated graph. Ensures: slopes of activations are taken before unpooling; a convolution whose δ nobody but
-the kernels reads hands them the pooled gradient, which they unpool one sample at a time, in cache; and where the next such
-convolution stands right in front of it, the kernels pass the gradient back to that one too, so that in a stack of
-convolutions and pools the graph stops at the uppermost pool. What is left out of the graph, the Indices of a pool, the
-scatter at full resolution and convolutions of zeros, are the dearest nodes of a small CNN.
+Requires: a differentiated graph. Ensures:
+
+- Slopes of activations are applied before unpooling.
+- If only the kernels read a convolution's δ, they get it in pooled form. They unpool it one sample at a time, in cache.
+- If another such convolution comes right before it, the kernels also back-propagate to that one. In a stack of
+  convolutions and pools, the graph then ends at the last pool.
+
+This removes the most expensive nodes of a small CNN: the Indices of a pool, the scatter at full resolution, and
+convolutions that read mostly zeros.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,10 +36,10 @@ class _Pooled:
 
 
 def keep_pooled(gradient: Differentiated, forms: Sequence[Form]) -> tuple[dict[str, Unpooled], tuple[PassedBack, ...]]:
-    """Rewrite the graph in place.
+    """Rewrite the graph in place; return what the kernels unpool and what they back-propagate.
 
-    Returns, by the convolution's output, what its δ is unpooled from, and the gradients that the kernels pass back, each
-    after those that it follows from.
+    The first result is keyed by the name of the convolution's output. In the second, each gradient comes after those
+    that it depends on.
     """
     graph = gradient.model.graph
     for node in list(graph):
@@ -50,7 +54,7 @@ def keep_pooled(gradient: Differentiated, forms: Sequence[Form]) -> tuple[dict[s
 
 @dataclass
 class _Kept:
-    """What the graph hands to the kernels; `positions` are those of its outputs, of which the first is the logits."""
+    """What the graph leaves to the kernels; a `position` numbers its outputs, 0 for the logits."""
 
     graph: ir.Graph
     wrt: Sequence[ir.Value]
@@ -60,7 +64,10 @@ class _Kept:
     done: set[int] = field(default_factory=set)
 
     def take(self, position: int) -> None:
-        """Take the gradient at an output to the kernels, as it is before unpooling, or before what makes that."""
+        """If only the kernels read a gradient, output what they can compute it from.
+
+        This is its pooled form, or the pooled gradient that a convolution passes back to it.
+        """
         if position in self.done or not self._read_by_kernels_alone(position, uses=0):
             return
         self.done.add(position)
@@ -72,7 +79,7 @@ class _Kept:
             self.take(above)
 
     def _pass_back(self, position: int) -> int | None:
-        """Leave a convolution's input gradient to the kernels; returns the position of that convolution's own."""
+        """Leave a convolution's input gradient to the kernels; return the position of its output gradient."""
         value = self.graph.outputs[position]
         found = _passing(value)
         if found is None or list(value.uses()) or list(self.graph.outputs).count(value) > 1:
@@ -84,7 +91,7 @@ class _Kept:
         if (
             form is None or pooled is None or activation is None or weight is None or not weight.is_initializer()
             or form.geometry["groups"] != 1
-            or prod(_geometry(pooled.pool)["strides"]) == 1  # nothing is zero
+            or prod(_geometry(pooled.pool)["strides"]) == 1  # unpooling adds no zeros
             or not self._read_by_kernels_alone(above, uses=1)
         ):  # fmt: skip
             return None
@@ -94,7 +101,7 @@ class _Kept:
         return above
 
     def _hand_over(self, position: int, value: ir.Value) -> None:
-        """Put out a value instead of what the kernels make of it, and compute that no more."""
+        """Output a value instead of the one that kernels compute from it; remove the old nodes."""
         old = self.graph.outputs[position]
         self.graph.outputs[position] = value
         _remove_unread(self.graph, old)
@@ -107,21 +114,24 @@ class _Kept:
         return [form for form in self.forms if any(output.name == name for output in form.outputs)]
 
     def _read_by_kernels_alone(self, position: int, *, uses: int) -> bool:
-        """Whether the graph itself has no more uses of a gradient, and those of the kernels can do with a pooled one."""
+        """Tell whether the graph uses a gradient `uses` times, and all kernels accept it pooled."""
         value = self.graph.outputs[position]
         return len(list(value.uses())) == uses and all(map(_reads_pooled, self._readers(position)))
 
 
 @dataclass(frozen=True)
 class _Passing:
-    """A ConvGrad, and the slope of the activation in front of it: 1 for none."""
+    """A ConvGrad, and the slope for x ≤ 0 of the activation before its convolution.
+
+    The slope is 1 if there is no activation.
+    """
 
     conv: ir.Node
     slope: float
 
 
 def _passing(value: ir.Value) -> _Passing | None:
-    """Return what passes a value back from the convolution whose input the activation made."""
+    """Return the ConvGrad that computes a value, directly or through the activation's gradient."""
     node, slope, seen = value.producer(), 1.0, None
     if node is not None and node.op_type in _SLOPES:
         slope = float(attribute(node, "alpha", 0.01)) if node.op_type == "LeakyReluGrad" else 0.0
@@ -136,7 +146,7 @@ def _passing(value: ir.Value) -> _Passing | None:
 
 
 def _remove_unread(graph: ir.Graph, value: ir.Value) -> None:
-    """Remove the node of a value that nobody reads, and those that only that one read."""
+    """Remove the node of a value that nothing reads, then the nodes that only it read."""
     node = value.producer()
     if node is None or any(output.uses() or output.is_graph_output() for output in node.outputs):
         return
@@ -181,7 +191,7 @@ def _unpooling(value: ir.Value | None) -> _Pooled | None:
 def _slope_before_unpooling(node: ir.Node) -> None:
     """Slope(MaxPoolGrad(dP), y) = MaxPoolGrad(Slope(dP, maxpool(y))), at a fraction of the size.
 
-    A pool hands its gradient to the positions of its maxima, where the slope is that of the maximum.
+    A pool passes its gradient to the positions of its maxima. The slope there is that of the maximum.
     """
     found = _unpooling(node.inputs[0])
     if found is None or len(list(found.node.outputs[0].uses())) != 1 or found.node.outputs[0].is_graph_output():

@@ -18,10 +18,10 @@ class ConvGradRule(LoweringRule):
     def lower(self, node: ir.Node, emit: Emitter) -> ir.Value:
         gradient, data, weight = node.inputs
         if any(output.uses() for output in node.outputs[1:]):
-            raise refusal(node, "is asked for a weight gradient, which is not lowered")
+            raise refusal(node, "has to give a weight gradient, which has no rule: please report this model")
         shape = extents(weight)
         if shape is None or None in shape:
-            raise refusal(node, "has a kernel of unknown shape")
+            raise refusal(node, "has a kernel of unknown shape: export the model with known shapes")
         kernel = [int(extent) for extent in shape[2:] if extent is not None]
         rank = len(kernel)
         strides, dilations = attribute(node, "strides", [1] * rank), attribute(node, "dilations", [1] * rank)
@@ -35,7 +35,9 @@ class ConvGradRule(LoweringRule):
             )
         sizes = extents(data)
         if sizes is None or None in sizes[2:]:
-            raise refusal(node, "is of a strided Conv, which needs an input of fixed size: export it so")
+            raise refusal(
+                node, "belongs to a strided Conv, which needs a fixed size: export the model with fixed sizes"
+            )
         extra = [
             (int(size or 0) + pads[axis] + pads[axis + rank] - reach[axis] - 1) % strides[axis]
             for axis, size in enumerate(sizes[2:])
@@ -82,7 +84,7 @@ class MaxPoolGradRule(LoweringRule):
         gradient, indices = node.inputs
         pool = indices.producer() if indices is not None else None
         if pool is None or pool.op_type != "MaxPool" or attribute(pool, "storage_order", 0):
-            raise refusal(node, "does not follow a row-major MaxPool")
+            raise refusal(node, "does not follow a row-major MaxPool: export the model with storage_order=0")
         shape = emit("Shape", pool.inputs[0])
         flat = emit.integers(-1)
         zeros = emit("Expand", scalar(emit, 0, gradient), emit("ReduceProd", shape, emit.integers(0), keepdims=1))
@@ -92,7 +94,7 @@ class MaxPoolGradRule(LoweringRule):
 
 
 class AveragePoolGradRule(LoweringRule):
-    """dX = ConvTranspose(dY / window size, ones), one group a channel."""
+    """dX = ConvTranspose(dY / window size, ones), with one group per channel."""
 
     op_type = "AveragePoolGrad"
 
@@ -100,7 +102,7 @@ class AveragePoolGradRule(LoweringRule):
         gradient = node.inputs[0]
         outer, inner = extents(gradient), self._data_extents(node)
         if outer is None or inner is None or None in outer[1:] or None in inner[1:]:
-            raise refusal(node, "needs an input of fixed size: export it so")
+            raise refusal(node, "needs an input of fixed size: export the model with fixed sizes")
         kernel = attribute(node, "kernel_shape", [])
         rank, channels = len(kernel), int(inner[1] or 0)
         strides, pads = attribute(node, "strides", [1] * rank), attribute(node, "pads", [0] * (2 * rank))
@@ -133,7 +135,7 @@ class AveragePoolGradRule(LoweringRule):
 
     @staticmethod
     def _data_extents(node: ir.Node) -> tuple[int | None, ...] | None:
-        """The builder gives AveragePoolGrad no data input: find the forward pool whose output has this gradient."""
+        """The extents of the pool's input, which is found by name: the builder does not pass it."""
         gradient = node.inputs[0]
         name = node.outputs[0].name
         if gradient is None or name is None or node.graph is None:

@@ -11,7 +11,7 @@ from gradscore.graph.nodes.emitter import Emitter
 
 @dataclass(frozen=True)
 class Number:
-    """A graph value in formulas; plain numbers beside it become constants of its type."""
+    """A graph value for use in formulas; plain Python numbers become constants of its type."""
 
     value: ir.Value
     emit: Emitter

@@ -1,4 +1,7 @@
-"""A model's weights in a file beside it, called after their own content: no model ever meets another model's weights."""
+"""Stores a model's large weights in a file beside it, named after their hash.
+
+So a model can never load the weights of another model.
+"""
 
 import re
 from collections.abc import Iterator
@@ -24,15 +27,15 @@ class WeightsFile:
 
 @contextmanager
 def weights_beside(model: ir.Model, target: Path, *, wanted: bool) -> Iterator[WeightsFile | None]:
-    """Write a model's large weights beside its file where they are `wanted` there, or where one file cannot hold them.
+    """Write a model's large weights to a file beside it: if `wanted`, or beyond protobuf's limit.
 
-    The block then writes the model. Where it fails the weights vanish again, and the model that was there keeps its own;
-    where it ends well, weights of a model that was replaced go.
+    The `with` block then writes the model. If the block fails, the new weights are deleted, and an older model at
+    `target` keeps its own. If it succeeds, the weights of a replaced model are deleted.
     """
     existed = target.exists()
     if not wanted and fits_one_file(model):
         kept = None
-        del model  # the block frees it
+        del model  # so that the caller can free it
         yield None
     else:
         digest = sha256_of_weights(model)

@@ -1,4 +1,4 @@
-"""What a graph costs: nodes, bytes of weights, and floating-point operations for one sample."""
+"""Measures what a graph costs: nodes, bytes of weights, and floating-point operations for one sample."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,8 +29,9 @@ class Cost:
     weight_bytes
         Bytes of all initializers.
     flops
-        Operations for one sample: two for each multiplication with addition in products and convolutions, one for each
-        number that any other operator computes, none for moving numbers about.
+        Operations for one sample. In matrix products and convolutions, a multiply-add counts as two. A pool counts one
+        for each number in each window. Operators that only move numbers count none. Any other operator counts one for
+        each number that it reads or writes, whichever are more.
     """
 
     nodes: int
@@ -39,7 +40,7 @@ class Cost:
 
 
 def costs(model: ir.Model, own: tuple[str, ...], inputs: tuple[InputTensor, ...]) -> tuple[Cost, Cost]:
-    """Return the cost of a graph as it is, and of as much of it as its outputs `own` need."""
+    """Return the cost of the whole graph, and of the part that its outputs `own` need."""
     part = model.clone()
     kept = [value for value in part.graph.outputs if value.name in own]
     part.graph.outputs.clear()
@@ -50,7 +51,7 @@ def costs(model: ir.Model, own: tuple[str, ...], inputs: tuple[InputTensor, ...]
 
 
 def _shapes(model: ir.Model, sample: Mapping[str, NDArray[Any]]) -> Shapes:
-    """Run the graph on one sample: every value's shape, exactly."""
+    """Return the exact shape of every value, found by running the graph on one sample."""
     names = [str(value.name) for node in model.graph for value in node.outputs if _is_read(value)]
     (values,) = run_graph(model, names, [sample])
     found = {name: value.shape for name, value in zip(names, values, strict=True)}
@@ -63,7 +64,7 @@ def _shapes(model: ir.Model, sample: Mapping[str, NDArray[Any]]) -> Shapes:
 
 
 def _shapes_inside(node: ir.Node, found: Shapes, model: ir.Model) -> Shapes:
-    """Run a Scan's body on the first sample, whose slices of what the Scan reads have the batch axis no longer."""
+    """Return the shapes inside a Scan's body, found by running it on zeros shaped like one sample."""
     body = _body_of(node).clone()
     body.opset_imports.update(model.graph.opset_imports)
     sources = zip(body.inputs, node.inputs, strict=True)
@@ -95,7 +96,7 @@ def _shape(value: ir.Value | None, shapes: Shapes) -> tuple[int, ...]:
 
 
 def _each_number(node: ir.Node, shapes: Shapes) -> int:
-    """One operation a number read or written, whichever are more: a reduction reads what it reduces."""
+    """Count one operation for each number read or written, whichever are more: a reduction reads more."""
     return max((prod(_shape(value, shapes)) for value in (*node.inputs, *node.outputs)), default=0)
 
 

@@ -10,25 +10,27 @@ from numpy.typing import ArrayLike, DTypeLike
 _COUNT = "gradscore.count"
 RULE_KEY = "gradscore.rule"
 STATISTICS = "statistics"  # the rule that writes the layers' statistics
-ORIGIN_KEY = "gradscore.origin"  # the name under which a model brought a tensor that now has another form
-UNSHARED_KEY = "gradscore.unshared"  # marks one of the copies of a tensor that several layers happened to share
+ORIGIN_KEY = "gradscore.origin"  # the name that the model gave a tensor, before a rewrite changed its form
+UNSHARED_KEY = "gradscore.unshared"  # marks a copy of a tensor that several layers shared by accident
 MODULE_KEY = "gradscore.module"  # the module that a rewritten node came from
-CONSTANT_KEY = "gradscore.constant"  # marks an initializer that a rewrite made and training never saw
+CONSTANT_KEY = "gradscore.constant"  # marks an initializer that a rewrite made, so that it was not learned
 
 
 class Emitter:
-    """Inserts nodes before an anchor node, or at the graph's end; calling it emits one node of the default domain.
+    """Writes nodes of the default domain, before an anchor node or at the graph's end.
+
+    Calling it emits one node with one output.
 
     Parameters
     ----------
     graph
-        The graph written to.
+        The graph to write to.
     rule
-        Name of the rewriting rule; it goes into the new names and the nodes' metadata.
+        Name of the rewriting rule. All new names begin with it, and the nodes' metadata hold it.
     anchor
-        New nodes stand before this one; None appends.
+        The node before which the new nodes go. None appends them.
     about
-        What the new nodes are named after where there is no anchor.
+        What to name the new nodes after if there is no anchor.
     """
 
     def __init__(self, graph: ir.Graph, rule: str, anchor: ir.Node | None = None, about: str = "graph") -> None:
@@ -73,7 +75,7 @@ class Emitter:
         return initializer
 
     def weight(self, array: np.ndarray, name: str, form: str) -> ir.Value:
-        """Register a learned tensor in another form than it came in; each form of a tensor is kept once."""
+        """Register a learned tensor in a new form; asking for the same form again returns the first."""
         fresh = f"{name}/{form}"
         if fresh in self._graph.initializers:
             return self._graph.initializers[fresh]
@@ -86,13 +88,16 @@ class Emitter:
         return value
 
     def reshaped(self, value: ir.Value, shape: tuple[int, ...] | None) -> ir.Value:
-        """Return an initializer in another shape; a computed value through a Reshape. None leaves it as it is."""
+        """Reshape a value: an initializer gives a new initializer, any other value a Reshape node.
+
+        A `shape` of None returns the value itself.
+        """
         if shape is None or value.const_value is None:
             return value if shape is None else self("Reshape", value, self.integers(*shape))
         return self.weight(value.const_value.numpy().reshape(shape), origin_of(value), f"reshaped{list(shape)}")
 
     def transposed(self, value: ir.Value | None) -> ir.Value:
-        """Return a matrix turned: an initializer as a new one, anything else through a Transpose."""
+        """Transpose a matrix: an initializer gives a new initializer, any other value a Transpose node."""
         if value is None or value.const_value is None:
             return self("Transpose", value, perm=[1, 0])
         return self.weight(np.ascontiguousarray(value.const_value.numpy().T), origin_of(value), "transposed")
@@ -107,7 +112,7 @@ class Emitter:
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """Return the value of a node's attribute, `default` where it is not set."""
+    """Return the value of a node's attribute, or `default` if it is not set."""
     found = node.attributes.get(name)
     if found is None:
         return default
@@ -115,36 +120,39 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
 
 
 def extents(value: ir.Value | None) -> tuple[int | None, ...] | None:
-    """Return a value's shape with None for each symbolic extent; None where even the rank is unknown."""
+    """Return a value's shape, with None for each symbolic extent; None if the rank is unknown."""
     if value is None or value.shape is None:
         return None
     return tuple(extent if isinstance(extent, int) else None for extent in value.shape)
 
 
 def origin_of(value: ir.Value) -> str:
-    """Return the name under which the model brought a tensor."""
+    """Return the name that a tensor has in the original model."""
     return value.metadata_props.get(ORIGIN_KEY, str(value.name))
 
 
 def is_constant(value: ir.Value) -> bool:
-    """Tell whether a rewrite made this initializer: a number of the arithmetic, not a learned one."""
+    """Tell whether a rewrite made this initializer, so that it was not learned."""
     return CONSTANT_KEY in value.metadata_props
 
 
 def dtype_of(value: ir.Value | None) -> np.dtype:
-    """Return a value's NumPy type; float32 where it is not known."""
+    """Return a value's NumPy type; float32 if it is unknown."""
     known = value.dtype if value is not None else None
     return (known or ir.DataType.FLOAT).numpy()
 
 
 def replace_output(old: ir.Value, new: ir.Value) -> None:
-    """Let a new value take the place of a node's further output."""
+    """Replace one output of a node, not the first, by a new value."""
     new.type, new.shape = new.type or old.type, new.shape if new.shape is not None else old.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
 def replace_node(node: ir.Node, value: ir.Value) -> None:
-    """Let `value` take the place of a node's first output, its name included where that is a graph output's."""
+    """Replace a node's first output by `value`, then remove the node.
+
+    If the output is one of the graph's, `value` takes its name too.
+    """
     output = node.outputs[0]
     value.type = value.type or output.type
     value.shape = value.shape if value.shape is not None else output.shape

@@ -1,4 +1,4 @@
-"""Which parameters make up a layer, and what it is called: the same whichever exporter wrote the model."""
+"""Groups parameters into layers and names the layers, in the same way for every exporter."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ _SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 def layer_names(uses: Sequence[tuple[ir.Value, ir.Node]]) -> list[str]:
     """Return the name of each parameter's layer; a parameter is given with a node that uses it.
 
-    A bias belongs to the layer of the matrix product that it is added to. A layer is called after its first parameter
-    that is called `<layer>.weight` or `<layer>.bias`; else after the module that its node comes from; else after the
-    node itself.
+    A bias belongs to the layer of the matrix product that it is added to. A layer takes its name from its first
+    parameter called `<layer>.weight` or `<layer>.bias`. If there is none, it takes the name of the module that its
+    node comes from; if that is unknown, the name of the node.
     """
     positions = {str(value.name): position for position, (value, _) in enumerate(uses)}
     heads = [positions.get(_kernel_of(value, node), own) for own, (value, node) in enumerate(uses)]
@@ -27,10 +27,10 @@ def layer_names(uses: Sequence[tuple[ir.Value, ir.Node]]) -> list[str]:
 
 
 def module_of(node: ir.Node) -> str | None:
-    """Return the path of the module that a node comes from, None where its exporter does not say it.
+    """Return the path of the module that a node comes from, or None if it is unknown.
 
-    torch's dynamo exporter leaves name scopes, ['', 'conv1', 'conv2d'] -> 'conv1'; its older one, and tf2onnx, name a
-    node after its module and operator, '/encoder/layers.0/fc/MatMul' -> 'encoder.layers.0.fc'.
+    torch's dynamo exporter writes name scopes: ['', 'conv1', 'conv2d'] -> 'conv1'. Its older exporter and tf2onnx name
+    a node after its module and operator: '/encoder/layers.0/fc/MatMul' -> 'encoder.layers.0.fc'.
     """
     if (known := node.metadata_props.get(MODULE_KEY)) is not None:
         return known
@@ -46,7 +46,10 @@ def _name_of(value: ir.Value, node: ir.Node) -> str:
 
 
 def _stem(value: ir.Value) -> str | None:
-    """Return a parameter's name less its ending; a copy of a tensor that was shared by accident has another's name."""
+    """Return a parameter's name without `.weight` or `.bias`; None if it has no such ending.
+
+    Also None for a copy of a tensor that was shared by accident: its name belongs to another layer.
+    """
     name = origin_of(value)
     if UNSHARED_KEY not in value.metadata_props:
         for ending in PARAMETER_ENDINGS:
@@ -56,7 +59,7 @@ def _stem(value: ir.Value) -> str | None:
 
 
 def _kernel_of(bias: ir.Value, node: ir.Node) -> str:
-    """Return the name of the weight whose product alone a bias is added to; none has the empty name."""
+    """Return the name of the weight to whose product a bias is added, or an empty string."""
     others = [value for value in node.inputs if value is not None and value is not bias]
     product = others[0].producer() if len(others) == 1 else None
     if node.op_type != "Add" or product is None or product.op_type != "MatMul" or len(others[0].uses()) != 1:

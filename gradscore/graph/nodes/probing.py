@@ -1,8 +1,9 @@
-"""Shapes found by running the model: exact where inference gives up, and they tell the batch axis from all others.
+"""Finds shapes by running the model: they are exact even where shape inference gives up.
 
-The model runs at three batch sizes, and at two lengths where its inputs have axes of free length. An extent that never
-changes is static; one that always equals the batch size is the batch; one that is a multiple of it holds batch and
-positions flattened together, and the first sample's own run tells which of the two runs faster.
+The runs also tell the batch axis from the others. The model runs at three batch sizes, and at two lengths if its inputs
+have axes of free length. An extent that never changes is static. One that always equals the batch size is the batch.
+One that is a multiple of it is batch and positions, flattened together. A run of the first sample alone then tells
+which of these two indices varies fastest.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from gradscore.graph.nodes.emitter import extents
 from gradscore.graph.nodes.running import run_graph
 
 BATCH = "batch"
-POSITIONS_FIRST = "positions_first"  # a flattened axis [T · B] whose batch index runs fastest
+POSITIONS_FIRST = "positions_first"  # a flattened axis [T · B]: its batch index varies fastest
 FREE_EXTENT = 8
 _SEED = 20180207
 _RUNS = ((1, FREE_EXTENT), (2, FREE_EXTENT), (3, FREE_EXTENT), (3, FREE_EXTENT + 1))
@@ -30,7 +31,7 @@ def probe_shapes(model: ir.Model) -> ir.Model:
     Raises
     ------
     ModelError
-        The model does not run at a batch size of its own choosing.
+        The model does not run at batch sizes 1, 2 and 3.
     """
     computed = [value for node in model.graph for value in node.outputs if value.name]
     runs = probe_values(model, [str(value.name) for value in computed])
@@ -49,12 +50,12 @@ def probe_shapes(model: ir.Model) -> ir.Model:
 
 
 def probe_values(model: ir.Model, names: list[str]) -> list[list[NDArray[Any]]]:
-    """Return the named values of each run.
+    """Run the model at each size and return the named values of every run.
 
     Raises
     ------
     ModelError
-        The model does not run at a batch size of its own choosing.
+        The model does not run at batch sizes 1, 2 and 3.
     """
     feeds = [(str(value.name), extents(value) or (), _dtype(value)) for value in model.graph.inputs]
     batches = [
@@ -74,9 +75,9 @@ def probe_values(model: ir.Model, names: list[str]) -> list[list[NDArray[Any]]]:
 def random_input(
     shape: Sequence[int | None], dtype: np.dtype[Any], batch: int, free: int = FREE_EXTENT, *, draw: int = 0
 ) -> NDArray[np.generic]:
-    """Return reproducible input: standard normal numbers, or ids 0 and 1; `free` stands for every extent that may vary.
+    """Return a reproducible random input: standard normal numbers, or the integers 0 and 1.
 
-    Each `draw` is another input.
+    `free` is the size of every axis that may vary. Each `draw` gives another input.
     """
     sizes = [batch, *(free if extent is None else extent for extent in shape[1:])]
     rng = np.random.default_rng(_SEED + draw)
@@ -84,7 +85,7 @@ def random_input(
 
 
 def _extent(seen: tuple[int, ...]) -> int | str:
-    """Name an extent that varies by how it varies, so that equal ones are known to be equal."""
+    """Return a fixed extent, or a symbol; extents that vary in the same way share a symbol."""
     if seen == _BATCHES:
         return BATCH
     return seen[0] if len(set(seen)) == 1 else f"extent_{'_'.join(map(str, seen))}"
@@ -96,7 +97,7 @@ def _is_flattened(results: list[NDArray[Any]]) -> bool:
 
 
 def _batch_runs_fastest(single: NDArray[Any], triple: NDArray[Any]) -> bool:
-    """Tell whether row t of the first sample is row 3t of a batch of three, and not row t."""
+    """Tell whether row t of one sample alone is row 3t of a batch of three."""
     errors = [
         np.abs(rows.astype(np.float64) - single.astype(np.float64)).max(initial=0.0)
         for rows in (triple[: len(single)], triple[::3])

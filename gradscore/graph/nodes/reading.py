@@ -1,7 +1,7 @@
-"""An ONNX file, read safely: bounded, checked, and with no path that leaves the model's folder.
+"""Reads an ONNX file safely: bounds checked, graph checked, no path outside the model's folder.
 
-Large weights leave the protobuf message here: it cannot hold two gigabytes, and whoever copies or converts it would copy
-them too.
+Large weights are taken out of the protobuf message. A message cannot hold two gigabytes, and each copy or conversion of
+it would copy the weights too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ _UNCHECKED_DOMAIN = "gradscore.unchecked"
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier's file: a message in which large weights stand as inputs, those weights, and the files read."""
+    """A classifier as read: its message with large weights as inputs, these weights, and the files."""
 
     proto: ModelProto
     weights: Mapping[str, ir.TensorProtocol]
@@ -33,7 +33,7 @@ class Classifier:
 
 
 def read_classifier(path: Path) -> Classifier:
-    """Read and check a classifier's ONNX file, weights beside it included.
+    """Read and check a classifier's ONNX file, with the weights in files beside it.
 
     Raises
     ------
@@ -48,12 +48,12 @@ def read_classifier(path: Path) -> Classifier:
         size = path.stat().st_size
         raise ModelError(f"{path} ({size} bytes) is truncated or not an ONNX model: export it again") from error
     if not model.HasField("graph") or not model.graph.node:
-        raise ModelError(f"{path} holds no graph: it is not an ONNX model, or an empty one")
+        raise ModelError(f"{path} holds no graph, so it is not an ONNX model, or an empty one: export it again")
     beside = sorted({_data_file(tensor, path) for tensor in _tensors(model.graph) if _is_external(tensor)})
     weights = _take_weights(model.graph, path)
     _load_external_data(model.graph, path)
     light = ModelProto()
-    light.CopyFrom(model)  # the message that was read keeps its memory, whatever leaves it
+    light.CopyFrom(model)  # a message does not free the memory of what is deleted from it
     _check(light, path)
     return Classifier(light, weights, (path, *beside))
 
@@ -66,7 +66,7 @@ def _check(model: ModelProto, path: Path) -> None:
 
 
 def _without_deprecated(model: ModelProto) -> ModelProto:
-    """Hide GroupNormalization from the checker: opset 21 corrected it, and before that exporters wrote it all the same."""
+    """Hide GroupNormalization from the checker, which refuses it before opset 21; exporters write it."""
     if not any(node.op_type == "GroupNormalization" for node in model.graph.node):
         return model
     checked = ModelProto()
@@ -79,7 +79,7 @@ def _without_deprecated(model: ModelProto) -> ModelProto:
 
 
 def _take_weights(graph: GraphProto, path: Path) -> dict[str, ir.TensorProtocol]:
-    """Let inputs stand for a graph's large weights; returns these, mapped into memory where they lie in a file."""
+    """Replace a graph's large weights by inputs and return them; those in other files are memory-mapped."""
     weights: dict[str, ir.TensorProtocol] = {}
     inputs = {value.name for value in graph.input}
     for index in reversed(range(len(graph.initializer))):
@@ -114,11 +114,13 @@ def _mapped(tensor: TensorProto, path: Path, size: int) -> ir.TensorProtocol:
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
     except ValueError as error:
-        raise ModelError(f"{path}: weight {tensor.name!r} has no valid place in {file.name} ({error})") from error
+        raise ModelError(
+            f"{path}: weight {tensor.name!r} has no valid offset and length in {file.name} ({error}): export the model again"
+        ) from error
     if offset < 0 or length != size or offset + length > file.stat().st_size:
         raise ModelError(
-            f"{path}: weight {tensor.name!r} cannot be read from {file.name}: it needs {size} bytes from {offset} on, and "
-            f"the file has {file.stat().st_size}"
+            f"{path}: weight {tensor.name!r} cannot be read from {file.name}: it needs {size} bytes from byte {offset} on, "
+            f"but the file has {file.stat().st_size} bytes: export the model again"
         )
     return ir.ExternalTensor(
         entries["location"], offset, length, ir.DataType(tensor.data_type), shape=ir.Shape(tensor.dims), name=tensor.name,
@@ -134,7 +136,9 @@ def _load_external_data(graph: GraphProto, path: Path) -> None:
             try:
                 onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
             except (OSError, ValueError, onnx.checker.ValidationError) as error:
-                raise ModelError(f"{path}: weight {tensor.name!r} cannot be read from {file.name} ({error})") from error
+                raise ModelError(
+                    f"{path}: weight {tensor.name!r} cannot be read from {file.name} ({error}): export the model again"
+                ) from error
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
 
@@ -144,14 +148,19 @@ def _is_external(tensor: TensorProto) -> bool:
 
 
 def _data_file(tensor: TensorProto, path: Path) -> Path:
-    """Return the file that a weight lies in; it must be in the model's own folder, links followed."""
+    """Return the file that holds a weight; with links resolved, it must lie in the model's folder."""
     folder = path.parent.resolve()
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
     target = (folder / location).resolve()
     if not target.is_relative_to(folder):
-        raise ModelError(f"{path}: weight {tensor.name!r} points outside the model's folder ({location})")
+        raise ModelError(
+            f"{path}: weight {tensor.name!r} points outside the model's folder ({location}): put its file into the folder "
+            "and export the model again"
+        )
     if not target.is_file():
-        raise ModelError(f"{path}: the file of weight {tensor.name!r} is missing ({location})")
+        raise ModelError(
+            f"{path}: the file of weight {tensor.name!r} is missing ({location}): put it into the model's folder"
+        )
     return target
 
 

@@ -1,4 +1,4 @@
-"""Runs a graph under construction in the runtime, its weights handed over where they lie instead of copied."""
+"""Runs a graph under construction in the runtime; weights are passed as inputs, not copied."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradscore.runtime.session import open_session
 
-_LARGEST_CONSTANT = 64  # small ones stay in the graph: they say shapes and axes
+_LARGEST_CONSTANT = 64  # numbers; smaller tensors stay in the graph, since shapes can depend on them
 
 
 def run_graph(

@@ -1,1 +1,1 @@
-"""Pass 1 and 2: any dialect of ONNX into one, and where the logits are."""
+"""Passes 1 and 2: bring any dialect of ONNX into one, and find the logits."""

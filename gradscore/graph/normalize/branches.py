@@ -1,6 +1,6 @@
-"""If nodes whose condition follows from shapes alone, replaced by the branch that is always taken.
+"""Replaces an If node by one of its branches when shapes alone decide the condition.
 
-Exporters leave such nodes where a model asks for a size, as torch's squeeze does. What depends on the data stays.
+Exporters write such nodes when a model asks for a size, as torch's squeeze does. An If that depends on data stays.
 """
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ _SHAPE_READERS = ("Shape", "Size")
 
 
 def take_constant_branches(model: ir.Model) -> None:
-    """Replace every such node of the graph, in place, and those that come to light within a branch.
+    """Replace every such node of the graph in place, also those inside a chosen branch.
 
     Requires inputs with a symbolic batch: a condition that differs between batch sizes is not constant.
     """
@@ -37,7 +37,7 @@ def _follows_from_shapes(condition: ir.Value | None) -> bool:
 
 
 def _conditions(model: ir.Model, nodes: list[ir.Node]) -> list[bool | None]:
-    """Return the one value that each condition has at all sizes, None where there are two."""
+    """Return the value of each condition, or None if it differs between sizes."""
     values = [node.inputs[0] for node in nodes]
     computed = list(dict.fromkeys(str(value.name) for value in values if value is not None and value.producer()))
     runs = probe_values(model, computed) if computed else []
@@ -50,7 +50,7 @@ def _conditions(model: ir.Model, nodes: list[ir.Node]) -> list[bool | None]:
 
 
 def _inline(graph: ir.Graph, node: ir.Node, branch: ir.Graph) -> None:
-    """Move a branch's nodes and weights to where its node stands; names within are unique only there."""
+    """Move a branch's nodes and weights into the graph; a prefix keeps their names unique."""
     outputs, inner = list(branch.outputs), list(branch)
     branch.outputs.clear()
     branch.remove(inner)

@@ -1,7 +1,7 @@
-"""Operators rewritten into the few that the gradient builder differentiates; each docstring shows the algebra.
+"""Rewrites operators into those that the gradient builder differentiates; each docstring shows the algebra.
 
-`RULES` need only ranks, `SHAPED_RULES` run after them on inferred shapes. A rule returns what replaces the node's first
-output, or None where it changed the node in place.
+`RULES` need only ranks. `SHAPED_RULES` run after them, on inferred shapes. A rule returns the value that replaces the
+node's first output, or None if the node stays, changed in place or not at all.
 """
 
 from collections.abc import Callable
@@ -51,14 +51,14 @@ def _reciprocal(node: ir.Node, emit: Emitter) -> ir.Value | None:
 def _prelu(node: ir.Node, emit: Emitter) -> ir.Value | None:
     """y = relu(x) − slope · relu(−x)."""
     data, slope = node.inputs
-    if slope is not None and slope.is_initializer():  # a weight even where it is a single number
+    if slope is not None and slope.is_initializer():  # even a single number is a weight here
         slope = emit.reshaped(slope, tuple(int(extent or 0) for extent in extents(slope) or ()))
     negative = emit("Relu", emit("Neg", data))
     return emit("Sub", emit("Relu", data), emit("Mul", negative, slope))
 
 
 def _hardmax(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Hardmax(x) = 1 at the first maximum, else 0: a step, without gradient."""
+    """Hardmax(x) = 1 at the first maximum, else 0: a step, so it has no gradient."""
     data, axis = node.inputs[0], attribute(node, "axis", -1)
     rank = rank_of(data, node)
     column = [1] * rank
@@ -77,7 +77,7 @@ def _one_hot(node: ir.Node, emit: Emitter) -> ir.Value | None:
     column = [1] * rank
     column[axis] = -1
     wide = emit("Cast", emit("Unsqueeze", ids, emit.integers(axis)), to=ir.DataType.INT64.value)
-    positive = emit("Mod", wide, emit.constant(size, np.int64))  # an id of −1 is the last
+    positive = emit("Mod", wide, emit.constant(size, np.int64))  # an id of −1 means the last one
     outside = emit(
         "Or",
         emit("Less", wide, emit.constant(-size, np.int64)),
@@ -89,7 +89,7 @@ def _one_hot(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _power(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """x^e = exp(e · log x), where e is more than one number; one number e takes x's type."""
+    """x^e = exp(e · log x) if e has several numbers; a single e takes x's type."""
     base, exponent = node.inputs
     constant = optional_array(node, 1) if exponent is not None and exponent.is_initializer() else None
     if constant is None or constant.size > 1:
@@ -100,7 +100,7 @@ def _power(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _where(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Where(c, a, b) with a or b repeated in the open: the builder sums no gradient over the axes of a repetition."""
+    """Where(c, a, b) = Where(c, Expand(a), Expand(b)): the builder sums no gradient over broadcast axes."""
     whole = node.outputs[0].shape
     for index in (1, 2):
         value = node.inputs[index]
@@ -117,7 +117,10 @@ def _where(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _split(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Split of which a part is not used = Slice of each part that is: the builder takes an absent gradient for an empty one."""
+    """Split with an unused part = one Slice per part.
+
+    The builder would take the missing gradient of the unused part for an empty one.
+    """
     if all(output.uses() or output.is_graph_output() for output in node.outputs):
         return None
     data, axis = node.inputs[0], attribute(node, "axis", 0)
@@ -136,7 +139,7 @@ def _split(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _scatter(node: ir.Node, emit: Emitter) -> ir.Value | None:  # noqa: ARG001 - rules share a signature
-    """Scattering that replaces is differentiated; one that adds, multiplies or compares is refused."""
+    """Accept a scatter that replaces numbers; refuse one that adds, multiplies or compares them."""
     reduction = attribute(node, "reduction", "none")
     if reduction != "none":
         raise refusal(node, f"has reduction={reduction}, whose gradient has no rule: export the model without it")
@@ -144,26 +147,26 @@ def _scatter(node: ir.Node, emit: Emitter) -> ir.Value | None:  # noqa: ARG001 -
 
 
 def _compress(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Compress(x, c) along an axis = Gather(x, where c holds), c being constant."""
+    """Compress(x, c) along an axis = Gather(x, positions where c is true), for constant c."""
     axis = attribute(node, "axis", None)
     if axis in (None, 0):
-        raise refusal(node, "picks from the flattened batch, which mixes samples: export it with an axis of its own")
+        raise refusal(node, "picks from the flattened batch, which mixes samples: give it an axis other than the batch")
     chosen = np.flatnonzero(array_of(node.inputs[1], node))
     return emit("Gather", node.inputs[0], emit.integers(*chosen.tolist()), axis=axis)
 
 
 def _modulo(node: ir.Node, emit: Emitter) -> ir.Value | None:  # noqa: ARG001 - rules share a signature
-    """Mod(x, m) of floating-point numbers has slope 1 in x; a slope in m is wanted only where m is computed or learned."""
+    """Accept Mod(x, m) of floating-point numbers if m is one constant: the slope in x is 1."""
     data, divisor = node.inputs
     if data is None or data.dtype is None or not data.dtype.is_floating_point():
         return None
     if divisor is None or divisor.const_value is None or divisor.const_value.size != 1:
-        raise refusal(node, "divides by more than one constant number, which has no rule: export the model without it")
+        raise refusal(node, "has a divisor other than one constant, which has no rule: export the model without it")
     return None
 
 
 def _cast(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Cast(x), CastLike(x, y) to the type that x has already -> x; CastLike -> Cast."""
+    """Cast(x) and CastLike(x, y) to the type of x -> x; any other CastLike -> Cast."""
     source, output = node.inputs[0], node.outputs[0]
     like = input_of(node, 1)
     target = output.dtype if like is None else like.dtype
@@ -173,7 +176,10 @@ def _cast(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _gemm(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Gemm = β·(α/β · A'·B' + C) in single steps, so that C stands as it was learned; a plain dense layer stays as it is."""
+    """Gemm = β·(α/β · A'·B' + C), one node per step, so that C stays as learned.
+
+    A plain dense layer stays a Gemm.
+    """
     left, right = node.inputs[:2]
     bias, alpha, beta = input_of(node, 2), attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)
     if not attribute(node, "transA", 0) and alpha == beta == 1 and (bias is None or len(extents(bias) or ()) == 1):
@@ -192,10 +198,13 @@ def _times(emit: Emitter, value: ir.Value, factor: float) -> ir.Value:
 
 
 def _matmul(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """W·X = (Xᵀ·Wᵀ)ᵀ, so that a learned matrix always stands on the right; a learned vector is a matrix of one column."""
+    """W·X = (Xᵀ·Wᵀ)ᵀ, so that a learned matrix is always the right operand.
+
+    A learned vector becomes a matrix of one column.
+    """
     left, right = node.inputs
     if left is None or right is None:
-        raise refusal(node, "lacks an operand")
+        raise refusal(node, "has an operand missing: export the model again")
     if rank_of(left, node) == 1 or rank_of(right, node) == 1:
         return _vector_product(node, emit)
     if not left.is_initializer() or right.is_initializer() or rank_of(left, node) != 2:
@@ -209,7 +218,7 @@ def _matmul(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _vector_product(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """X·v and v·X with v of one axis = the same with one axis more, then less."""
+    """X·v and v·X with a vector v = Squeeze of the product with v as a column."""
     left, right = node.inputs
     first, second = rank_of(left, node) == 1, rank_of(right, node) == 1
     if first and right is not None:
@@ -223,7 +232,7 @@ def _vector_product(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _constant_rows(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Gather(weights, ids that are the same for each sample) -> with those ids repeated, so that its gradient is per sample."""
+    """Gather(table, constant ids) -> Gather(table, ids repeated for each sample), for per-sample gradients."""
     table, ids = node.inputs[:2]
     is_table = (
         table is not None and table.is_initializer() and table.dtype is not None and table.dtype.is_floating_point()

@@ -1,4 +1,4 @@
-"""Pass 1: any classifier into the dialect that the later passes know.
+"""Pass 1: bring any classifier into the dialect that the later passes know.
 
 Requires: a checked model. Ensures: one graph without functions or subgraphs, opset `OPSET`, a symbolic batch dimension,
 constants as initializers, nothing in half precision, no Identity or Dropout, explicit pads, norm layers as plain
@@ -32,19 +32,22 @@ INPUT_TYPES = ("float16", "float32", "int32", "int64")
 _WITH_RULES = (
     "GroupNormalization",
     "RMSNormalization",
-)  # newer than `OPSET` or changed since, and decomposed by a rule
+)  # newer than `OPSET`, or changed since; a rule decomposes them
 _SUBGRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 def normalize(proto: ModelProto, weights: Mapping[str, ir.TensorProtocol] = MappingProxyType({})) -> ir.Model:
-    """Bring a classifier into the pipeline's dialect; `weights` are those that stand as inputs in the message.
+    """Bring a classifier into the pipeline's dialect.
+
+    `weights` are the large weights, which the message holds as inputs.
 
     Raises
     ------
     ModelError
-        The opset is out of range, or the graph cannot be expressed in opset `OPSET`.
+        The opset is too old, the graph cannot be expressed in opset `OPSET`, an input has no batch dimension or an
+        unsupported type, or the model does not run at several batch sizes.
     UnsupportedOpError
-        A node is of a custom domain or holds a subgraph.
+        A node belongs to a custom domain, holds a subgraph, or has no rule.
     """
     _refuse_maps(proto)
     try:
@@ -93,7 +96,9 @@ def infer_shapes(model: ir.Model) -> ir.Model:
 def _to_opset(proto: ModelProto) -> ModelProto:
     version = next((entry.version for entry in proto.opset_import if entry.domain in _DEFAULT_DOMAINS), None)
     if version is None or version < _OLDEST_OPSET:
-        raise ModelError(f"the model's opset is {version}, this needs {_OLDEST_OPSET} or newer: export it again")
+        raise ModelError(
+            f"the model's opset is {version}, but gradscore needs {_OLDEST_OPSET} or newer: export it again with opset {OPSET}"
+        )
     if version < OPSET:
         return _converted(proto, version)
     return _relabelled(proto, version) if version > OPSET else proto
@@ -109,7 +114,10 @@ def _converted(proto: ModelProto, version: int) -> ModelProto:
 
 
 def _relabelled(proto: ModelProto, version: int) -> ModelProto:
-    """Declare a newer model to be of opset `OPSET`: what is new since is expanded, most of the rest only gained types."""
+    """Declare a newer model as opset `OPSET`, after expanding the operators that are newer.
+
+    Most other operators only gained types since.
+    """
     newer = [("", op) for op in sorted({node.op_type for node in proto.graph.node}) if _is_newer_function(op, version)]
     older = _expanded(proto, newer)
     older.ir_version = IR_VERSION
@@ -120,7 +128,10 @@ def _relabelled(proto: ModelProto, version: int) -> ModelProto:
 
 
 def _expanded(proto: ModelProto, functions: list[tuple[str, str]]) -> ModelProto:
-    """Return a copy with operators replaced by the bodies that the specification gives them; bodies depend on types."""
+    """Return a copy with operators replaced by their function bodies from the specification.
+
+    Some bodies depend on types, so shape inference runs first.
+    """
     older = ModelProto()
     older.CopyFrom(proto)
     if not functions:
@@ -155,7 +166,7 @@ _REFUSED = dict.fromkeys(
     "computes in integers, which have no gradient: score the model before quantisation, or quantised in QDQ form",
 ) | dict.fromkeys(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
-    "is random, so two runs predict two things: export the model in eval mode",
+    "is random, so two runs give two predictions: export the model in eval mode",
 )
 
 
@@ -177,9 +188,9 @@ def _refuse_operators(graph: ir.Graph) -> None:
 
 
 def _drop_foreign_outputs(model: ir.Model) -> None:
-    """Leave out the outputs that a custom domain makes, where others remain.
+    """Drop the outputs that depend on a custom domain, unless all do.
 
-    Converters of classical models put the labels' names beside the probabilities that way.
+    Converters of classical models use a custom domain to put out the name of the label beside the probabilities.
     """
     graph = model.graph
     standard = [value for value in graph.outputs if not _is_foreign(value)]
@@ -210,13 +221,13 @@ def _default_domain_only(model: ir.Model) -> None:
     for node in model.graph:
         if node.domain not in _DEFAULT_DOMAINS:
             raise UnsupportedOpError(
-                f"node {node.name!r} is {node.domain}.{node.op_type}, of a custom domain: export the model with standard "
+                f"node {node.name!r} is {node.domain}.{node.op_type}, from a custom domain: export the model with standard "
                 "operators only"
             )
 
 
 def _check_dialect(graph: ir.Graph) -> None:
-    """Refuse what opset `OPSET` does not have: operators, attributes and inputs of newer ones that no rule took away."""
+    """Refuse operators, attributes and inputs that opset `OPSET` does not have."""
     for node in graph:
         if not onnx.defs.has(node.op_type, OPSET, ""):
             raise refusal(node, f"is not in opset {OPSET}: export the model with opset {OPSET}")
@@ -224,17 +235,17 @@ def _check_dialect(graph: ir.Graph) -> None:
         newer = [name for name in node.attributes if name not in schema.attributes]
         if newer or len(node.inputs) > schema.max_input:
             what = f"has the attribute {newer[0]}" if newer else f"has {len(node.inputs)} inputs"
-            raise refusal(node, f"{what}, unknown to opset {OPSET}: export the model with opset {OPSET}")
+            raise refusal(node, f"{what}, which opset {OPSET} does not know: export the model with opset {OPSET}")
 
 
 def _free_batch_dimension(graph: ir.Graph) -> None:
-    """Make the first dimension of every input symbolic, and forget the shapes that followed from a fixed one."""
+    """Make the first dimension of every input symbolic, and clear the shapes inferred before."""
     for value in graph.inputs:
         if value.shape is None or not value.shape:
             raise ModelError(f"input {value.name!r} has no batch dimension: export the model with a batched input")
         if value.dtype is None or str(value.dtype.numpy()) not in INPUT_TYPES:
             raise ModelError(
-                f"input {value.name!r} is of type {value.dtype}: inputs of {', '.join(INPUT_TYPES)} are covered"
+                f"input {value.name!r} is of type {value.dtype}: export the model with one of {', '.join(INPUT_TYPES)}"
             )
         value.shape = ir.Shape([BATCH, *list(value.shape)[1:]])
     for node in graph:
@@ -260,10 +271,10 @@ def _decompose(model: ir.Model, rules: dict[str, Rule]) -> None:
 
 
 def _unshare_constants(graph: ir.Graph) -> None:
-    """Give each user of a weight that is one number throughout its own copy.
+    """Give each node that reads a weight of equal numbers a copy of its own.
 
-    Exporters keep one tensor for equal ones, such as all the scales of ones and the biases of zeros in a fresh network;
-    truly shared weights differ from number to number.
+    Exporters merge equal tensors: in a fresh network, all scales of ones and all biases of zeros. A weight that layers
+    share on purpose holds different numbers.
     """
     for name, value in list(graph.initializers.items()):
         uses = list(value.uses())

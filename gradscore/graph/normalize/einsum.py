@@ -1,4 +1,4 @@
-"""Einsum as transposes, one batched matrix product and reshapes, two operands at a time."""
+"""Rewrites Einsum as transposes, batched matrix products and reshapes, two operands at a time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,10 @@ from gradscore.graph.nodes.requirements import rank_of, refusal
 
 
 def einsum(node: ir.Node, emit: Emitter) -> ir.Value:
-    """Contract from left to right; a label goes as soon as neither the output nor a later operand has it."""
+    """Contract the operands from left to right.
+
+    A label is summed over as soon as neither the output nor a later operand has it.
+    """
     terms, output = _parsed(node)
     (labels, value), *rest = zip(terms, node.inputs, strict=True)
     operand = _Operand.of(value, labels, node)
@@ -25,7 +28,7 @@ def einsum(node: ir.Node, emit: Emitter) -> ir.Value:
 
 
 def _parsed(node: ir.Node) -> tuple[list[str], str]:
-    """Return each operand's labels and the output's, the ellipsis spelled out."""
+    """Return each operand's labels and the output's, with the ellipsis written out."""
     equation = attribute(node, "equation", b"")
     equation = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
     left, arrow, output = equation.partition("->")
@@ -41,7 +44,7 @@ def _parsed(node: ir.Node) -> tuple[list[str], str]:
     ]
     if any(len(set(term)) != len(term) for term in terms):
         raise refusal(
-            node, f"repeats a label in one operand ({equation}), which has no rule: take the diagonal by Gather"
+            node, f"repeats a label in one operand ({equation}), which has no rule: take the diagonal with Gather"
         )
     every = "".join(terms)
     if arrow:
@@ -52,7 +55,7 @@ def _parsed(node: ir.Node) -> tuple[list[str], str]:
 
 @dataclass(frozen=True)
 class _Operand:
-    """A value, the label of each of its axes, the labels' extents, and which of them counts the samples."""
+    """A value with the labels of its axes, their extents, and the label of the batch axis."""
 
     value: ir.Value
     labels: str
@@ -65,7 +68,7 @@ class _Operand:
         """Label a value's axes."""
         shape = extents(value)
         if value is None or shape is None or len(shape) != len(labels):
-            raise refusal(node, f"labels an operand {labels!r} that has another rank")
+            raise refusal(node, f"has the labels {labels!r} for an operand of another rank: export the model again")
         sample = next((label for label, size in zip(labels, value.shape or (), strict=True) if str(size) == BATCH), "")
         return cls(value, labels, dict(zip(labels, shape, strict=True)), sample, node)
 
@@ -88,7 +91,7 @@ class _Operand:
         return replace(self, value=emit("ReduceSum", self.value, emit.integers(*axes), keepdims=0), labels=kept)
 
     def grouped(self, groups: Sequence[str], emit: Emitter) -> ir.Value:
-        """Transpose and reshape to one axis a group of labels; an empty group is an axis of extent 1."""
+        """Transpose and reshape to one axis per group of labels; an empty group has extent 1."""
         value = self.ordered("".join(groups), emit).value
         if all(len(group) == 1 for group in groups):
             return value
@@ -97,7 +100,7 @@ class _Operand:
         return emit("Reshape", value, emit.integers(*self.target(groups)))
 
     def target(self, groups: Sequence[str]) -> list[int]:
-        """The extents of the groups for Reshape: 0 for a first axis of free size, −1 for one further."""
+        """The groups' extents for Reshape: 0 for a free first axis, −1 for another free axis."""
         sizes = [self._size(group) for group in groups]
         if sizes and sizes[0] < 0 and len(groups[0]) == 1 and self.labels[0] == groups[0]:
             sizes[0] = 0
@@ -111,10 +114,11 @@ class _Operand:
 
 
 def _product(left: _Operand, right: _Operand, needed: str, emit: Emitter) -> _Operand:
-    """One MatMul [outer…, shared…, m, k] × [shared…, k, n].
+    """Emit one MatMul [outer…, shared…, m, k] × [shared…, k, n].
 
-    A weight stands on the right and has no sample axis, so that the left operand's axes stay as they are: all but the last
-    of those that it alone has go to the front and are repeated over. Between two values they are flattened into m.
+    A weight is the right operand and has no batch axis. Of the axes that only the left operand has, the last then becomes
+    m; the others go to the front, where MatMul broadcasts. If the operands share the batch axis, all of these axes are
+    flattened into m.
     """
     if left.value.const_value is not None and right.value.const_value is None:
         left, right = right, left
@@ -142,7 +146,7 @@ def _product(left: _Operand, right: _Operand, needed: str, emit: Emitter) -> _Op
 
 
 def _sizes_of(operand: _Operand, leading: str) -> list[int]:
-    """Extents for Reshape that split the last two axes again; leading ones of free size stay as they are."""
+    """Return extents for Reshape that split the last two axes again; free leading axes stay."""
     sizes = [operand.sizes[label] for label in operand.labels]
     free = [0 if axis < len(leading) else -1 for axis in range(len(sizes))]
     target = [free[axis] if size is None else size for axis, size in enumerate(sizes)]

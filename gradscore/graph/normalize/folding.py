@@ -1,4 +1,7 @@
-"""What depends on no input, computed once; a weight that was turned, scaled, normalised or dequantised keeps its name."""
+"""Computes once what depends on no input.
+
+A weight that is transposed, scaled, normalised or dequantised this way keeps its name.
+"""
 
 import numpy as np
 import onnx_ir as ir
@@ -8,7 +11,7 @@ from gradscore.errors import GradscoreError, ModelError
 from gradscore.graph.nodes.emitter import CONSTANT_KEY, ORIGIN_KEY, origin_of
 from gradscore.graph.nodes.running import run_graph
 
-_REPEATING = ("Expand", "Gather", "Tile")  # they repeat or pick a weight's numbers: the weight stays as it was learned
+_REPEATING = ("Expand", "Gather", "Tile")  # not folded: they repeat or pick numbers of a weight, which stays as learned
 
 
 def fold_constants(model: ir.Model) -> None:
@@ -17,9 +20,9 @@ def fold_constants(model: ir.Model) -> None:
     Raises
     ------
     ModelError
-        The runtime cannot compute them.
+        The runtime cannot compute these values.
     """
-    common_passes.CommonSubexpressionEliminationPass()(model)  # a weight that is turned twice stays one weight
+    common_passes.CommonSubexpressionEliminationPass()(model)  # a weight that is transposed twice stays one weight
     sources = _foldable(model.graph)
     frontier = [value for value in sources if _is_read_outside(value, sources)]
     if not frontier:
@@ -31,7 +34,7 @@ def fold_constants(model: ir.Model) -> None:
 
 
 def _foldable(graph: ir.Graph) -> dict[ir.Value, list[ir.Value]]:
-    """Return each value that depends on initializers alone, with the learned ones among them."""
+    """Return each value that depends on initializers alone, with those of them that are learned."""
     found: dict[ir.Value, list[ir.Value]] = {}
     for node in graph:
         inputs = [value for value in node.inputs if value is not None]
@@ -71,7 +74,7 @@ def _computed(model: ir.Model, names: list[str]) -> list[np.ndarray]:
     except Exception as error:  # onnxruntime raises many types of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise ModelError(
-            f"what the model computes of its weights alone does not run ({reason}): export it again"
+            f"the part of the model that depends only on weights does not run ({reason}): export the model again"
         ) from error
 
 

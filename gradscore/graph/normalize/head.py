@@ -1,8 +1,8 @@
 """Passes 2 and 6: find the logits, and seed back-propagation at them.
 
-`find_head` requires a normalised graph and ensures a value of shape [B, classes] before any softmax; `cut_at` ensures
-that nothing stands in the graph but what the logits need.
-`append_seed` requires a graph whose gradient waits for its seed and ensures one that needs nothing but the input.
+`find_head` requires a normalised graph, and ensures a value of shape [B, classes] before any softmax.
+`cut_at` ensures that the graph holds only what the logits need.
+`append_seed` requires a gradient graph without its seed, and ensures one that needs only the model's inputs.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ _NORMALISERS = ("LogSoftmax", "Sigmoid", "Softmax")
 
 @dataclass(frozen=True)
 class Head:
-    """Where a classifier's scores come out, and the logits [B, classes] behind them.
+    """A classifier's output of class scores, and the logits [B, classes] behind it.
 
-    `normaliser` is what stands between the two: an operator's name, "logit" for one logit of two classes, or None.
+    `normaliser` is the operator between the two: its name, "logit" for the one logit of two classes, or None.
     """
 
     output: str
@@ -33,21 +33,21 @@ class Head:
 
 
 def find_head(graph: ir.Graph, name: str | None = None) -> Head:
-    """Find the logits [B, classes], a final Softmax, LogSoftmax or Sigmoid stripped.
+    """Find the logits [B, classes], in front of a final Softmax, LogSoftmax or Sigmoid.
 
     One sigmoid logit z is the two-class case with logits (0, z).
 
     Raises
     ------
     ModelError
-        No output, or more than one, can be the logits; or `name` is no such output.
+        No output or several could be the logits, or the model has no output `name`.
     """
     output = _only_scores(graph) if name is None else _named(graph, name)
     logits = _before_normaliser(output)
     shape = extents(logits) or extents(output)
     if shape is None or len(shape) not in (1, 2) or shape[1:] == (None,):
         raise ModelError(
-            f"output {output.name!r} is not [batch, classes]: outputs are {_described(graph)}; see --logits NAME"
+            f"output {output.name!r} is not [batch, classes]: outputs are {_described(graph)}; choose one with --logits NAME"
         )
     if len(shape) == 2 and shape[1] != 1:
         return Head(str(output.name), logits, int(shape[1] or 0), _normaliser(output, logits))
@@ -62,7 +62,7 @@ def _normaliser(output: ir.Value, logits: ir.Value) -> str | None:
 
 
 def _computed(output: ir.Value) -> ir.Value:
-    """Return what an output was before it was cast to another floating-point type."""
+    """Return an output as it was before a cast to another floating-point type."""
     node = output.producer()
     source = None if node is None or node.op_type != "Cast" else node.inputs[0]
     is_floating = source is not None and source.dtype is not None and source.dtype.is_floating_point()
@@ -70,7 +70,7 @@ def _computed(output: ir.Value) -> ir.Value:
 
 
 def _only_scores(graph: ir.Graph) -> ir.Value:
-    """Return the only output that can be class scores: several columns, or a single one after a Sigmoid."""
+    """Return the only output that can be class scores: several columns, or one after a Sigmoid."""
     candidates = [value for value in graph.outputs if _looks_like_scores(value)]
     if len(candidates) != 1:
         raise ModelError(
@@ -99,17 +99,17 @@ def _two_classes(graph: ir.Graph, logit: ir.Value) -> ir.Value:
 
 
 def cut_at(model: ir.Model, logits: ir.Value) -> None:
-    """Make the logits the only output; what they do not depend on goes, other heads and their weights included."""
+    """Make the logits the only output; remove all that they do not need, such as other heads."""
     model.graph.outputs.clear()
     model.graph.outputs.append(logits)
     common_passes.RemoveUnusedNodesPass()(model)
 
 
 def append_seed(graph: ir.Graph, logits: ir.Value, seed: ir.Value, classes: int) -> ir.Value:
-    """Feed the value `seed` with u = softmax(z with z_ŷ at −∞) − onehot(ŷ) and return the label ŷ [B].
+    """Replace the value `seed` by the unit seed u, and return the label ŷ [B].
 
-    The true seed p − onehot(ŷ) is s·u with the residual s = 1 − p_ŷ; s multiplies at the very end, outside the graph, so
-    every signal stays of order one for any confidence.
+    u = softmax(z with z_ŷ at −∞) − onehot(ŷ). The true seed p − onehot(ŷ) is s·u, with the residual s = 1 − p_ŷ. The
+    features are multiplied by s at the very end, outside the graph, so every signal stays of order one for any confidence.
     """
     emit = Emitter(graph, SEED_RULE)
     dtype = dtype_of(logits)
@@ -128,7 +128,9 @@ def _named(graph: ir.Graph, name: str) -> ir.Value:
     for value in graph.outputs:
         if value.name == name:
             return value
-    raise ModelError(f"the model has no output {name!r}: outputs are {_described(graph)}; see --logits NAME")
+    raise ModelError(
+        f"the model has no output {name!r}: outputs are {_described(graph)}; choose one with --logits NAME"
+    )
 
 
 def _before_normaliser(output: ir.Value) -> ir.Value:

@@ -1,4 +1,4 @@
-"""Fixed linear maps of positions: resizing, padding by reflection, running sums, channels moved to positions and back."""
+"""Rewrites fixed linear maps over positions: Resize, Pad, CumSum, DepthToSpace and SpaceToDepth."""
 
 import numpy as np
 import onnx
@@ -30,12 +30,12 @@ def along_axis(emit: Emitter, data: ir.Value | None, matrix: NDArray[np.generic]
 
 
 def resize(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Resize(x) = x times one matrix an axis: each is what the operator itself makes of an identity."""
+    """Resize(x) = x times one matrix per axis: the resized rows of an identity matrix."""
     data, rank = node.inputs[0], rank_of(node.inputs[0], node)
     if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
-        raise refusal(node, "crops while it resizes, which has no rule: crop with Slice before the model")
+        raise refusal(node, "crops while it resizes, which has no rule: crop with Slice instead")
     if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise refusal(node, "keeps an aspect ratio, which has no rule: export it with fixed sizes")
+        raise refusal(node, "keeps an aspect ratio, which has no rule: export the model with fixed sizes")
     axes = [axis % rank for axis in attribute(node, "axes", range(rank))]
     scales, sizes = optional_array(node, 2), optional_array(node, 3)
     after = extents(node.outputs[0]) or ()
@@ -51,7 +51,7 @@ def resize(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def _resizing(node: ir.Node, before: int, after: int | None, scale: float | None) -> NDArray[np.float32]:
-    """Resize the rows of an identity, with the node's own settings."""
+    """Resize the rows of an identity matrix, with the node's own settings."""
     kept = {name: value for name, value in node.attributes.items() if name != "axes"}
     single = ir.Node(
         "", "Resize", [ir.Value(name=name) for name in ("x", "", "scales", "sizes")], kept.values(),
@@ -82,7 +82,7 @@ def _resizing(node: ir.Node, before: int, after: int | None, scale: float | None
 
 
 def pad(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """Pad by reflection, edge or wrap = Gather of the positions repeated; by a constant = Pad over all axes."""
+    """Pad by reflect, edge or wrap = Gather of repeated positions; constant Pad names all axes."""
     data, rank, mode = node.inputs[0], rank_of(node.inputs[0], node), attribute(node, "mode", "constant")
     if mode == "constant" and input_of(node, 3) is None:
         return None
@@ -103,7 +103,7 @@ def pad(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def cum_sum(node: ir.Node, emit: Emitter) -> ir.Value:
-    """CumSum(x) along an axis = x times a triangle of ones."""
+    """CumSum(x) along an axis = x times a triangular matrix of ones."""
     data, rank = node.inputs[0], rank_of(node.inputs[0], node)
     axis = int(array_of(node.inputs[1], node).reshape(())) % rank
     length = extent_of(data, axis, node)

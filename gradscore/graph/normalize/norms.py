@@ -1,4 +1,4 @@
-"""Norm layers as plain arithmetic, their scale and bias standing free; each docstring shows the algebra."""
+"""Rewrites norm layers as plain arithmetic with separate scale and bias; each docstring shows the algebra."""
 
 import numpy as np
 import onnx_ir as ir
@@ -8,9 +8,9 @@ from gradscore.graph.nodes.requirements import array_of, channels_of, input_of, 
 
 
 def batch_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
-    """y = (x + (−μ))/√(σ² + ε) · γ + β, μ and σ² being fixed at inference.
+    """y = (x + (−μ))/√(σ² + ε) · γ + β, with μ and σ² fixed at inference.
 
-    A sum and a product, unlike a difference, runtimes merge with the convolution before.
+    Runtimes fuse a sum and a product into the convolution before them, but not a difference.
     """
     data, scale, bias, mean, variance = node.inputs
     rank = rank_of(data, node)
@@ -57,7 +57,7 @@ def instance_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
 def group_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
     """y = (x − mean)/√(var + ε) · γ + β over each group's channels and positions.
 
-    γ and β are one a channel, or one a group as opset 18 had them.
+    γ and β hold one number per channel, or one per group as in opset 18.
     """
     data, scale, bias = node.inputs
     rank, groups = rank_of(data, node), attribute(node, "num_groups", 1)
@@ -78,7 +78,7 @@ def mean_variance_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
 
 
 def lp_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
-    """y = x / ‖x‖ₚ along the axis, p being 1 or 2."""
+    """y = x / ‖x‖ₚ along the axis, for p = 1 or 2."""
     data, axis = node.inputs[0], emit.integers(attribute(node, "axis", -1))
     if attribute(node, "p", 2) == 1:
         return emit("Div", data, emit("ReduceSum", emit("Abs", data), axis, keepdims=1))
@@ -86,7 +86,10 @@ def lp_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
 
 
 def local_response_normalization(node: ir.Node, emit: Emitter) -> ir.Value:
-    """LRN(x) = x / (bias + alpha · mean of x² over `size` channels)^beta; the mean as a padded average pool."""
+    """LRN(x) = x / (bias + alpha · mean of x² over `size` channels)^beta.
+
+    The mean is a padded average pool over the channels.
+    """
     data, size = node.inputs[0], attribute(node, "size", 1)
     kind = dtype_of(data)
     square = emit("Reshape", emit("Mul", data, data), emit.integers(0, 1, channels_of(data, node), -1))
@@ -110,7 +113,10 @@ def _standardised(emit: Emitter, data: ir.Value | None, axes: list[int], epsilon
 def _affine(
     emit: Emitter, data: ir.Value, scale: ir.Value | None, bias: ir.Value | None, column: tuple[int, ...] | None
 ) -> ir.Value:
-    """data · γ + β, each left out where it is neutral throughout, as exporters write a norm layer that learns none."""
+    """data · γ + β, without a γ of ones and a β of zeros.
+
+    Exporters write these for a norm layer that learns no scale or bias.
+    """
     if scale is not None and not _is(scale, 1):
         data = emit("Mul", data, emit.reshaped(scale, column))
     if bias is not None and not _is(bias, 0):

@@ -1,4 +1,4 @@
-"""QDQ models: quantised weights back in floating point, quantised activations as rounding with a straight-through gradient."""
+"""Rewrites QDQ models: weights are dequantised, activations rounded with a straight-through gradient."""
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +11,7 @@ from gradscore.graph.nodes.requirements import array_of, input_of, rank_of, refu
 def dequantize(node: ir.Node, emit: Emitter) -> ir.Value | None:
     """DequantizeLinear(QuantizeLinear(x, s, z), s, z) = (clip(round(x/s), low − z, high − z))·s.
 
-    Weights never come here: what depends on no input was computed before.
+    Weights never reach this rule: constant folding has dequantised them before.
     """
     quantizer = node.inputs[0].producer() if node.inputs[0] is not None else None
     if quantizer is None or quantizer.op_type != "QuantizeLinear":
@@ -19,7 +19,9 @@ def dequantize(node: ir.Node, emit: Emitter) -> ir.Value | None:
     scale, zero = _grid(quantizer)
     scale_after, zero_after = _grid(node)
     if not (np.array_equal(scale, scale_after) and np.array_equal(zero, zero_after)):
-        raise refusal(node, "does not undo its QuantizeLinear: score the model before quantisation")
+        raise refusal(
+            node, "has another scale or zero point than its QuantizeLinear: score the model before quantisation"
+        )
     limits = _limits(quantizer)
     data, kind = quantizer.inputs[0], dtype_of(quantizer.inputs[0])
     column = [1] * rank_of(data, quantizer)
@@ -28,9 +30,7 @@ def dequantize(node: ir.Node, emit: Emitter) -> ir.Value | None:
     factor = emit.constant(scale.reshape(column if scale.size > 1 else ()), kind)
     low, high = (emit.constant(limit - float(zero.flat[0]), kind) for limit in limits)
     if np.ptp(zero) != 0:
-        raise refusal(
-            node, "has another zero point in each channel, which has no rule: score the model before quantisation"
-        )
+        raise refusal(node, "has one zero point per channel, which has no rule: score the model before quantisation")
     rounded = emit("Round", emit("Div", data, factor))
     return emit("Mul", emit("Clip", rounded, low, high), factor)
 

@@ -1,7 +1,7 @@
-"""LSTM, GRU and RNN unrolled over a fixed number of steps into dense layers.
+"""Unrolls LSTM, GRU and RNN over a fixed number of steps into dense layers.
 
-The input's products with W are one dense layer over all positions; R and its bias are shared by every step, and their
-gradients are the sums over the steps.
+The products of the input with W are one dense layer over all positions. All steps share R and its bias, so their
+gradients are sums over the steps.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,10 @@ def _lstm_step(
 
 
 def _gru_step(emit: Emitter, given: ir.Value, recurrent: ir.Value, state: tuple[ir.Value, ...]) -> tuple[ir.Value, ...]:
-    """h = (1 − z)·tanh(x_h + r·h_h) + z·h; gates in ONNX's order z, r, h, the reset after the product."""
+    """h = (1 − z)·tanh(x_h + r·h_h) + z·h; gates in ONNX's order z, r, h.
+
+    The reset gate applies after the matrix product.
+    """
     update_x, reset_x, new_x = _gates(emit, given, 3)
     update_h, reset_h, new_h = _gates(emit, recurrent, 3)
     update = emit("Sigmoid", emit("Add", update_x, update_h))
@@ -64,7 +67,7 @@ _STEPS: dict[str, tuple[Step, int, list[str]]] = {
 
 
 def unroll(node: ir.Node, emit: Emitter) -> ir.Value:
-    """Emit the steps of a recurrent layer and return Y [T, directions, B, h]; Y_h and Y_c are put in place as well."""
+    """Unroll a recurrent layer: replace Y_h and Y_c, and return Y [T, directions, B, h]."""
     step, states, activations = _STEPS[node.op_type]
     _refuse_variants(node, activations)
     directions = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[
@@ -88,7 +91,7 @@ def _direction(
     shape = extents(data)
     if data is None or shape is None or shape[0] is None:
         raise UnsupportedOpError(
-            f"node {node.name!r} ({node.op_type}) has a free number of steps: export it with a fixed length"
+            f"node {node.name!r} ({node.op_type}) has a free number of steps: export the model with a fixed length"
         )
     length = shape[0]
     weight, recurrence = (_matrix(node.inputs[position], number, node, emit) for position in (1, 2))
@@ -157,14 +160,14 @@ def _refuse_variants(node: ir.Node, activations: list[str]) -> None:
     for name, present in variants.items():
         if present:
             raise UnsupportedOpError(
-                f"node {node.name!r} ({node.op_type}) uses {name}, which is not unrolled: export it without"
+                f"node {node.name!r} ({node.op_type}) uses {name}, which has no rule: export the model without it"
             )
 
 
 def _array(value: ir.Value | None, node: ir.Node) -> np.ndarray:
     if value is None or value.const_value is None:
         raise UnsupportedOpError(
-            f"node {node.name!r} ({node.op_type}) computes its weights: export it with constants folded"
+            f"node {node.name!r} ({node.op_type}) computes its weights: export the model with constants folded"
         )
     return value.const_value.numpy()
 

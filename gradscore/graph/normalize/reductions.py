@@ -1,4 +1,4 @@
-"""Reductions that the gradient builder does not differentiate, by those that it does; each docstring shows the algebra."""
+"""Rewrites reductions that the gradient builder cannot differentiate; each docstring shows the algebra."""
 
 import numpy as np
 import onnx_ir as ir
@@ -8,7 +8,7 @@ from gradscore.graph.nodes.requirements import extent_of, input_of, optional_arr
 
 
 def global_max_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """GlobalMaxPool(x) = MaxPool(x) with a window of x's size; of x's free size, the maximum over its positions."""
+    """GlobalMaxPool(x) = MaxPool(x) with a window of x's size, or ReduceMax if it is free."""
     data, shape = node.inputs[0], extents(node.inputs[0])
     if shape is not None and None not in shape[2:]:
         return emit("MaxPool", data, kernel_shape=[int(extent or 0) for extent in shape[2:]])
@@ -16,7 +16,7 @@ def global_max_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def reduce_max(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """ReduceMax(x) and ReduceMin(x) of floating-point numbers, by the extremum's own positions."""
+    """ReduceMax(x) and ReduceMin(x) of floating-point numbers = a sum over the extremum's positions."""
     data = node.inputs[0]
     if data is None or data.dtype is None or not data.dtype.is_floating_point():
         return None
@@ -26,7 +26,10 @@ def reduce_max(node: ir.Node, emit: Emitter) -> ir.Value | None:
 def _shared_extremum(
     emit: Emitter, op_type: str, data: ir.Value | None, axes: ir.Value | None, options: dict[str, int]
 ) -> ir.Value:
-    """max x = Σ x·m / Σ m with m = (x = max x): the gradient is shared among equal maxima, as torch.amax does."""
+    """max x = Σ x·m / Σ m with m = (x = max x).
+
+    Equal maxima share the gradient, as in torch.amax.
+    """
     kept, kind = {**options, "keepdims": 1}, dtype_of(data)
     one, zero = emit.constant(1, kind), emit.constant(0, kind)
     extreme = emit("Equal", data, emit(op_type, data, axes, **kept))
@@ -57,7 +60,7 @@ def reduce_log_sum(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def reduce_prod(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """ReduceProd(x) = the product of x's halves, then of that one's halves, …: exact where factors are 0."""
+    """ReduceProd(x) = the halves of x multiplied, again and again: exact even if factors are 0."""
     data, rank = node.inputs[0], rank_of(node.inputs[0], node)
     if data is None or data.dtype is None or not data.dtype.is_floating_point():
         return None
@@ -90,7 +93,7 @@ def global_lp_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
 
 
 def power_of(emit: Emitter, data: ir.Value | None, order: int) -> ir.Value:
-    """|x|ᵖ for a whole number p."""
+    """|x|ᵖ for an integer p."""
     if order == 2:
         return emit("Mul", data, data)
     size = emit("Abs", data)
@@ -98,7 +101,7 @@ def power_of(emit: Emitter, data: ir.Value | None, order: int) -> ir.Value:
 
 
 def root_of(emit: Emitter, total: ir.Value, order: int) -> ir.Value:
-    """The p-th root of a sum of powers; at 0, where it has no slope, the gradient is 0 and not infinite."""
+    """The p-th root of a sum of powers; at 0 its gradient is 0, not infinite."""
     if order == 1:
         return total
     zero, one = emit.constant(0, np.float32), emit.constant(1, np.float32)

@@ -1,8 +1,8 @@
-"""Half precision widened: whatever a classifier computes in float16 or bfloat16 is computed in float32 from here on.
+"""Widens half precision: float16 and bfloat16 become float32.
 
-Ensures: no half-precision value but the inputs and outputs that the classifier declares so, each with a Cast beside it.
-Widening a weight is exact; the outputs differ from the classifier's own by its rounding. Gradients need the range: half of
-a confident classifier's underflow in float16.
+Ensures: the only half-precision values are inputs and outputs that the classifier declares so, each with a Cast.
+Widening a weight is exact. The outputs differ from the classifier's own by its rounding. Gradients need the range of
+float32: in float16, half of a confident classifier's gradients underflow.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ _TYPE_ATTRIBUTES = ("dtype", "to")
 
 
 def widen(model: ir.Model) -> None:
-    """Rewrite a model without subgraphs, in place."""
+    """Widen a model without subgraphs, in place."""
     graph = model.graph
     outputs = {value: value.dtype for value in graph.outputs if value.dtype in HALVES}
     for value in graph.initializers.values():

@@ -1,4 +1,4 @@
-"""Convolutions and pools with everything explicit: kernel, pads, output padding; pools without a gradient by others."""
+"""Makes kernels and pads of convolutions and pools explicit; rewrites pools that have no gradient."""
 
 from math import prod
 
@@ -48,7 +48,10 @@ def explicit_transposed_pads(node: ir.Node, emit: Emitter) -> None:  # noqa: ARG
 
 
 def slope_behind_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
-    """MaxPool(LeakyRelu(x)) = LeakyRelu(MaxPool(x)), at a fraction of the size: maxima stay where they are as α > 0."""
+    """MaxPool(LeakyRelu(x)) = LeakyRelu(MaxPool(x)) for α > 0, where maxima stay in place.
+
+    LeakyRelu then reads a fraction of the numbers.
+    """
     data = node.inputs[0]
     slope = data.producer() if data is not None else None
     if data is None or slope is None or slope.op_type != "LeakyRelu" or data.is_graph_output():
@@ -71,7 +74,9 @@ def dilated_average_pool(node: ir.Node, emit: Emitter) -> ir.Value | None:
         any(attribute(node, "pads", [0])) and not attribute(node, "count_include_pad", 0)
     ):
         raise refusal(
-            node, "is dilated and leaves padding out of its mean, which has no rule: export it with count_include_pad=1"
+            node,
+            "is dilated and uses ceil_mode, or leaves padding out of its mean, which has no rule: export the model with "
+            "ceil_mode=0 and count_include_pad=1",
         )
     data, kernel = node.inputs[0], attribute(node, "kernel_shape", [])
     channels = channels_of(data, node)

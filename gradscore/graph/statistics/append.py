@@ -1,8 +1,8 @@
-"""Pass 8: the eight statistics of every layer's gradient, and of all together, as part of the graph: the self-scoring form.
+"""Pass 8: append the eight statistics of every layer's gradient to the graph: the self-scoring form.
 
-Requires: a scoring model's graph and its layer table. Ensures: one value [B, F] with the features asked for, of the unit seed,
-in standard operators with kernels on CPU and GPU; what serves no feature asked for is not emitted, or falls to the removal of
-unused nodes. Single precision holds, since everything is measured from means and in units of the largest |g|.
+Requires: a scoring model's graph and its layer table. Ensures: one value [B, F] with the requested features of the unit
+seed, in standard operators that have kernels on CPU and GPU. Nodes that serve no requested feature are not emitted, or
+are removed later as unused. Single precision is enough, since all moments are central and in units of the largest |g|.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from gradscore.graph.statistics.samples import add_contraction, add_large
 from gradscore.model.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
 
 _TINY, _SMALL = 512, 4096
-AT_ONCE = 1 << 17  # numbers of one sample's gradient that stand in memory for a whole batch, on a CPU
+AT_ONCE = 1 << 17  # numbers per sample; on a CPU, gradients up to this size are computed for the whole batch at once
 Members = dict[str, list[Key]]
 Gradients = dict[Key, tuple[Gradient, frozenset[str]]]
 
@@ -30,21 +30,28 @@ Gradients = dict[Key, tuple[Gradient, frozenset[str]]]
 def append_statistics(
     graph: ir.Graph, layers: Sequence[Layer], features: Sequence[str], *, at_once: int = AT_ONCE
 ) -> ir.Value:
-    """Append the statistics of layers to a scoring graph; returns features of the unit seed, double [B, F].
+    """Append the statistics of layers to a scoring graph; return features of the unit seed.
 
     Parameters
     ----------
+    graph, layers
+        The scoring model's graph and its layer table.
     features
-        Names `<layer>.<statistic>`, the layer being "all" for all together; at least one.
+        Names `<layer>.<statistic>`, at least one. The layer "all" means all layers together.
     at_once
-        Gradients of more numbers a sample are computed one sample after the other.
+        Gradients with more numbers per sample are computed one sample after the other.
+
+    Returns
+    -------
+    ir.Value
+        The features, double [B, F].
 
     Raises
     ------
     InputError
-        A name is none of these.
+        A feature's layer or statistic does not exist.
     UnsupportedOpError
-        A value that a reduction reads has no fixed size where one is needed.
+        A value that a reduction reads has no fixed size, although the statistics need one.
     """
     asked = _evened(_asked(layers, features), layers)
     emit = Emitter(graph, STATISTICS)
@@ -58,23 +65,25 @@ def append_statistics(
 
 
 def _asked(layers: Sequence[Layer], features: Sequence[str]) -> Asked:
-    """Return the statistics wanted of each layer."""
+    """Return the requested statistics of each layer."""
     known = [*(layer.name for layer in layers), ALL_LAYERS]
     asked: dict[str, set[str]] = {}
     for feature in features:
         layer, _, statistic = feature.rpartition(".")
         if layer not in known or statistic not in LAYER_STATISTICS:
             raise InputError(
-                f"there is no feature {feature!r}: the statistics {', '.join(LAYER_STATISTICS)} of {', '.join(known)}"
+                f"there is no feature {feature!r}: write <layer>.<statistic>, with a layer out of {', '.join(known)} and a "
+                f"statistic out of {', '.join(LAYER_STATISTICS)}"
             )
         asked.setdefault(layer, set()).add(statistic)
     return {layer: frozenset(asked[layer]) for layer in known if layer in asked}
 
 
 def _evened(asked: Asked, layers: Sequence[Layer]) -> Asked:
-    """Let small layers have the statistics of one another: together they take fewer nodes than each its own few.
+    """Give small layers the union of each other's statistics: together they take fewer nodes.
 
-    Of those that are not tiny only where their sizes are alike: what nobody asked for costs more than nodes there.
+    Small layers that are not tiny share only with layers of the same size. There, an extra statistic costs more than
+    extra nodes.
     """
     sizes = {layer.name: _largest(layer) for layer in layers if layer.name in asked}
     kinds = {name: max(size, _TINY) for name, size in sizes.items() if size <= _SMALL}
@@ -103,7 +112,7 @@ def _members(layers: Sequence[Layer]) -> Members:
 def _gradients(
     layers: Sequence[Layer], members: Members, asked: Asked, values: Values, emit: Emitter, at_once: int
 ) -> Gradients:  # fmt: skip
-    """Emit each gradient of which some statistic is wanted, for its layer or for all."""
+    """Emit each gradient that a requested statistic needs, of its layer or of all layers."""
     gradients = {}
     for layer in layers:
         wanted = asked.get(layer.name, frozenset()) | asked.get(ALL_LAYERS, frozenset())
@@ -125,7 +134,7 @@ def _gradient(reduction: Reduction, parameter: Parameter, values: Values, emit: 
 
 
 def _joined(members: Members, gradients: Gradients, emit: Emitter) -> tuple[Members, Gradients]:
-    """Lay what small gradients a layer has side by side: its statistics are those of all of them together."""
+    """Concatenate the small gradients of each layer: its statistics are those of the whole."""
     joined = dict(gradients)
     for layer, keys in members.items():
         own = {key: gradients[key][0] for key in keys if layer != ALL_LAYERS and key in gradients}
@@ -139,7 +148,7 @@ def _joined(members: Members, gradients: Gradients, emit: Emitter) -> tuple[Memb
 
 
 def _together(parts: Sequence[Dense | Explicit], emit: Emitter) -> Dense | Explicit:
-    """Lay a layer's gradients side by side; the bias of a dense layer is one more column of the weight's products."""
+    """Concatenate a layer's gradients; the bias of a dense layer becomes one more column of products."""
     dense, *biases = sorted(parts, key=lambda part: not isinstance(part, Dense))
     if isinstance(dense, Dense) and len(biases) == 1 and _same_flattened(dense.second, biases[0]):
         return dense.with_second(emit)
@@ -148,14 +157,14 @@ def _together(parts: Sequence[Dense | Explicit], emit: Emitter) -> Dense | Expli
 
 
 def _same_flattened(one: Explicit, other: Dense | Explicit) -> bool:
-    """Tell whether two gradients are flat forms of one value."""
+    """Tell whether two gradients are the same value, flattened."""
     nodes = [part.value.producer() for part in (one, other) if isinstance(part, Explicit) and not part.beside]
     sources = [node.inputs[0] for node in nodes if node is not None and node.op_type == "Reshape"]
     return len(sources) == 2 and sources[0] is sources[1]
 
 
 def _table(gradients: Gradients, values: Values, emit: Emitter) -> MomentTable:
-    """Emit the moments of all gradients, those of the factors of outer products among the others."""
+    """Emit the moments of all gradients; the factors of outer products count as gradients."""
     table = MomentTable(emit)
     explicit: dict[Key, tuple[Explicit, frozenset[str]]] = {}
     dense: dict[Key, tuple[Dense, frozenset[str]]] = {}

@@ -1,4 +1,7 @@
-"""Gradients of convolutions in standard ONNX: the unfolded input times δ, known at the outputs or behind a max pool."""
+"""Gradients of convolutions in standard ONNX: the unfolded input (im2col) times δ.
+
+δ is given at the convolution's outputs, or in pooled form, behind a max pool.
+"""
 
 from collections.abc import Sequence
 from math import prod
@@ -42,10 +45,10 @@ class ConvRule(GradientRule):
 
 
 class UnpooledConvRule(GradientRule):
-    """The same where δ is known behind a max pool.
+    """The same for a δ in pooled form, behind a max pool.
 
-    Of pools of pairs, δ is split between the first and the second along the last axis, which see most of the input together;
-    any other pool's δ goes back to full resolution first.
+    If the pool's windows are pairs, δ is split into one part for the first and one for the second place along the last
+    axis. These parts see mostly the same inputs. For any other pool, δ is unpooled to full resolution first.
     """
 
     kernel = "unpooled_conv"
@@ -76,7 +79,7 @@ def _is_one(delta: ir.Value) -> bool:
 
 
 def _unfolded_size(seen: ir.Value, parameter: Parameter, window: Window) -> int:
-    """Return how many numbers the unfolded input has; `seen` [B, M, *positions]."""
+    """Return how many numbers per sample the unfolded input has; `seen` is [B, M, *positions]."""
     positions = prod(extent or 1 for extent in (extents(seen) or ())[2:])
     return window.groups * positions * parameter.count // parameter.shape[0]
 
@@ -84,7 +87,7 @@ def _unfolded_size(seen: ir.Value, parameter: Parameter, window: Window) -> int:
 def _contracted(
     unfolded: ir.Value, delta: ir.Value, window: Window, parameter: Parameter, emit: Emitter, *, one_position: bool = False
 ) -> Gradient:  # fmt: skip
-    """Sum over positions: U [B·C, places · …, *positions] and δ [B, M, …] to G, per group."""
+    """Sum over positions, per group: U [B·C, kernel places, *positions] and δ [B, M, …] give G."""
     filters, width, groups = parameter.shape[0], parameter.shape[1] * prod(window.kernel), window.groups
     if one_position and groups == 1:
         seen = emit("Reshape", unfolded, emit.integers(-1, width))
@@ -100,7 +103,7 @@ def _halved(
     source: ir.Value, parts: Sequence[ir.Value], window: Window, pool: Window, full: Sequence[int], parameter: Parameter,
     emit: Emitter,
 ) -> Gradient:  # fmt: skip
-    """Sum over positions that are apart by their place in a window's last axis: δ [B, M, *positions] a place."""
+    """Sum over positions, with a part of δ [B, M, *positions] per place along the last axis."""
     filters, channels, groups = parameter.shape[0], parameter.shape[1], window.groups
     *outer, last = (size // extent for size, extent in zip(full, pool.kernel, strict=True))
     positions = prod(outer) * prod(pool.kernel[:-1]) * last
@@ -121,7 +124,7 @@ def _halved(
 
 
 def _unpooled(seen: ir.Value, delta: ir.Value, pool: Window, emit: Emitter, *, ceil: bool) -> ir.Value:
-    """δ scattered to the first maximum of each window, at full resolution."""
+    """Scatter δ to the first maximum of each window, at full resolution."""
     geometry = {
         "kernel_shape": list(pool.kernel), "strides": list(pool.strides), "dilations": list(pool.dilations),
         "pads": list(pool.pads), "ceil_mode": int(ceil),

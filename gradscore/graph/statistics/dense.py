@@ -1,7 +1,7 @@
-"""Moments of outer products small enough to stand in the graph: sums from the factors, central moments from the centred product.
+"""Moments of small outer products: sums from the factors, central moments from the centred product.
 
-With G = δ aᵀ: Σ G = Σ δ · Σ a and Σ |G| = Σ |δ| · Σ |a|, of a few numbers each, so that G itself is made only once its mean is
-known, and in units of Σ |G|, already centred. Products of one shape share their nodes: a [B, V, 1, K] and δ [B, V, M, 1].
+With G = δ aᵀ: Σ G = Σ δ · Σ a and Σ |G| = Σ |δ| · Σ |a|, which read few numbers. G itself is computed only when its
+mean is known: centred, and in units of Σ |G|. Products of the same shape share nodes: a [B, V, 1, K], δ [B, V, M, 1].
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from gradscore.graph.statistics.moments import SMALLEST_SCALE, Key, Moments, Mom
 
 
 def add_dense(gradients: Mapping[Key, tuple[Dense, frozenset[str]]], table: MomentTable, emit: Emitter) -> None:
-    """Enter the moments of small outer products, those of like shape and like use together."""
+    """Add the moments of small outer products; those of the same shape and use share nodes."""
     bundles: dict[tuple[int, int, frozenset[str]], list[Key]] = {}
     for key, (gradient, wanted) in gradients.items():
         bundles.setdefault((gradient.first.count, gradient.second.count, wanted), []).append(key)
@@ -29,14 +29,14 @@ def add_dense(gradients: Mapping[Key, tuple[Dense, frozenset[str]]], table: Mome
 
 
 def _stacked(factors: Sequence[Explicit], shape: tuple[int, int], emit: Emitter) -> Number:
-    """Return [B, V, *shape] of V factors."""
+    """Stack V factors to [B, V, *shape]."""
     values = [factor.value for factor in factors]
     joined = emit("Concat", *values, axis=1) if len(values) > 1 else values[0]
     return Number(emit("Reshape", joined, emit.integers(-1, len(values), *shape)), emit)
 
 
 def _moments(first: Number, second: Number, count: int) -> Moments:
-    """Return the moments of products, [B, V, 1, 1] each; the central ones are sums yet."""
+    """Return the moments of products, [B, V, 1, 1] each; the central moments are still sums."""
     emit = first.emit
     whole, row = emit.integers(2, 3), emit.integers(0, 0, 1, count)
 
@@ -44,7 +44,7 @@ def _moments(first: Number, second: Number, count: int) -> Moments:
         return values.op("ReduceSum", whole, keepdims=1)
 
     def exact_total(values: Number) -> Number:
-        # Means cancel, often to nothing.
+        # Numbers of both signs cancel in a mean, often almost completely.
         return total(Number(values.op("Cast", to=ir.DataType.DOUBLE).value, emit, np.float64))
 
     def dot(one: Number, other: Number) -> Number:

@@ -1,6 +1,7 @@
-"""Moments of gradients that stand in the graph: those of like size side by side in one tensor [B, V, R, 1, W] of V gradients.
+"""Moments of gradients that the graph holds as tensors.
 
-Each gradient lies in R runs of W numbers, since a sum that rounds at every number must be short.
+Gradients of similar size are stacked in one tensor [B, V, R, 1, W] of V gradients. Each gradient is cut into R runs of
+W numbers, since rounding errors grow with the length of a sum.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +16,18 @@ from gradscore.graph.nodes.emitter import Emitter
 from gradscore.graph.statistics.gradients import Explicit
 from gradscore.graph.statistics.moments import SMALLEST_SCALE, Key, Moments, MomentTable, kinds_for
 
-_JOINED = 4096  # longer gradients are not copied together: each keeps the cores busy alone
-_EXACT = 1024  # means of so many numbers are summed in double precision
+_JOINED = 4096  # longer gradients are not stacked: each keeps the cores busy alone
+_EXACT = 1024  # means of up to so many numbers are summed in double precision
 _ALIKE = 2  # a short gradient may be padded to so many times its length
 _ALWAYS_ALIKE = 64
 _PADDED = 512  # longer ones cost more to pad than to treat alone
-_RUN = 1024  # the longest run of numbers that is summed at once, where a gradient's length allows
+_RUN = 1024  # the longest run of numbers that is summed at once, if the gradient's length allows
 _SHORTEST_RUN = 16
 _Lazy = Callable[[], Number]
 
 
 def add_explicit(gradients: Mapping[Key, tuple[Explicit, frozenset[str]]], table: MomentTable, emit: Emitter) -> None:
-    """Enter the moments of gradients that stand in the graph; those of which other statistics are wanted stay apart."""
+    """Add the moments of explicit gradients; only those with the same requested statistics are stacked."""
     for bundle in _bundles({key: (gradient.count, wanted) for key, (gradient, wanted) in gradients.items()}):
         together = [gradients[key][0] for key in bundle]
         values, mask = _side_by_side(together, emit)
@@ -37,7 +38,7 @@ def add_explicit(gradients: Mapping[Key, tuple[Explicit, frozenset[str]]], table
 
 
 def _bundles(sizes: Mapping[Key, tuple[int, frozenset[str]]]) -> list[list[Key]]:
-    """Group gradients of like size and like use."""
+    """Group gradients of similar size and the same requested statistics."""
     bundles: list[list[Key]] = []
     for key in sorted(sizes, key=lambda key: (sorted(sizes[key][1]), sizes[key][0])):
         count, wanted = sizes[key]
@@ -51,7 +52,10 @@ def _bundles(sizes: Mapping[Key, tuple[int, frozenset[str]]]) -> list[list[Key]]
 
 
 def _side_by_side(gradients: Sequence[Explicit], emit: Emitter) -> tuple[ir.Value, NDArray[np.bool_] | None]:
-    """Return [B, V, R, 1, W], and which of its numbers count where shorter gradients were filled up with repetitions."""
+    """Stack gradients to [B, V, R, 1, W], with a mask of the real numbers if some are padded.
+
+    Padding repeats the gradient's own numbers, so that extrema stay the same.
+    """
     counts = [gradient.count for gradient in gradients]
     longest, number = max(counts), len(gradients)
     pieces = [piece for gradient in gradients for piece in (gradient.value, *gradient.beside)]
@@ -66,13 +70,13 @@ def _side_by_side(gradients: Sequence[Explicit], emit: Emitter) -> tuple[ir.Valu
 
 
 def _runs(count: int) -> int:
-    """Return into how many runs of like length so many numbers are cut; a short gradient's rounding is no matter."""
+    """Return the number of equal runs to cut a gradient into: 1 if it is short."""
     fitting = range(-(-count // _RUN), count // _SHORTEST_RUN + 1) if count > _JOINED else ()
     return next((runs for runs in fitting if count % runs == 0), 1)
 
 
 class _Average:
-    """Sums and means of [B, V, R, 1, W] over the numbers that count, to [B, V, 1, 1, 1]."""
+    """Sums and means of [B, V, R, 1, W] without the padding, to [B, V, 1, 1, 1]."""
 
     def __init__(self, mask: NDArray[np.bool_] | None, counts: NDArray[np.int64], emit: Emitter) -> None:
         self._mask = None if mask is None else Number(emit.constant(mask[:, None, None], np.float32), emit)
@@ -81,16 +85,16 @@ class _Average:
         self._runs, self._whole = emit.integers(2, 3), emit.integers(2, 3, 4)
 
     def masked(self, values: Number) -> Number:
-        """Set what does not count to 0."""
+        """Set the padding to 0."""
         return values if self._mask is None else values * self._mask
 
     def total(self, values: Number) -> Number:
-        """Sum what is masked, run by run."""
+        """Sum masked values, run by run."""
         runs = values.total(4, keepdims=1)
         return runs.op("ReduceSum", self._runs, keepdims=1) if self._is_cut else runs
 
     def product(self, one: Number, other: Number) -> Number:
-        """Sum the products of what is masked, run by run; the transposition is a part of the product to runtimes."""
+        """Sum the products of masked values, run by run; runtimes fuse the Transpose into the MatMul."""
         runs = one.op("MatMul", other.op("Transpose", perm=[0, 1, 2, 4, 3]))
         return runs.op("ReduceSum", self._runs, keepdims=1) if self._is_cut else runs
 
@@ -99,7 +103,10 @@ class _Average:
         return values.op(op_type, self._whole, keepdims=1)
 
     def mean(self, values: Number) -> Number:
-        """Average what is masked, summed in double precision where that is cheap: means cancel, often to nothing."""
+        """Average masked values, in double precision if that is cheap.
+
+        Numbers of both signs cancel in a mean, often almost completely.
+        """
         if self._counts.max() > _EXACT:
             return self._share(self.total(values))
         double = Number(values.op("Cast", to=ir.DataType.DOUBLE).value, values.emit, np.float64)
@@ -112,8 +119,8 @@ class _Average:
 
 
 def _moments(values: Number, average: _Average, kinds: tuple[str, ...]) -> Moments:
-    """Return the moments of [B, V, R, 1, W], [B, V, 1, 1, 1] each; the central ones are sums yet."""
-    has_square = "m3" in kinds  # which takes less time to sum than a product, where it stands anyway
+    """Return the moments of [B, V, R, 1, W], [B, V, 1, 1, 1] each; the central moments are still sums."""
+    has_square = "m3" in kinds  # summing squares that m3 needs anyway is faster than a matrix product
     low, high = (cache(partial(average.extremum, values, op_type)) for op_type in ("ReduceMin", "ReduceMax"))
     mean = cache(lambda: average.mean(average.masked(values)))
     scale = cache(lambda: _scale(low, high, mean, kinds))
@@ -132,10 +139,11 @@ def _moments(values: Number, average: _Average, kinds: tuple[str, ...]) -> Momen
 
 
 def _scale(low: _Lazy, high: _Lazy, mean: _Lazy, kinds: tuple[str, ...]) -> Number:
-    """Return a number of the largest |g|'s magnitude, out of what is asked for anyway.
+    """Return a number about as large as the largest |g|, from moments that are needed anyway.
 
-    Of n numbers of mean μ, none is below n μ − (n − 1) max(high, 0), so that |low| ≤ n (|μ| + |high|), and the other way round:
-    far from where fourth powers leave single precision's range.
+    If only one extremum is needed, the mean bounds the other: of n numbers with mean μ, none is below
+    n μ − (n − 1) max(high, 0), so |low| ≤ n (|μ| + |high|), and vice versa. Fourth powers then stay well within the range
+    of single precision.
     """
     if ("low" in kinds) == ("high" in kinds):
         return high().op("Max", -low(), SMALLEST_SCALE)

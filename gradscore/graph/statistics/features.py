@@ -1,4 +1,7 @@
-"""From the moments of gradients to the statistics of layers and of all together: a few numbers a sample, in double precision."""
+"""From the moments of gradients to the statistics of each layer and of all layers.
+
+These are a few numbers per sample, so double precision is cheap.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -12,17 +15,17 @@ from gradscore.graph.nodes.emitter import Emitter
 from gradscore.graph.statistics.moments import Key, Moments, MomentTable, kinds_for
 from gradscore.model.metadata import ALL_LAYERS, LAYER_STATISTICS
 
-ROUNDING = 1e-6  # a standard deviation below this part of the mean is single-precision rounding of a constant
+ROUNDING = 1e-6  # a standard deviation below this share of the mean is single-precision rounding of a constant
 Asked = Mapping[str, frozenset[str]]
-Parts = Mapping[str, Sequence[tuple[Key, int]]]  # the gradients that a layer, or "all", has, and how many numbers each
+Parts = Mapping[str, Sequence[tuple[Key, int]]]  # for each layer and "all": its gradients, with their sizes
 
 
 def features_of(
     asked: Asked, parts: Parts, table: MomentTable, features: Sequence[str], emit: Emitter
 ) -> ir.Value:  # fmt: skip
-    """Return features, double [B, F]; `asked` says by layer which statistics are among them.
+    """Return features as double [B, F]; `asked` holds the requested statistics of each layer.
 
-    Layers of which the same statistics are wanted share their nodes.
+    Layers with the same requested statistics share nodes.
     """
     blocks: list[Number] = []
     column: dict[str, int] = {}
@@ -42,11 +45,11 @@ def features_of(
 def _moments_of(
     names: Sequence[str], statistics: frozenset[str], parts: Parts, table: MomentTable
 ) -> tuple[list[str], Moments]:
-    """Return the moments of some layers, [B, 1, layers], and in which order they are."""
+    """Return the layers in the order of their moments, and the moments [B, 1, layers]."""
     kinds = kinds_for(statistics)
     single = [name for name in names if len(parts[name]) == 1]
     several = [name for name in names if len(parts[name]) > 1 and name != ALL_LAYERS]
-    every = [name for name in names if len(parts[name]) > 1 and name == ALL_LAYERS]  # alone, for it has many more parts
+    every = [name for name in names if len(parts[name]) > 1 and name == ALL_LAYERS]  # alone: it has many more parts
     found = [_merged([parts[name] for name in own], kinds, table) for own in (several, every) if own]
     if single:
         found.insert(0, table.take([parts[name][0][0] for name in single], [len(single)], kinds, np.float64))
@@ -86,7 +89,7 @@ def _merged(parts: Sequence[Sequence[tuple[Key, int]]], kinds: Sequence[str], ta
 
 
 def _statistics(moments: Moments, counts: np.ndarray, emit: Emitter) -> dict[str, Callable[[], Number]]:
-    """How moments become the statistics, [B, 1, layers] each; skewness and kurtosis of a constant are 0."""
+    """The formula of each statistic, [B, 1, layers]; skewness and kurtosis of a constant are 0."""
     roots = Number(emit.constant([sqrt(count) for count in counts], np.float64), emit, np.float64)
     deviation = cache(lambda: moments.m2.op("Sqrt"))
     relative_mean = cache(lambda: moments.mean / moments.scale)

@@ -1,9 +1,9 @@
-"""δ behind a max pool of pairs side by side, handed to the place of each window that holds its first maximum.
+"""Unpools δ behind a max pool of pairs, to the first maximum of each window.
 
-A pool of 2 × 2 is one of pairs along the last axis and behind it one of pairs along the other. δ goes back through them in
-turn, and of two neighbours the first takes it unless the second is larger: a convolution of every channel by (1, −1) and a
-HardSigmoid so steep that it is a step, which runtimes make one node of. No Indices, which cost them many times the pool
-itself, and no scattering.
+A 2 × 2 pool is a pool of pairs along the last axis, followed by a pool of pairs along the other. δ goes back through
+both in turn. Of two neighbours, the first gets δ unless the second is larger. This test is a convolution of every
+channel by (1, −1), then a HardSigmoid so steep that it is a step; runtimes fuse the two. So neither Indices, which cost
+many times the pool itself, nor a scatter are needed.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ _STEEP = 3e38
 
 
 def half_name(delta: str, place: int) -> str:
-    """Return under which name a half of a pooled gradient is in the graph, where something else has needed it."""
+    """Return the name of one half of a pooled gradient, if a backstep has computed it."""
     return f"{delta}/half/{place}"
 
 
 def is_of_pairs(pool: Window, full: Sequence[int], pooled: Sequence[int]) -> bool:
-    """Tell whether windows of two, along some axes or all, begin where their neighbours end, and none reaches beyond the input."""
+    """Tell whether a pool's windows are pairs along some axes, without overlap, gaps or padding."""
     if len(full) != len(pool.kernel) or pool.strides != pool.kernel or any(pool.pads) or set(pool.dilations) != {1}:
         return False
     return max(pool.kernel) == 2 and [size // step for size, step in zip(full, pool.kernel, strict=True)] == list(
@@ -32,10 +32,10 @@ def is_of_pairs(pool: Window, full: Sequence[int], pooled: Sequence[int]) -> boo
 
 
 def halves(seen: ir.Value, delta: ir.Value, sizes: Sequence[int], pool: Window, emit: Emitter) -> list[ir.Value]:
-    """Hand δ [B, M, *pooled] to the first maxima, apart for each place of a window along the last axis.
+    """Unpool δ [B, M, *pooled] to the first maxima; one part per place along the last axis.
 
-    `seen` [B, M, *full] went into the pool, and `sizes` are M and *full. The halves, of which there is one where the last axis
-    is not pooled, are [B, M, *(pooled · kernel), pooled].
+    `seen` [B, M, *full] is the pool's input; `sizes` are M and *full. Each part is [B, M, *(pooled · kernel), pooled]. If
+    the last axis is not pooled, there is one part.
     """
     channels, *full = sizes
     counts = [size // step for size, step in zip(full, pool.kernel, strict=True)]
@@ -52,10 +52,10 @@ def halves(seen: ir.Value, delta: ir.Value, sizes: Sequence[int], pool: Window, 
 
 
 def interleaved(parts: Sequence[ir.Value], sizes: Sequence[int], axis: int, emit: Emitter) -> ir.Value:
-    """Put neighbours along an axis beside one another: [B, M, *sizes] each, to [B, M, …, parts · size, …]."""
+    """Interleave parts along an axis: [B, M, *sizes] each, to [B, M, …, parts · size, …]."""
     if len(parts) == 1:
         return parts[0]
-    # A concatenation of short runs, which is many times faster than a transposition.
+    # Concatenating short runs is many times faster than transposing.
     apart = emit.integers(0, 0, *sizes[: axis + 1], 1, *sizes[axis + 1 :])
     together = emit("Concat", *(emit("Reshape", part, apart) for part in parts), axis=3 + axis)
     return emit("Reshape", together, emit.integers(0, 0, *sizes[:axis], len(parts) * sizes[axis], *sizes[axis + 1 :]))
@@ -64,9 +64,9 @@ def interleaved(parts: Sequence[ir.Value], sizes: Sequence[int], axis: int, emit
 def _is_first(
     seen: ir.Value, channels: int, pool: Window, axis: int, left: Sequence[int], like: ir.Value, emit: Emitter
 ) -> ir.Value:  # fmt: skip
-    """Return 1 where the first of two neighbours along an axis is not smaller than the second, 0 elsewhere.
+    """Return 1 where the first of two neighbours along an axis is not smaller, else 0.
 
-    Later axes are pooled already, of earlier ones the last `left` numbers are not looked at.
+    Later axes are pooled first. Of earlier axes, the last `left` numbers are ignored.
     """
     rest = list(pool.kernel[axis + 1 :])
     value = seen if dtype_of(seen) == np.float32 else emit("Cast", seen, to=ir.DataType.FLOAT)

@@ -1,4 +1,4 @@
-"""A parameter's per-sample gradient as a value of the graph, in the forms that its moments can be read from."""
+"""Forms of a parameter's per-sample gradient in the graph, from which its moments are computed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ Values = Mapping[str, ir.Value]
 
 @dataclass(frozen=True)
 class Explicit:
-    """A gradient [B, count] that stands in the graph, in one piece or, with what lies `beside`, in several."""
+    """A gradient [B, count] that the graph holds as a tensor, with further pieces in `beside`."""
 
     value: ir.Value
     count: int
@@ -27,7 +27,7 @@ class Explicit:
 
 @dataclass(frozen=True)
 class Product:
-    """All products of one number of the first gradient and one of the second."""
+    """An outer product: every number of `first` times every number of `second`."""
 
     first: Explicit
     second: Explicit
@@ -46,20 +46,20 @@ class Product:
 
 @dataclass(frozen=True)
 class Dense(Product):
-    """A product of so few numbers that it may stand in the graph once its mean is known."""
+    """An outer product small enough for the graph to compute it, once its mean is known."""
 
     def with_second(self, emit: Emitter) -> "Dense":
-        """Lay the second factor itself beside the products: another 1 in the first."""
+        """Append the second factor itself to the products: the first factor gets one more number, 1."""
         padded = emit("Pad", self.first.value, emit.integers(0, 0, 0, 1), emit.constant(1, np.float32))
         return Dense(Explicit(padded, self.first.count + 1), self.second)
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """Sums over positions t of the products of one number of `rows` and one of `columns`: a matrix of [M, K] a group.
+    """A matrix product of `rows` and `columns` over positions t: [M, K] per group.
 
-    `rows` [B, *groups, M, T] and `columns` [B, *groups, K, T] where positions lie on the axis −1; [B, T, M] and [B, T, K]
-    where they lie on −2.
+    If positions are axis −1, `rows` is [B, *groups, M, T] and `columns` is [B, *groups, K, T]. If they are axis −2, the
+    two are [B, T, M] and [B, T, K].
     """
 
     rows: ir.Value
@@ -74,7 +74,7 @@ class Contraction:
         return prod(self.lines) * self.width
 
     def product(self, rows: ir.Value, columns: ir.Value, emit: Emitter) -> ir.Value:
-        """Emit the sums over positions: [B, *groups, M, K] of factors that lie as these do."""
+        """Emit the sums over positions [B, *groups, M, K], of factors with this layout."""
         around = list(range(1 + len(self.lines)))
         turned = [*around[:-1], around[-1] + 1, around[-1]]
         if self.positions == -1:
@@ -82,7 +82,7 @@ class Contraction:
         return emit("MatMul", emit("Transpose", rows, perm=turned), columns)
 
     def explicit(self, emit: Emitter) -> Explicit:
-        """Emit the gradient itself, whichever way round has the smaller factor turned."""
+        """Emit the gradient itself, in the order that transposes the smaller factor."""
         is_turned = (self.lines[-1] < self.width) == (self.positions == -1)
         pair = (self.columns, self.rows) if is_turned else (self.rows, self.columns)
         return Explicit(flat(self.product(*pair, emit), emit), self.count)
@@ -92,8 +92,8 @@ class Contraction:
 class Halved(Contraction):
     """A contraction whose positions come in several parts, which see the same planes of the input.
 
-    `parts` [B, *groups, M, T] a part; `planes` [B, *groups, channels · planes, T]; `seen`, of each part the planes that its
-    kernel's places see; `channels` of all groups.
+    Each of `parts` is [B, *groups, M, T], and `planes` is [B, *groups, channels · planes, T]. `seen` lists, for each
+    part, the plane that each kernel place sees. `channels` counts the channels of all groups.
     """
 
     parts: tuple[ir.Value, ...] = field(kw_only=True)
@@ -102,7 +102,7 @@ class Halved(Contraction):
     channels: int = field(kw_only=True)
 
     def explicit(self, emit: Emitter) -> Explicit:
-        """Emit the gradient itself: of every part the products with all planes, and of these the ones that it sees."""
+        """Emit the gradient itself: multiply each part by all planes, then pick those that it sees."""
         apart = emit.integers(0, self.channels, -1, self.lines[-1])
         sums = []
         for part, seen in zip(self.parts, self.seen, strict=True):
@@ -112,7 +112,7 @@ class Halved(Contraction):
 
 
 def _picked(products: ir.Value, planes: Sequence[int], emit: Emitter) -> ir.Value:
-    """Pick planes of [B, channels, planes, M]; those that follow one another in half the time."""
+    """Pick planes of [B, channels, planes, M]; for adjacent planes, Slice takes half the time."""
     if list(planes) == list(range(planes[0], planes[0] + len(planes))):
         return emit("Slice", products, emit.integers(planes[0]), emit.integers(planes[-1] + 1), emit.integers(2))
     return emit("Gather", products, emit.integers(*planes), axis=2)
@@ -120,7 +120,7 @@ def _picked(products: ir.Value, planes: Sequence[int], emit: Emitter) -> ir.Valu
 
 @dataclass(frozen=True)
 class Large:
-    """A gradient whose very making would take too much memory for a whole batch."""
+    """A gradient that needs too much memory to be computed for a whole batch at once."""
 
     rule: "GradientRule"
     reduction: Reduction
@@ -134,7 +134,10 @@ class Large:
 
 @dataclass(frozen=True)
 class Sparse:
-    """Rows [B, T, d] of a table [vocabulary, d], each once; `kept` [B, T, 1] is 1 where a row stands, the others are zeros."""
+    """Rows [B, T, d] of a table [vocabulary, d] that is zero elsewhere.
+
+    `kept` [B, T, 1] is 1 the first time that a row occurs, and 0 where it is repeated.
+    """
 
     rows: ir.Value
     kept: ir.Value
@@ -160,7 +163,7 @@ class GradientRule(ABC):
         """Emit the gradient of one parameter."""
 
     def making(self, reduction: Reduction, parameter: Parameter, values: Values) -> int:  # noqa: ARG002 - most need none
-        """Return how many numbers a sample takes on the way to its gradient, beyond what is in the graph already."""
+        """Return how many intermediate numbers per sample the gradient needs, beyond the graph's own values."""
         return 0
 
 
@@ -186,26 +189,27 @@ def activation_of(reduction: Reduction) -> str:
 
 
 def dense_sizes(reduction: Reduction, parameter: Parameter) -> tuple[int, int]:
-    """Return the sizes of input and output of a dense layer's weight, however it stands."""
+    """Return the input and output sizes of a dense layer's weight, in either layout."""
     first, second = parameter.shape
     return (second, first) if (reduction.attributes or {}).get("outputs_first") else (first, second)
 
 
 def shape_of(value: ir.Value, named: ir.Value) -> tuple[int | None, ...]:
-    """Return a value's shape, or that of the value that it was made of."""
+    """Return a value's shape, or that of `named`, which it was computed from."""
     shape = extents(value) or extents(named)
     if shape is None:
         raise UnsupportedOpError(
-            f"value {named.name!r} has unknown rank, so its statistics cannot be put into the graph"
+            f"value {named.name!r} has unknown rank, so the graph cannot compute its statistics: export the model with "
+            "known shapes"
         )
     return shape
 
 
 def spatial(value: ir.Value) -> tuple[int, ...]:
-    """Return the fixed sizes behind batch and channels."""
+    """Return the fixed sizes after batch and channels."""
     sizes = shape_of(value, value)[2:]
     if None in sizes:
         raise UnsupportedOpError(
-            f"value {value.name!r} has no fixed size, which unpooling needs inside the graph: export the model with one"
+            f"value {value.name!r} has no fixed size, but unpooling in the graph needs one: export the model with fixed sizes"
         )
     return tuple(int(size or 0) for size in sizes)

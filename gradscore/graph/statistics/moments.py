@@ -1,7 +1,7 @@
-"""Moments of gradients in standard ONNX, in two passes: means first, central moments after, in units of the largest |g|.
+"""Moments of gradients in standard ONNX: first means, then central moments, scaled by the largest |g|.
 
-Many gradients of like size are laid side by side in one tensor, so that a network of a hundred layers takes a dozen nodes
-for each statistic, not a dozen for each layer.
+Gradients of similar size are stacked in one tensor. So a network of a hundred layers takes a dozen nodes for each
+statistic, not a dozen for each layer.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from gradscore.graph.nodes.emitter import Emitter
 from gradscore.graph.statistics.gradients import Sparse
 
 Key = tuple[int, str]  # a reduction's place in the layer table, and which part of it
-SMALLEST_SCALE = 1e-37  # keeps 0 / 0 away where a gradient is zero throughout
+SMALLEST_SCALE = 1e-37  # avoids 0 / 0 if a gradient is all zeros
 _CENTRAL = ("m2", "m3", "m4")
 _READ_FOR: Mapping[str, tuple[str, ...]] = {
     "l1": ("l1",),
@@ -28,25 +28,25 @@ _READ_FOR: Mapping[str, tuple[str, ...]] = {
     "std": ("mean", "scale", "m2"),
     "skewness": ("mean", "scale", "m2", "m3"),
     "kurtosis": ("mean", "scale", "m2", "m3", "m4"),
-}  # what a statistic is made of, be it of one gradient, of an outer product, or of several merged
+}  # the moments that a statistic needs, of one gradient, of an outer product or of several merged
 
 
 def kinds_for(wanted: Iterable[str]) -> tuple[str, ...]:
-    """Return the kinds of moments that statistics are made of."""
+    """Return the kinds of moments that statistics need."""
     return tuple(dict.fromkeys(kind for statistic in sorted(wanted) for kind in _READ_FOR[statistic]))
 
 
 def wanted_of_factors(wanted: Iterable[str]) -> frozenset[str]:
-    """Return the statistics wanted of an outer product's factors: either extremum may come from both of each."""
+    """Return the statistics to compute of an outer product's factors; an extremum needs both of each."""
     extrema = frozenset(("min", "max"))
     return frozenset(wanted) | extrema if extrema & frozenset(wanted) else frozenset(wanted)
 
 
 class Moments:
-    """Moments of V gradients, each kind [B, 1, V] (while they are sums, [B, V, …]) and emitted when it is first read.
+    """Moments of V gradients, each kind [B, 1, V] and emitted when it is first read.
 
-    `l1`, `low`, `high`, `mean`, `scale` (of the largest |g|'s magnitude); `m2`, `m3`, `m4` are central moments over powers of
-    `scale`.
+    While they are still sums, they are [B, V, …]. The kinds are `l1`, `low`, `high`, `mean` and `scale`, a number about
+    as large as the largest |g|. `m2`, `m3` and `m4` are central moments divided by powers of `scale`.
     """
 
     def __init__(self, **kinds: Callable[[], Number]) -> None:
@@ -54,7 +54,7 @@ class Moments:
 
     @classmethod
     def split(cls, whole: Number, kinds: Sequence[str]) -> "Moments":
-        """Return kinds that stand one behind the other, [B, kinds, …]."""
+        """Split kinds that are concatenated along axis 1: [B, kinds, …]."""
         sizes = whole.emit.integers(*[1] * len(kinds))
         parts = whole.emit.emit("Split", (whole.value, sizes), len(kinds), {"axis": 1})
         return cls(**{
@@ -65,14 +65,14 @@ class Moments:
         return self._kinds[kind]()
 
     def joined(self, kinds: Sequence[str], *, axis: int = 1) -> Number:
-        """Return some kinds side by side."""
+        """Return some kinds, concatenated."""
         first, *others = (self._kinds[kind]() for kind in kinds)
         return first.op("Concat", *others, axis=axis) if others else first
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Moments that are computed one after another, so that no gradient stays in memory for long: [B, width]."""
+    """Moments [B, width] that are computed together, so that gradients leave memory early."""
 
     whole: Number
     column: Mapping[tuple[Key, str], int]
@@ -84,7 +84,7 @@ class _Block:
 
 
 class MomentTable:
-    """Moments of many gradients, found by key, whatever block of the graph they were computed in."""
+    """Moments of many gradients by key, from all blocks of the graph."""
 
     def __init__(self, emit: Emitter) -> None:
         self.emit = emit
@@ -92,26 +92,26 @@ class MomentTable:
         self._place: dict[Key, int] = {}
 
     def add(self, keys: Sequence[Key], moments: Moments, wanted: Iterable[str]) -> None:
-        """Enter the moments of some gradients, as far as the wanted statistics read them."""
+        """Add the moments of some gradients that the wanted statistics need."""
         kinds = kinds_for(wanted)
         columns = [(key, kind) for kind in kinds for key in keys]
         self._enter(keys, moments.joined(kinds).op("Reshape", self.emit.integers(0, len(columns))), columns)
 
     def add_stacked(self, counts: Mapping[Key, int], moments: Moments, wanted: Iterable[str]) -> None:
-        """Enter moments of one number a gradient, [B, V, …], the central ones sums over so many numbers yet.
+        """Add stacked moments [B, V, …]; the central moments are still sums over `counts` numbers.
 
-        A gradient with NaN or infinity in it has no moments at all, as in the kernels.
+        If a gradient holds NaN or infinity, all its moments are NaN, as in the kernels.
         """
         kinds = kinds_for(wanted)
         columns = [(key, kind) for key in counts for kind in kinds]
         poisoned = moments.joined(kinds, axis=2) + moments.mean * 0
         whole = poisoned.op("Reshape", self.emit.integers(0, len(columns)))
-        # One product for all: a runtime that finds a number of its own behind a matrix product takes a slower product.
+        # One Mul for all: if a number of its own followed each MatMul, runtimes would choose a slower MatMul.
         share = [1 / counts[key] if kind in _CENTRAL else 1.0 for key, kind in columns]
         self._enter(list(counts), whole * Number(self.emit.constant(share, np.float32), self.emit), columns)
 
     def add_row(self, key: Key, whole: Number, kinds: Sequence[str]) -> None:
-        """Enter one gradient's moments that stand side by side already, [B, kinds]."""
+        """Add one gradient's moments, already concatenated to [B, kinds]."""
         self._enter([key], whole, [(key, kind) for kind in kinds])
 
     def _enter(self, keys: Sequence[Key], whole: Number, columns: Sequence[tuple[Key, str]]) -> None:
@@ -121,7 +121,7 @@ class MomentTable:
     def take(
         self, keys: Sequence[Key], shape: Sequence[int], kinds: Sequence[str], dtype: DTypeLike = np.float32
     ) -> Moments:  # fmt: skip
-        """Return kinds of moments of some gradients, [B, 1, *shape] each; blocks that hold none of them stay unread."""
+        """Return kinds of moments of some gradients, [B, 1, *shape] each; only their blocks are read."""
         wanted = sorted({self._place[key] for key in keys})
         blocks = [self._blocks[block] for block in wanted]
         starts = dict(zip(wanted, np.cumsum([0, *(block.width for block in blocks[:-1])]), strict=True))
@@ -138,9 +138,9 @@ class MomentTable:
 
 
 def add_products(pairs: Mapping[Key, tuple[Key, Key]], table: MomentTable, wanted: frozenset[str]) -> None:
-    """Enter the moments of outer products from those of their factors.
+    """Add the moments of outer products, computed from those of their factors.
 
-    The closed form of DESIGN.md, §2, in units of the factors' scales: with means b, c and central moments u, w.
+    The closed form of the kernel "outer", in units of the factors' scales; b and c are their means.
     """
     kinds = kinds_for(wanted_of_factors(wanted))
     x, y = (table.take([pair[side] for pair in pairs.values()], [len(pairs)], kinds) for side in (0, 1))
@@ -166,9 +166,9 @@ def add_products(pairs: Mapping[Key, tuple[Key, Key]], table: MomentTable, wante
 
 
 def add_sparse(key: Key, gradient: Sparse, table: MomentTable, wanted: frozenset[str], emit: Emitter) -> None:
-    """Enter the moments of a table of which only some rows are not zero.
+    """Add the moments of a table in which only some rows are not zero.
 
-    Σ over the table of (g − mean)^k = Σ over kept rows + (number of zeros) · (−mean)^k.
+    Σ over the table of (g − mean)^k = Σ over the kept rows + (number of zeros) · (−mean)^k.
     """
     rows, kept = Number(gradient.rows, emit), Number(gradient.kept, emit)
     standing = rows * kept
@@ -180,7 +180,7 @@ def add_sparse(key: Key, gradient: Sparse, table: MomentTable, wanted: frozenset
         return values.op("ReduceSum", emit.integers(1, 2), keepdims=0).op("Unsqueeze", emit.integers(1)) * share
 
     def extremum(op_type: str, pair: str) -> Number:
-        # A row that stands twice is no matter to extrema, so that all rows may be looked at.
+        # A repeated row does not change extrema, so all rows can be read.
         found = rows.op(op_type, emit.integers(1, 2), keepdims=0).op("Unsqueeze", emit.integers(1))
         return Number(emit("Where", has_zeros.value, found.op(pair, 0.0).value, found.value), emit) + poison
 

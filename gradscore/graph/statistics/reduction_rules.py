@@ -1,7 +1,7 @@
-"""The reductions of the layer table as standard ONNX.
+"""The reductions of the layer table in standard ONNX: one rule per kernel, in `RULES`.
 
-One rule a kernel, in `RULES`. A rule gives the gradient itself, flat [B, n]; or, where it is an outer product, its two factors,
-whose moments make its own; or factors of which it is the sum over positions; or, for embeddings, the rows that were looked up.
+A rule returns the gradient itself, flat [B, n]; or the two factors of an outer product, whose moments give those of the
+product; or the factors of a sum over positions; or, for embeddings, the rows that were looked up.
 """
 
 import numpy as np
@@ -81,7 +81,7 @@ class OuterRule(GradientRule):
 
 
 class SequenceRule(GradientRule):
-    """G = Σ_t δ_t a_tᵀ; an outer product where there is one position."""
+    """G = Σ_t δ_t a_tᵀ; an outer product if there is one position."""
 
     kernel = "sequence"
 
@@ -100,9 +100,10 @@ def _is_outer(reduction: Reduction, values: Values) -> bool:
 
 
 class EmbeddingRule(GradientRule):
-    """Row i of G = Σ of δ_t over the positions whose id is i, found by comparing positions with one another.
+    """Row i of G = Σ δ_t over the positions t with id i.
 
-    Only the first position of an id keeps the sum, so that T × T numbers stand for a vocabulary of any size.
+    Positions are compared with one another, and only the first one of an id keeps the sum. This takes T × T numbers,
+    whatever the size of the vocabulary.
     """
 
     kernel = "embedding"

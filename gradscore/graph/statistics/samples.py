@@ -1,7 +1,8 @@
-"""Large gradients, one sample after the other: moments in memory that a batch of any size does not widen.
+"""Moments of large gradients, one sample at a time: memory does not grow with the batch.
 
-A Scan over the samples, whose body makes one sample's gradient and reduces it at once, while it is in the caches. Means come
-out of the factors' own sums, so that the product can be centred as it is made, by one position more: C = Σ_t δ_t a_tᵀ − mean.
+A Scan runs over the samples. Its body computes one sample's gradient and reduces it at once, while it is in the caches.
+The mean follows from sums of the factors alone. One more position can therefore centre the product while it is
+computed: C = Σ_t δ_t a_tᵀ − mean.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ _TOGETHER = 64  # so many numbers are summed in single precision before double t
 def add_contraction(
     key: Key, gradient: Contraction, table: MomentTable, wanted: frozenset[str], emit: Emitter
 ) -> None:  # fmt: skip
-    """Enter the moments of sums over positions whose factors stand for the whole batch, but they themselves never do."""
+    """Add a contraction's moments; its factors, but not its gradient, are held for the whole batch."""
     kinds, centred = kinds_for(wanted), _Centred(gradient, emit)
     sources = {"rows": centred.rows(), "columns": centred.columns(), "scale": centred.scale(), "mean": centred.mean()}
     body, slices, inner = _body(f"{key[0]}/sample", {name: source.value for name, source in sources.items()})
@@ -34,18 +35,18 @@ def add_contraction(
 def add_large(
     key: Key, large: Large, values: Values, table: MomentTable, wanted: frozenset[str], emit: Emitter
 ) -> None:  # fmt: skip
-    """Enter the moments of a gradient of which not even the factors can stand for the whole batch."""
+    """Add the moments of a gradient whose factors are too large for the whole batch."""
     kinds, sources = kinds_for(wanted), {name: values[name] for name in large.reduction.values}
     body, slices, inner = _body(f"{key[0]}/sample", sources)
     gradient = large.rule.gradient(large.reduction, large.parameter, slices, inner)
-    assert isinstance(gradient, Contraction), large  # noqa: S101 - no other gradient is large in the making
+    assert isinstance(gradient, Contraction), large  # noqa: S101 - no other form needs that many intermediate numbers
     centred = _Centred(gradient, inner)
     moments = _moments(gradient, centred.rows(), centred.columns(), centred.scale(), centred.mean(), kinds)
     table.add_row(key, _scanned(body, moments, kinds, list(sources.values()), emit), kinds)
 
 
 def _body(about: str, sources: Mapping[str, ir.Value]) -> tuple[ir.Graph, dict[str, ir.Value], Emitter]:
-    """Return a graph of one sample's slices, the slices as batches of one, and what writes into the graph."""
+    """Return a Scan body, its inputs as batches of one sample, and an emitter for it."""
     inputs = [
         ir.Value(
             name=f"statistics/{about}/{index}",
@@ -66,7 +67,7 @@ def _body(about: str, sources: Mapping[str, ir.Value]) -> tuple[ir.Graph, dict[s
 def _scanned(
     body: ir.Graph, moments: Moments, kinds: tuple[str, ...], sources: list[ir.Value], emit: Emitter
 ) -> Number:  # fmt: skip
-    """Close the body with a sample's moments, and run it over the batch: [B, kinds]."""
+    """Make one sample's moments the body's output, and scan the batch with it: [B, kinds]."""
     whole = moments.joined(kinds)
     result = whole.op("Squeeze", whole.emit.integers(0)).value
     result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([len(kinds)])
@@ -75,10 +76,10 @@ def _scanned(
 
 
 class _Centred:
-    """The factors of a contraction such that their product is its gradient in units of a scale, less its mean.
+    """Factors of a contraction whose product is the gradient, scaled and minus its mean.
 
-    Each is emitted when it is first read: `scale` and `mean` (in units of it) [B, 1], `rows` and `columns` with one position
-    more.
+    `scale` and `mean` are [B, 1], the mean in units of the scale. `rows` and `columns` have one more position. Each is
+    emitted when it is first read.
     """
 
     def __init__(self, gradient: Contraction, emit: Emitter) -> None:
@@ -101,7 +102,7 @@ class _Centred:
         return self._columns.op("Pad", self._emit.integers(*pads), 1.0)
 
     def _scale(self) -> Number:
-        """Return the largest over t of max |δ_t| · max |a_t|, which the largest |g| is near."""
+        """Return the largest max |δ_t| · max |a_t| over t, which is close to the largest |g|."""
         first, second = (
             side.op("Abs").op("ReduceMax", self._emit.integers(self._features), keepdims=0)
             for side in (self._rows, self._columns)
@@ -112,13 +113,16 @@ class _Centred:
         return self._rows / self._beside(self.scale())
 
     def _mean(self) -> Number:
-        """Return the mean out of the factors' sums."""
+        """Return the mean, from sums of the factors."""
         deltas = self._summed(self._scaled(), self._gradient.lines[-1])
         mean = self._of_samples(deltas * self._summed(self._columns, self._gradient.width), "ReduceSum")
         return Number((mean * (1 / self._gradient.count)).op("Cast", to=ir.DataType.FLOAT).value, self._emit)
 
     def _summed(self, side: Number, count: int) -> Number:
-        """Sum over the features, [B, *groups, T], in double precision but for the first few: means cancel, often to nothing."""
+        """Sum over the features to [B, *groups, T]: short runs in single precision, then double.
+
+        Numbers of both signs cancel in a mean, often almost completely.
+        """
         few = max(size for size in range(1, _TOGETHER + 1) if count % size == 0)
         positions = [-1] if self._gradient.positions == -1 else []
         shape = [*[0] * (self._rank - 1 - len(positions)), count // few, few, *positions]
@@ -139,25 +143,25 @@ class _Centred:
 def _moments(
     gradient: Contraction, rows: Number, columns: Number, scale: Number, mean: Number, kinds: tuple[str, ...]
 ) -> Moments:  # fmt: skip
-    """Return the moments of one sample, each kind [1, 1], out of its centred factors.
+    """Return the moments of one sample, each kind [1, 1], from its centred factors.
 
     With ν = mean / scale, and C = G / scale − ν: Σ |g| / scale = Σ |C + ν| = 2 Σ max(C, −ν) + n ν, since Σ C = 0.
     """
     emit, count, width = rows.emit, float(gradient.count), gradient.width
     lines, cell = emit.integers(prod(gradient.lines), width), emit.integers(1, 1)
-    has_square = "m3" in kinds  # which takes half the time of a product to sum, where it stands anyway
+    has_square = "m3" in kinds  # summing squares that m3 needs anyway takes half the time of a matrix product
     centred = cache(lambda: Number(gradient.product(rows.value, columns.value, emit), emit).op("Reshape", lines))
     square = cache(lambda: centred() * centred())
-    poison = cache(lambda: mean * 0)  # a gradient with NaN or infinity in it has no moments at all, as in the kernels
+    poison = cache(lambda: mean * 0)  # if a gradient holds NaN or infinity, all its moments are NaN, as in the kernels
 
     def over(values: Number, op_type: str) -> Number:
-        """Reduce [lines, K], each line by itself first: one sum of so many numbers would round too much."""
+        """Reduce [lines, K], first each line: one sum of so many numbers would round too much."""
         return values.op(op_type, emit.integers(1), keepdims=0).op(op_type, keepdims=0).op("Reshape", cell)
 
     def dot(one: Number, other: Number) -> Number:
-        """Average the products of [lines, K] and [lines, K], without a pass that writes them."""
+        """Average the products of [lines, K] and [lines, K], without writing them to memory."""
         lying = emit.integers(0, 1, width)
-        standing = other.op("Reshape", lying).op("Transpose", perm=[0, 2, 1])  # no copy: a part of the product
+        standing = other.op("Reshape", lying).op("Transpose", perm=[0, 2, 1])  # fused into the MatMul
         sums = one.op("Reshape", lying).op("MatMul", standing)
         return sums.op("ReduceSum", keepdims=0).op("Reshape", cell) * (1 / count)
 

@@ -1,4 +1,4 @@
-"""Windows of convolutions and pools, and inputs unfolded by them, in standard ONNX."""
+"""Windows of convolutions and pools, and inputs unfolded by them (im2col), in standard ONNX."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from gradscore.graph.nodes.emitter import Emitter, extents
 
-_FEW = 32  # inputs of which the product with a matrix of ones and zeros takes less time than a convolution
+_FEW = 32  # up to so many inputs, a product with a matrix of ones and zeros is faster than a convolution
 
 
 @dataclass(frozen=True)
 class Window:
-    """Where a convolution's kernel, or a pool's window, lies on its input."""
+    """The geometry of a convolution's kernel or a pool's window."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -33,7 +33,7 @@ class Window:
         return cls(kernel, strides, dilations, pads, int(attributes.get("groups", 1)))  # type: ignore[arg-type]
 
     def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        """Number of positions by axis."""
+        """The number of output positions along each axis."""
         rank = len(self.kernel)
         padded = [size + self.pads[axis] + self.pads[rank + axis] for axis, size in enumerate(spatial)]
         return tuple(
@@ -42,11 +42,11 @@ class Window:
         )
 
     def unfold(self, value: ir.Value, emit: Emitter, cells: Sequence[int] = (), left: Sequence[int] = ()) -> ir.Value:
-        """Lay out what each kernel place sees: [B, C, *in] to [B·C, kernel places (· cells), *positions].
+        """Unfold an input (im2col): [B, C, *in] to [B·C, kernel places (· cells), *positions].
 
-        A convolution of every channel by kernels that hold a single 1; of a few inputs, a product with a matrix of them.
-        With `cells`, how many neighbours along each axis share a position, each neighbour has a kernel of its own; `left`
-        positions at the end of each axis are nobody's.
+        This is a convolution of every channel by kernels that hold a single 1; for few inputs, a product with a matrix.
+        `cells` says how many neighbours along each axis are grouped into one position; each neighbour then has kernel
+        places of its own. The last `left` positions of each axis are ignored.
         """
         sizes = [extent for extent in (extents(value) or ())[2:] if extent is not None]
         if not cells and len(sizes) == len(self.kernel) and prod(sizes) <= _FEW:
@@ -61,10 +61,10 @@ class Window:
     def planes(
         self, value: ir.Value, cells: Sequence[int], left: Sequence[int], emit: Emitter
     ) -> tuple[ir.Value, list[list[int]]]:
-        """The same with each plane kept once that places of several neighbours see: [B·C, planes, *positions].
+        """Unfold an input, but keep each plane once that several neighbours see: [B·C, planes, *positions].
 
-        Returns beside it for each neighbour, row-major, which planes its kernel's places see, those along the last axis
-        outermost: neighbours there see planes that follow one another.
+        Also return, for each neighbour in row-major order, the planes that its kernel places see. Planes are sorted by
+        the last axis first, so that a neighbour along it sees adjacent planes.
         """
         places = [place[::-1] for place in product(*map(range, reversed(self.kernel)))]
         seen = [[self._offset(place, cell) for place in places] for cell in product(*map(range, cells))]
@@ -73,7 +73,7 @@ class Window:
         return self._seen(value, offsets, cells, left, emit), planes
 
     def _offset(self, place: Sequence[int], cell: Sequence[int]) -> tuple[int, ...]:
-        """How far from its position's first input a kernel's place at a neighbour lies."""
+        """The offset of a neighbour's kernel place from the first input of its position."""
         axes = zip(place, self.dilations, cell, self.strides, strict=True)
         return tuple(at * dilation + neighbour * stride for at, dilation, neighbour, stride in axes)
 
@@ -101,7 +101,7 @@ class Window:
         )
 
     def _picked(self, spatial: Sequence[int]) -> np.ndarray:
-        """Return the matrix [inputs, places · positions] with a 1 where a kernel's place at a position sees an input."""
+        """Return the matrix [inputs, places · positions]: 1 where a kernel place sees an input."""
         whole = np.ones((1, 1, 1))
         axes = zip(spatial, self.output(spatial), self.kernel, self.strides, self.dilations, self.pads, strict=False)
         for size, count, extent, stride, step, pad in axes:
@@ -112,7 +112,7 @@ class Window:
         return whole.reshape(len(whole), -1)
 
     def _padded(self, value: ir.Value, emit: Emitter) -> tuple[ir.Value, list[int]]:
-        """Leave pads to the convolution, unless one crops."""
+        """Leave padding to the convolution, unless a pad is negative and so crops."""
         if min(self.pads) >= 0:
             return value, list(self.pads)
         rank = len(self.kernel)

@@ -1,1 +1,1 @@
-"""Inputs read ahead of whoever scores them, in threads and in processes of their own."""
+"""Prefetching: inputs are read in threads and in separate processes while earlier ones are scored."""

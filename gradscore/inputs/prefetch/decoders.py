@@ -1,4 +1,7 @@
-"""Small images decoded in processes of their own: here they would keep the interpreter's lock from whoever scores them."""
+"""Small images decoded in separate processes.
+
+In this process, their decoding would hold the interpreter's lock most of the time, and scoring would wait for it.
+"""
 
 import logging
 import time
@@ -18,23 +21,27 @@ from gradscore.model.metadata import Preprocessing
 
 _log = logging.getLogger(__name__)
 
-_ENOUGH = 1024  # inputs to come for which a process pays
-_SMALL = 200e-6  # seconds of a core to read one, most of them under the lock
-_TINY = 4096  # bytes of a file that is decoded as fast
-_NEAR = 400e-6  # seconds to read one; what waits for a disk or a network is read by threads, many at a time
+_ENOUGH = 1024  # remaining inputs from which on a process pays for its start
+_SMALL = 200e-6  # CPU seconds for one input, below which most of the time is spent under the interpreter's lock
+_TINY = 4096  # bytes of a file that takes less than `_SMALL` to decode
+_NEAR = 400e-6  # seconds for one input; above, reading waits for a disk or a network, which many threads do better
 
 
 class Decoders:
-    """Reads inputs wherever that is faster, here or in other processes; a context that ends these.
+    """Reads inputs in this process or in decoding processes, whichever is faster.
+
+    A context manager: leaving the context ends the decoding processes.
 
     Parameters
     ----------
     read
-        What reads one input here: its array, or what is wrong with it.
+        Reads one input in this process: returns its array, or an error message.
+    preprocessing
+        The model's preprocessing. Only images are decoded in other processes.
     threads
-        Half as many processes at most, and none beside a single thread.
+        Number of reading threads. At most half as many processes are started, and none for a single thread.
     inputs
-        Number of inputs to read; where it is not known, as many are taken to follow as were read before.
+        Number of inputs to read. If it is None, as many are expected to follow as were read before.
     """
 
     def __init__(
@@ -44,7 +51,7 @@ class Decoders:
         self._most = threads // 2 if preprocessing.kind == "image" and can_start() else 0
         self._processes: list[DecodingProcess] = []
         self._turn = count()
-        self._starting: Future[None] | None = None  # the latest
+        self._starting: Future[None] | None = None  # the start of the latest process
         self._lock = Lock()
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="gradscore-start")
         self._read_here, self._small = 0, False
@@ -53,26 +60,26 @@ class Decoders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the processes; nobody reads any longer."""
+        """End the processes. No thread may still be reading."""
         self._starter.shutdown(cancel_futures=True)
         while self._processes:
             self._processes.pop().close()
 
     def expect(self, paths: Sequence[str] | None) -> None:
-        """Start a process before anything is read if many inputs follow, of which these are files too small to take long."""
-        with suppress(OSError, ValueError):  # they get their turn
+        """Start a process before the first read if many inputs follow and all of these files are small."""
+        with suppress(OSError, ValueError):  # an unreadable file is reported when it is read
             if self._most and paths and all(Path(path).stat().st_size <= _TINY for path in paths):
                 self._started()
 
     def read(self, entries: Sequence[Entry], readers: Readers) -> Part:
-        """Read inputs in order; safe to call from any thread."""
+        """Read inputs in order. Safe to call from any thread."""
         paths = paths_of(entries) if self._most and self._small else None
         if paths and self._started():
             return self._elsewhere(entries, paths, readers)
         return self._here(entries, readers)
 
     def _started(self) -> bool:
-        """Tell whether a process is up; the first is given a tenth of a second while reading goes on here."""
+        """Return whether a process is ready. If none was started, start one and go on reading here meanwhile."""
         with self._lock:
             to_come = self._read_here if self._inputs is None else self._inputs - self._read_here
             if self._starting is None and to_come >= _ENOUGH:
@@ -89,7 +96,7 @@ class Decoders:
             self._give_up(process, error)
 
     def _give_up(self, process: DecodingProcess | None, error: Exception) -> None:
-        _log.warning("decoding goes on without a process of its own, which ended: %s", error)
+        _log.warning("a decoding process failed (%s): decoding goes on in the main process", error)
         self._most = 0
         if process is not None:
             process.close()
@@ -119,7 +126,7 @@ class Decoders:
         return read.found
 
     def _next(self, most: int) -> DecodingProcess:
-        """Return one of so many processes, in turn; one that is not there yet starts while the others go on."""
+        """Return one of at most `most` processes, in turn. If there are fewer, another one starts meanwhile."""
         with self._lock:
             up = len(self._processes)
             if up < most and (self._starting is None or self._starting.done()):

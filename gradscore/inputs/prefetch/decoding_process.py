@@ -1,7 +1,8 @@
-"""A process that decodes image files, and what it and its parent say to one another through pipes.
+"""A process that decodes image files, as its parent sees it, and their protocol over pipes.
 
-The first line is JSON and says how to decode. Then each line of JSON with paths is answered by a line of JSON, and the
-pixels of all images one after the other. The process ends with its standard input, so it never outlives its parent.
+The parent's first line is JSON and says how to decode. Each further line is a JSON list of paths. The process answers
+each list with a line of JSON, followed by the pixels of all images. It ends when its standard input ends, so it never
+outlives its parent.
 """
 
 import json
@@ -20,21 +21,21 @@ from gradscore.inputs.prefetch.found import Block
 from gradscore.model.metadata import Preprocessing
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from gradscore.inputs.prefetch.decoding_service import serve; serve()"
-_PIPE = 1 << 20  # bytes; what Linux allows anyone
+_PIPE = 1 << 20  # bytes; the most that Linux allows without privileges
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of some image files.
+    """The result of decoding some image files.
 
     Attributes
     ----------
     found
-        Pixels, and what is wrong with files that have none.
+        Pixels, and error messages of the files that could not be decoded.
     slow
-        Seconds that files took which took long, by their places.
+        Seconds that each slow file took, by its place in the request.
     cpu, wall
-        Seconds that all took together.
+        CPU seconds and elapsed seconds for all files together.
     """
 
     found: Block
@@ -44,19 +45,19 @@ class Answer:
 
 
 def can_start() -> bool:
-    """Tell whether this Python can start another: one that is built into a program would start that program."""
+    """Return whether this Python can start another. A frozen program would start itself instead."""
     return bool(sys.executable) and not hasattr(sys, "frozen")
 
 
 class DecodingProcess:
-    """Decodes image files for any threads, one request after the other; the next is with it before it has answered one."""
+    """Decodes image files for any thread. The next request is sent while the process still works on one."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._asking, self._answering = Lock(), Lock()
         self._shape = preprocessing.channels, preprocessing.height, preprocessing.width
         command = [sys.executable, "-c", _START, json.dumps(sys.path)]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, process_group=0)  # noqa: S603 - Ctrl-C is not for it
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, process_group=0)  # noqa: S603 - its own group, so that Ctrl-C does not reach it
         try:
             for end in self._pipes():
                 _widen(end)
@@ -66,16 +67,18 @@ class DecodingProcess:
             raise
 
     def read(self, paths: Sequence[str]) -> Answer:
-        """Decode files.
+        """Decode files, in order.
 
         Raises
         ------
-        OSError, ValueError
-            The process has ended.
+        OSError
+            The process has ended, and its pipe is closed.
+        ValueError
+            The process ended before its answer was complete.
         """
         with self._asking:
             self._ask(paths)
-            self._answering.acquire()  # in the order of the requests
+            self._answering.acquire()  # taken while `_asking` is held, so that answers are read in the order of the requests
         try:
             _, output = self._pipes()
             answer = json.loads(output.readline())
@@ -92,7 +95,7 @@ class DecodingProcess:
         for pipe in self._pipes():
             try:
                 pipe.close()
-            except OSError:  # what it was still to be told
+            except OSError:  # flushing a request to a process that has ended
                 continue
         self._process.wait()
 
@@ -102,14 +105,14 @@ class DecodingProcess:
         pipe.flush()
 
     def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
-        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 - they were asked for
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018 - Popen was called with pipes
         return self._process.stdin, self._process.stdout
 
 
 def _widen(pipe: IO[bytes]) -> None:
-    """Let a pipe hold an answer, where the system can: who writes to a full one waits until somebody reads."""
+    """Enlarge a pipe to hold a whole answer, where the system can: writing to a full pipe blocks."""
     with suppress(OSError, ImportError, AttributeError):
-        from fcntl import F_SETPIPE_SZ, fcntl  # noqa: PLC0415 - Linux has it
+        from fcntl import F_SETPIPE_SZ, fcntl  # noqa: PLC0415 - only Linux has it
 
         fcntl(pipe, F_SETPIPE_SZ, _PIPE)
 

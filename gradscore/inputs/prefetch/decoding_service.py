@@ -1,6 +1,7 @@
-"""What a decoding process does: it answers with the pixels of image files; see `decoding_process`.
+"""The program of a decoding process: it answers requests with the pixels of image files.
 
-Loads no NumPy: the process is there in half the time, and takes half the memory.
+`decoding_process` describes the protocol. This module does not load NumPy, which halves the process's start time and
+memory.
 """
 
 import json
@@ -20,19 +21,19 @@ from gradscore.model.metadata import Preprocessing
 
 
 def serve() -> None:
-    """Be the process: answer until the standard input ends."""
+    """Answer requests until the standard input ends, then end the process."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not mix with the pixels
+    os.dup2(2, 1)  # output printed by a library must not mix with the pixels
     how = json.loads(requests.readline())
     Image.MAX_IMAGE_PIXELS = how["most_pixels"]
-    Image.preinit()  # loads the formats
+    Image.preinit()  # load Pillow's formats before the first request
     preprocessing = Preprocessing(**{name: _hashable(value) for name, value in how["preprocessing"].items()})
-    with suppress(BrokenPipeError):  # the parent was killed: nobody is there to be told
+    with suppress(BrokenPipeError):  # the parent was killed: there is no one to answer
         for line in requests:
             header, images = _answer(json.loads(line), preprocessing)
             answers.write(b"".join((json.dumps(header).encode("ascii"), b"\n", *images)))
             answers.flush()
-    os._exit(0)  # at once: the parent waits, and nothing is left to tidy up
+    os._exit(0)  # at once, without the interpreter's clean-up: the parent waits, and nothing needs it
 
 
 def _answer(paths: Sequence[str], preprocessing: Preprocessing) -> tuple[dict[str, Any], list[bytes]]:

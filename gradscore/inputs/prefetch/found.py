@@ -1,6 +1,6 @@
-"""What was read for consecutive inputs: their arrays, and what is wrong with those that have none.
+"""Consecutive inputs as they were read: arrays, and error messages of those that could not be read.
 
-A process that decodes answers with the pixels of many images in one block, which goes to the model as it is.
+A decoding process returns the pixels of many images as one block, which goes to the model without a copy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ Found = NDArray[Any] | str
 
 @dataclass(frozen=True)
 class Block:
-    """Inputs of one shape in one array, [N, ...], in which the rows of those with a problem mean nothing."""
+    """Inputs of one shape in one array [N, ...]. Rows of inputs with a problem hold no meaningful values."""
 
     rows: NDArray[Any]
     problems: Mapping[int, str]
@@ -28,7 +28,7 @@ class Block:
         return (self.problems.get(index, row) for index, row in enumerate(self.rows))
 
     def good(self) -> Iterator[tuple[Sequence[int], NDArray[Any]]]:
-        """Yield the rows without a problem, and their places."""
+        """Yield the places of the inputs without a problem, and their rows."""
         if not self.problems:
             yield range(len(self.rows)), self.rows
         elif places := [index for index in range(len(self.rows)) if index not in self.problems]:
@@ -39,7 +39,7 @@ Part = Block | list[Found]
 
 
 class Inputs:
-    """Inputs as they were read: part after part."""
+    """Inputs as they were read, in consecutive parts."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
@@ -51,13 +51,13 @@ class Inputs:
         return chain.from_iterable(self._parts)
 
     def errors(self) -> tuple[str | None, ...]:
-        """Return what is wrong with each; None where nothing is."""
+        """Return the error message of each input, or None where it was read."""
         if all(isinstance(part, Block) and not part.problems for part in self._parts):
             return (None,) * len(self)
         return tuple(found if isinstance(found, str) else None for found in self)
 
     def stacks(self) -> Iterator[tuple[Sequence[int], NDArray[Any]]]:
-        """Yield batches of inputs of one type and shape, each with its places; most often there is one."""
+        """Yield the inputs grouped by type and shape, each group with its places. Usually there is one group."""
         places: dict[tuple[Any, ...], list[int]] = {}
         stacks: dict[tuple[Any, ...], list[NDArray[Any]]] = {}
         start = 0

@@ -1,4 +1,4 @@
-"""Inputs read ahead in threads, in order, and never more of them than memory was set aside for."""
+"""Inputs prefetched in threads, in order, within a fixed budget of memory."""
 
 import math
 import time
@@ -14,25 +14,27 @@ from gradscore.inputs.entries import Listing
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 
-_LARGEST_TASK = 256  # inputs: small ones take less time than handing a task over
-_AHEAD = 8  # batches at most: what scoring and decoding differ by for a while must not halt either
+_LARGEST_TASK = 256  # inputs: handing over a task takes longer than reading one small input
+_AHEAD = 8  # batches at most: a reserve for moments when scoring or decoding is slower than usual
 AHEAD_BYTES = 128 << 20
-_WINDOW = 0.1  # seconds over which reading is measured, at least
-_WORTHWHILE = 1.2  # so much faster must twice the readers be
+_WINDOW = 0.1  # shortest time in seconds over which the reading rate is measured
+_WORTHWHILE = 1.2  # twice the readers must be faster by this factor
 
 
 class ReadAhead(Generic[Item, Read]):
-    """Batches of items with what was read for them, once and in parts; a slow consumer halts the reading.
+    """Batches of items and the inputs read for them. Reading pauses when the consumer is slow.
 
     Parameters
     ----------
     read
-        What turns some items into inputs, holding one of the readers' slots while it does so in this process; runs in
-        threads, and must not raise for what may be wrong with an input.
+        Turns some items into inputs. It runs in threads. While it reads in this process, it must hold one of the
+        readers' slots. It must not raise for a broken input.
+    batch_size
+        Number of items in a batch.
     threads
-        Threads that read, at most.
+        Largest number of reading threads.
     size_of_one
-        Bytes of one input once read: bounds how many batches are read ahead, at least one.
+        Bytes of one input once read. It limits how many batches are read ahead, but never below one.
     """
 
     def __init__(
@@ -49,15 +51,15 @@ class ReadAhead(Generic[Item, Read]):
         self._readers = Readers(threads)
 
     def spare_threads(self) -> int:
-        """Return how many threads are free for the consumer: all if the next batch is there, else those that do not read.
+        """Return how many threads the consumer may use: all if the next batch is ready, else those that do not read.
 
-        Whoever takes the cores from the readers then only waits for them afterwards, with cores that lie idle.
+        If the consumer took cores from the readers, it would only wait for them afterwards, with idle cores.
         """
         behind = self._waiting and not all(future.done() for future in self._waiting[0][1])
         return max(1, self._threads - self._readers.count) if behind else self._threads
 
     def batches(self, items: Iterable[Item]) -> Generator[tuple[Sequence[Item], list[Read]], None, None]:
-        """Yield the items in order, `batch_size` at a time, each batch with its parts as they were read."""
+        """Yield the items in order, `batch_size` at a time, each batch with its parts as read."""
         remaining, waiting, readers = _pieces(items, self._batch_size), self._waiting, self._readers
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="gradscore-decode")
         try:
@@ -75,13 +77,13 @@ class ReadAhead(Generic[Item, Read]):
             pool.shutdown(cancel_futures=True)
 
     def _parts(self, batch: Sequence[Item]) -> Iterator[Sequence[Item]]:
-        """Cut a batch into a part for each that may read it: a process, or one of all the threads."""
+        """Split a batch into one part for each reader: the processes if there are any, else all threads."""
         among = self._readers.count if self._readers.elsewhere else self._threads
         return _pieces(batch, max(1, min(_LARGEST_TASK, self._batch_size // among)))
 
 
 def _pieces(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
-    """Yield so many items at a time; of a listing its parts, which are lazy as well."""
+    """Yield `size` items at a time. Slices of a listing stay lazy."""
     if isinstance(items, (Listing, list)):
         return (items[start : start + size] for start in range(0, len(items), size))
     remaining = iter(items)
@@ -89,27 +91,27 @@ def _pieces(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
 
 
 class Readers:
-    """How many read at a time, threads here or processes elsewhere: at first one.
+    """The number of readers that work at a time, threads or decoding processes. It starts at one.
 
-    There are twice as many as long as the consumer waits and that makes them faster.
-    What is read under the interpreter's lock is read no faster by two threads, which keep the lock from the consumer
-    besides. Large images are decoded outside it, on as many cores as there are; small ones end up in `Decoders`.
+    While the consumer waits for inputs, the number doubles as long as that makes reading faster. Two threads that read
+    under the interpreter's lock are no faster than one, and they keep the lock from the consumer. Large images are
+    decoded outside the lock, on all cores. Small ones go to `Decoders`.
     """
 
     def __init__(self, most: int) -> None:
         self.slots = Semaphore(1)
-        self.elsewhere = False  # set by who reads in another process
+        self.elsewhere = False  # set once inputs are read in another process
         self._most, self.count, self._before = most, 1, 1
-        self._rate = 0.0  # items a second, with as many readers as before
+        self._rate = 0.0  # items per second, with `_before` readers
         self._settled = False
         self._items, self._waited, self._since = 0, 0.0, math.inf
 
     def gave(self, items: int, waited: float) -> None:
-        """Take note that the consumer got so many items after waiting so many seconds."""
+        """Record that the consumer got `items` items after waiting `waited` seconds, and adapt the number."""
         now = time.perf_counter()
         self._items += items
         self._waited += waited
-        if self._since == math.inf:  # the first batch is slow: everything is loaded on its way
+        if self._since == math.inf:  # the first batch is not measured: it includes loading the libraries
             self._begin(now)
         elif not self._settled and (elapsed := now - self._since) >= _WINDOW:
             if self._waited > elapsed / 2:
