@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from gradscore.bench.candidates import EIGHT
 from gradscore.bench.scoring import ScoringRow
-from gradscore.bench.workloads import CLASSIFIERS
+from gradscore.bench.workloads import BENCHMARK_MODELS
 from gradscore.errors import GradscoreError, InputError
 from gradscore.files.writing import replacing
 
 OWN, OTHER, PARTIAL = "#1f6f8b", "#c7ccd1", "#e6e8ea"
-KINDS = (".png", ".svg")
-EIGHT = "8 statistics of every layer"
+CHART_ENDINGS = (".png", ".svg")
 
 
 def save_chart(rows: Sequence[ScoringRow], path: Path) -> None:
@@ -43,7 +43,7 @@ def save_chart(rows: Sequence[ScoringRow], path: Path) -> None:
         panel.invert_yaxis()
         panel.tick_params(labelsize=7)
         panel.set_xlabel("µs per input", fontsize=7)
-        panel.set_title(f"{CLASSIFIERS[model].title}, batch {timed[0].batch}", fontsize=9, loc="left")
+        panel.set_title(f"{BENCHMARK_MODELS[model].title}, batch {timed[0].batch}", fontsize=9, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(models) :]:
         panel.remove()
@@ -55,8 +55,8 @@ def save_chart(rows: Sequence[ScoringRow], path: Path) -> None:
 
 def check_chart(path: Path) -> None:
     """Refuse a chart that could not be written, before anything is measured."""
-    if path.suffix not in KINDS:
-        raise InputError(f"--chart {path}: a chart is {' or '.join(KINDS)}")
+    if path.suffix not in CHART_ENDINGS:
+        raise InputError(f"--chart {path}: a chart is {' or '.join(CHART_ENDINGS)}")
     try:
         import_module("matplotlib")
     except ImportError as error:

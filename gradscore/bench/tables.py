@@ -12,7 +12,7 @@ import gradscore_kernels as kernels
 from gradscore.bench.growth import GrowthRow
 from gradscore.bench.kernels import KernelRow
 from gradscore.bench.scoring import ScoringRow
-from gradscore.bench.workloads import CLASSIFIERS
+from gradscore.bench.workloads import BENCHMARK_MODELS
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -42,7 +42,7 @@ def scoring_table(rows: Sequence[ScoringRow]) -> Table:
     own = {row.model: row.timing.best for row in rows if row.candidate == "gradscore" and row.timing}
     cells: list[tuple[str, ...]] = []
     for row in rows:
-        title = f"{CLASSIFIERS[row.model].title}, batch {row.batch}"
+        title = f"{BENCHMARK_MODELS[row.model].title}, batch {row.batch}"
         if row.timing is None:
             cells.append((title, row.candidate, row.gives, row.note, "", "", "", ""))
             continue

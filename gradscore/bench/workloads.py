@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Classifier:
+class BenchmarkModel:
     """A factory of torch modules, the shape of one input and the size of a batch."""
 
     title: str
@@ -25,12 +25,12 @@ class Classifier:
     batch: int
 
 
-CLASSIFIERS = {
-    "paper-cnn": Classifier("paper's CNN", "models.benchmark:paper_cnn", (1, 28, 28), 256),
-    "resnet18": Classifier("ResNet-18, 32×32", "models.benchmark:resnet18", (3, 32, 32), 32),
-    "mlp": Classifier("MLP 784-512-512-10", "models.benchmark:mlp", (784,), 256),
-    "transformer": Classifier("transformer, 2 layers, d 128, T 64", "models.benchmark:transformer", (64, 32), 64),
-    "resnet18-224": Classifier("ResNet-18, 224×224", "models.benchmark:large_resnet18", (3, 224, 224), 32),
+BENCHMARK_MODELS = {
+    "paper-cnn": BenchmarkModel("paper's CNN", "models.benchmark:paper_cnn", (1, 28, 28), 256),
+    "resnet18": BenchmarkModel("ResNet-18, 32×32", "models.benchmark:resnet18", (3, 32, 32), 32),
+    "mlp": BenchmarkModel("MLP 784-512-512-10", "models.benchmark:mlp", (784,), 256),
+    "transformer": BenchmarkModel("transformer, 2 layers, d 128, T 64", "models.benchmark:transformer", (64, 32), 64),
+    "resnet18-224": BenchmarkModel("ResNet-18, 224×224", "models.benchmark:large_resnet18", (3, 224, 224), 32),
 }
 COMPARED = ("paper-cnn", "resnet18", "mlp", "transformer")  # where all ways take minutes, not hours, and some gigabytes
 
@@ -44,9 +44,9 @@ class Workload:
     threads: int
 
     @property
-    def classifier(self) -> Classifier:
+    def classifier(self) -> BenchmarkModel:
         """What is measured."""
-        return CLASSIFIERS[self.name]
+        return BENCHMARK_MODELS[self.name]
 
     @property
     def onnx(self) -> Path:
@@ -91,8 +91,8 @@ def make_ready(name: str, folder: Path, *, threads: int) -> Workload:
 
     from gradscore import export_classifier, prepare  # noqa: PLC0415 - loads onnx
 
-    if name not in CLASSIFIERS:
-        raise InputError(f"there is no benchmark model {name!r}: choose from {', '.join(CLASSIFIERS)}")
+    if name not in BENCHMARK_MODELS:
+        raise InputError(f"there is no benchmark model {name!r}: choose from {', '.join(BENCHMARK_MODELS)}")
     folder.mkdir(parents=True, exist_ok=True)
     workload = Workload(name, folder, threads)
     try:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradscore.cli.options import AsJson
+
 if TYPE_CHECKING:
     from gradscore.bench.tables import Table
 
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 bench_app = typer.Typer(help="Measure kernels and scoring on this machine.", no_args_is_help=True)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 @bench_app.command("kernels")

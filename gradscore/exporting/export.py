@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gradscore.errors import GradscoreError, InputError, ModelError
-from gradscore.exporting.torch_exporters import EXPORTERS, Exporter
+from gradscore.exporting.torch_exporters import TORCH_EXPORTERS, TorchExporter
 from gradscore.files.writing import refuse_existing, replacing
 from gradscore.model.metadata import CLASS_NAMES_KEY
 from gradscore.model.preprocessing import PREPROCESSING_KEY, ImageOptions
@@ -88,11 +88,16 @@ def export_classifier(
             raise InputError(f"the example has shape {list(tensor.shape)}: give a batch of at least one input")
     if class_names is not None and len(set(class_names)) != len(class_names):
         raise InputError("class names repeat: each class needs a name of its own")
-    if exporter not in EXPORTERS:
-        raise InputError(f"there is no exporter {exporter!r}: --exporter takes {', '.join(EXPORTERS)}")
+    if exporter not in TORCH_EXPORTERS:
+        raise InputError(f"there is no exporter {exporter!r}: --exporter takes {', '.join(TORCH_EXPORTERS)}")
     with _evaluating(module), _quietly():
         model = _exported(
-            EXPORTERS[exporter], module, inputs, free_axes, by_name=isinstance(example, Mapping), fold=fold_batch_norm
+            TORCH_EXPORTERS[exporter],
+            module,
+            inputs,
+            free_axes,
+            by_name=isinstance(example, Mapping),
+            fold=fold_batch_norm,
         )
     if class_names is not None:
         model.metadata_props[CLASS_NAMES_KEY] = json.dumps(list(class_names))
@@ -110,7 +115,7 @@ def _save(model: "ir.Model", target: Path, *, overwrite: bool) -> None:
 
 
 def _exported(
-    export: Exporter, module: "torch.nn.Module", inputs: Mapping[str, "torch.Tensor"], free_axes: Sequence[int],
+    export: TorchExporter, module: "torch.nn.Module", inputs: Mapping[str, "torch.Tensor"], free_axes: Sequence[int],
     *, by_name: bool, fold: bool,
 ) -> "ir.Model":  # fmt: skip
     torch = _load_torch()
@@ -121,7 +126,7 @@ def _exported(
     except ImportError as error:
         raise GradscoreError(f'{error}: run `pip install "gradscore[export]"`') from error
     except Exception as error:  # the module's own code runs in there
-        others = " or ".join(name for name, other in EXPORTERS.items() if other is not export)
+        others = " or ".join(name for name, other in TORCH_EXPORTERS.items() if other is not export)
         raise ModelError(
             f"torch cannot export {type(module).__name__}: {_reason(error)}; try --exporter {others}"
         ) from error

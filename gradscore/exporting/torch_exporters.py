@@ -14,7 +14,7 @@ _OPSET = 18
 _OUTPUT = "logits"
 _HIDDEN_DOMAIN = "gradscore.hidden"
 
-Exporter = Callable[["torch.nn.Module", "Mapping[str, torch.Tensor]", Sequence[int], bool, bool], "ir.Model"]
+TorchExporter = Callable[["torch.nn.Module", "Mapping[str, torch.Tensor]", Sequence[int], bool, bool], "ir.Model"]
 
 
 def by_dynamo(
@@ -86,7 +86,7 @@ def by_torchscript(
     return model
 
 
-EXPORTERS: dict[str, Exporter] = {"dynamo": by_dynamo, "torchscript": by_torchscript}
+TORCH_EXPORTERS: dict[str, TorchExporter] = {"dynamo": by_dynamo, "torchscript": by_torchscript}
 
 
 def _optimize_around_batch_norm(model: Any) -> None:

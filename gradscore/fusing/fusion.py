@@ -26,7 +26,7 @@ from gradscore.graph.nodes.probing import BATCH
 from gradscore.graph.nodes.storing import write_model
 from gradscore.graph.normalize.dialect import infer_shapes
 from gradscore.graph.statistics.append import AT_ONCE
-from gradscore.model.kinds import METADATA_KEY
+from gradscore.model.file_kinds import METADATA_KEY
 from gradscore.model.metadata import HEAD_FEATURES, SIGNAL_LABEL, ModelMetadata
 from gradscore.model.model_file import read_metadata
 from gradscore.model.selfscoring import SelfScoringMetadata

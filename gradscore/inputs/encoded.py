@@ -8,8 +8,8 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from gradscore.errors import InputError
 from gradscore.model.metadata import Preprocessing
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_LIKELIEST_FIRST = sorted(FORMATS, key=lambda name: name not in ("JPEG", "PNG"))  # the order that Pillow tries
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_LIKELIEST_FIRST = sorted(IMAGE_FORMATS, key=lambda name: name not in ("JPEG", "PNG"))  # the order that Pillow tries
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _FITTING = {
@@ -50,7 +50,7 @@ def planes(content: bytes, preprocessing: Preprocessing) -> bytes:
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"not an image of a known format ({', '.join(FORMATS)})") from error
+        raise InputError(f"not an image of a known format ({', '.join(IMAGE_FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"the image is too large to decode safely: {error}") from error
     except Exception as error:  # on damaged data a decoder may raise any exception; one image must not end a run

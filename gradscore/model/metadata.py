@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from gradscore.errors import ModelError
-from gradscore.model.kinds import Kind
+from gradscore.model.file_kinds import FileKind
 
 CLASS_NAMES_KEY = "gradscore.class_names"  # left in a classifier by `export_classifier`
 FORMAT_VERSION = 2
@@ -226,9 +226,9 @@ class ModelMetadata:
         """Parse what `to_json` wrote; `where` names the file in errors."""
         try:
             raw = json.loads(text)
-            if raw.get("kind") == Kind.VERDICT:
+            if raw.get("kind") == FileKind.VERDICT:
                 raise ModelError(f"{where} is a verdict, not a scoring model: it goes to --verdict")
-            if raw.get("kind") == Kind.SELF_SCORING:
+            if raw.get("kind") == FileKind.SELF_SCORING:
                 raise ModelError(
                     f"{where} is a self-scoring model: onnxruntime alone runs it; here goes the scoring model that it was "
                     "fused from"

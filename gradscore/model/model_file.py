@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 from gradscore.errors import ModelError
-from gradscore.model.kinds import METADATA_KEY, Kind, kind_of
+from gradscore.model.file_kinds import METADATA_KEY, FileKind, kind_of
 from gradscore.model.metadata import ModelMetadata
 from gradscore.model.properties import read_properties
 from gradscore.model.selfscoring import SelfScoringMetadata
 
 
-def identify(path: str | os.PathLike[str]) -> Kind:
+def identify(path: str | os.PathLike[str]) -> FileKind:
     """Return what kind of ONNX file stands at a path.
 
     Raises

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gradscore.errors import ModelError
-from gradscore.model.kinds import Kind
+from gradscore.model.file_kinds import FileKind
 from gradscore.model.metadata import InputTensor, Preprocessing
 
 FORMAT_VERSION = 1
@@ -53,7 +53,7 @@ class SelfScoringMetadata:
     verdict: Mapping[str, str] | None = None
     gradscore_version: str = ""
     format_version: int = FORMAT_VERSION
-    kind: str = Kind.SELF_SCORING.value
+    kind: str = FileKind.SELF_SCORING.value
 
     def to_json(self) -> str:
         """Serialise to the text stored under `METADATA_KEY`."""

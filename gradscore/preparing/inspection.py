@@ -9,7 +9,7 @@ from typing import Any
 from gradscore.errors import GradscoreError
 from gradscore.files.digest import sha256_of_file
 from gradscore.graph.differentiate import builder
-from gradscore.model.kinds import Kind
+from gradscore.model.file_kinds import FileKind
 from gradscore.model.metadata import ModelMetadata, Parameter
 from gradscore.model.model_file import identify, read_metadata, read_self_scoring
 from gradscore.model.selfscoring import SelfScoringMetadata
@@ -30,7 +30,7 @@ def inspect_model(path: Path) -> dict[str, Any]:
     ModelError
         The file is neither a scoring model nor a self-scoring model.
     """
-    if identify(path) is Kind.SELF_SCORING:
+    if identify(path) is FileKind.SELF_SCORING:
         return _self_scoring(path, read_self_scoring(path))
     metadata = read_metadata(path)
     require_weights(path, metadata)

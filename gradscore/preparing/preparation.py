@@ -11,7 +11,7 @@ import onnx_ir as ir
 from gradscore.errors import InputError, ModelError
 from gradscore.files.digest import sha256_of_files
 from gradscore.files.writing import refuse_existing, replacing
-from gradscore.graph.assemble.scoring_graph import assemble
+from gradscore.graph.assemble.scoring_graph import build_scoring_graph
 from gradscore.graph.checking import check_file, check_outputs
 from gradscore.graph.differentiate.engines import ENGINES, GradientEngine
 from gradscore.graph.layers.discovery import find_layers
@@ -21,7 +21,7 @@ from gradscore.graph.nodes.reading import read_classifier
 from gradscore.graph.nodes.storing import write_model
 from gradscore.graph.normalize.dialect import normalize
 from gradscore.graph.normalize.head import cut_at, find_head
-from gradscore.model.kinds import METADATA_KEY
+from gradscore.model.file_kinds import METADATA_KEY
 from gradscore.model.metadata import CLASS_NAMES_KEY, InputTensor, ModelMetadata
 from gradscore.model.preprocessing import ImageOptions
 from gradscore.version import __version__
@@ -116,7 +116,7 @@ def prepare(
     found, uncovered = find_layers(model.graph, allow_uncovered=allow_uncovered)
     inputs = _inputs(model.graph)
     preprocessing = options.of_model(inputs)
-    scoring = assemble(model, whole.graph, head, found, inputs, _engine(engine))
+    scoring = build_scoring_graph(model, whole.graph, head, found, inputs, _engine(engine))
     draw, signals = check_outputs(scoring, source, head)
     with (
         weights_beside(scoring.model, target, wanted=external_data) as weights,

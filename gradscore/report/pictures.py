@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from gradscore.errors import InputError
-from gradscore.inputs.encoded import FORMATS
+from gradscore.inputs.encoded import IMAGE_FORMATS
 from gradscore.inputs.images import pixels
 from gradscore.inputs.sources import ArrayRow, Entry, ImageEntry, Source
 from gradscore.model.metadata import Preprocessing
@@ -57,7 +57,7 @@ def _pixels(entry: Entry) -> NDArray[np.uint8] | None:
 def _size(content: bytes) -> tuple[int, int]:
     """Return height and width of the picture, which stands upright and is no larger than `SIDE`."""
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             width, height = image.size
             if image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED:
                 width, height = height, width

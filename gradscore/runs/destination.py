@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from gradscore.errors import InputError, OutputExistsError
 from gradscore.files.locking import LOCK
 from gradscore.files.writing import refuse_existing
-from gradscore.tables.formats import FORMATS
+from gradscore.tables.formats import TABLE_FORMATS
 from gradscore.tables.manifest import MANIFEST, MANIFEST_KEY, Manifest
 
 
@@ -17,7 +17,7 @@ from gradscore.tables.manifest import MANIFEST, MANIFEST_KEY, Manifest
 class Destination:
     """An output, and the folder that holds its shards.
 
-    An output with a suffix in `formats.FORMATS` is one file. Its shards are in a hidden folder beside it, and are
+    An output with a suffix in `formats.TABLE_FORMATS` is one file. Its shards are in a hidden folder beside it, and are
     deleted once they are joined. Any other output is itself the folder of shards.
     """
 
@@ -26,7 +26,7 @@ class Destination:
     @property
     def single(self) -> bool:
         """Whether the output is one file."""
-        return self.target.suffix.lower() in FORMATS
+        return self.target.suffix.lower() in TABLE_FORMATS
 
     @property
     def folder(self) -> Path:

@@ -21,7 +21,7 @@ from gradscore.files.locking import locked
 from gradscore.files.writing import replacing
 from gradscore.runs.destination import Destination
 from gradscore.runs.joined_file import JoinedFile
-from gradscore.tables.formats import FORMATS, Parquet
+from gradscore.tables.formats import TABLE_FORMATS, Parquet
 from gradscore.tables.manifest import MANIFEST, MANIFEST_KEY, Manifest, Shard, refuse_changed
 
 SHARD_ROWS = 2048  # rows held in memory before they are written
@@ -150,7 +150,7 @@ class ShardedOutput:
             _clear(folder, keep={shard.file for shard in self.manifest.shards})
             self.manifest.write(folder)
             if self._place.single:
-                self._joined = JoinedFile(folder / _JOINED, FORMATS[target.suffix.lower()], self._schema)
+                self._joined = JoinedFile(folder / _JOINED, TABLE_FORMATS[target.suffix.lower()], self._schema)
 
     def _hand_over(self) -> None:
         """Give the rows to the writer. First wait for the previous shard, so that memory holds two at most."""

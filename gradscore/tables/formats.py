@@ -85,7 +85,7 @@ class _JsonLinesWriter:
             self._stream.close()
 
 
-FORMATS: Mapping[str, Format] = {
+TABLE_FORMATS: Mapping[str, Format] = {
     ".parquet": Parquet(),
     ".arrow": ArrowStream(),
     ".csv": Csv(),

@@ -78,10 +78,10 @@ def explain(
         losses = [whole - _auroc_without(verdict, rows, right, columns, order) for order in orders]
         weight = coefficients.get(name, 0.0) if coefficients is not None and kind == "feature" else None
         found.append(Importance(kind, name, float(np.mean(losses)), float(np.std(losses)), weight))
-    return sorted(found, key=lambda one: (KINDS.index(one.kind), -one.loss))
+    return sorted(found, key=lambda one: (PART_KINDS.index(one.kind), -one.loss))
 
 
-KINDS = ("layer", "statistic", "feature")
+PART_KINDS = ("layer", "statistic", "feature")
 
 
 def _subjects(verdict: Verdict) -> Iterator[tuple[str, str, IntArray]]:

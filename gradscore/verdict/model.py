@@ -20,7 +20,7 @@ from gradscore.verdict.learning import fitting
 from gradscore.verdict.learning.estimators import Estimator, emit_mean
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.thresholds import BALANCED, Rule, describe
-from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT, Emitter
+from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT, VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -198,7 +198,7 @@ class Verdict:
 
 def _graph(fitted: fitting.Fitted, feature_count: int) -> onnx.GraphProto:
     """Write transform, classifiers and calibration as one graph; 0·x is NaN where x is NaN or Inf, and 0 elsewhere."""
-    emit = Emitter()
+    emit = VerdictNodes()
     mean = emit_mean(fitted.members, emit, fitted.transform.emit(emit, INPUT))
     p = fitted.calibration.emit(emit, mean)
     poison = emit("ReduceSum", emit("Mul", INPUT, np.float64(0.0)), np.array([1], dtype=np.int64), keepdims=0)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from gradscore.errors import ModelError
 from gradscore.files.writing import replacing
-from gradscore.model.kinds import METADATA_KEY, Kind
+from gradscore.model.file_kinds import METADATA_KEY, FileKind
 from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT
 
 SCHEMA_VERSION = 1
@@ -23,7 +23,7 @@ def assemble(graph: onnx.GraphProto, metadata: Mapping[str, Any]) -> onnx.ModelP
     """Return the model of a graph, with metadata and a digest over both in `metadata_props`."""
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="gradscore")
-    whole = {"kind": Kind.VERDICT.value, "schema_version": SCHEMA_VERSION, **metadata}
+    whole = {"kind": FileKind.VERDICT.value, "schema_version": SCHEMA_VERSION, **metadata}
     helper.set_model_props(model, {METADATA_KEY: json.dumps({**whole, "digest": _digest(graph, whole)})})
     return model
 
@@ -64,7 +64,7 @@ def _metadata(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
         metadata = json.loads(text) if text else None
     except ValueError as cause:
         raise ModelError(f"{path} has `gradscore` metadata that is not JSON; fit the verdict anew") from cause
-    if not isinstance(metadata, dict) or metadata.get("kind") != Kind.VERDICT:
+    if not isinstance(metadata, dict) or metadata.get("kind") != FileKind.VERDICT:
         kind = f"a {metadata['kind']}" if isinstance(metadata, dict) and "kind" in metadata else "another model"
         raise ModelError(f"{path} is {kind}, not a verdict; `gradscore fit SCORES -o VERDICT.onnx` writes verdicts")
     if metadata.get("schema_version") != SCHEMA_VERSION:

@@ -16,7 +16,7 @@ from gradscore.bench.memory import Memory
 from gradscore.bench.scoring import ScoringRow, measure_scoring
 from gradscore.bench.tables import growth_table, kernel_table, markdown, scoring_table
 from gradscore.bench.timing import Timing, interleaved
-from gradscore.bench.workloads import Classifier, make_ready
+from gradscore.bench.workloads import BenchmarkModel, make_ready
 from gradscore.cli.bench import bench_app
 from gradscore.errors import GradscoreError, InputError
 
@@ -31,8 +31,8 @@ def row(candidate, timing=FAST, note="", model="mlp"):
 def small(tmp_path_factory):
     """A workload of a tiny classifier, under the name of a big one."""
     patch = pytest.MonkeyPatch()
-    tiny = Classifier("tiny", "models.digits_cnn:DigitsCNN", (1, 8, 8), 4)
-    patch.setitem(__import__("gradscore.bench.workloads", fromlist=["_"]).CLASSIFIERS, "tiny", tiny)
+    tiny = BenchmarkModel("tiny", "models.digits_cnn:DigitsCNN", (1, 8, 8), 4)
+    patch.setitem(__import__("gradscore.bench.workloads", fromlist=["_"]).BENCHMARK_MODELS, "tiny", tiny)
     yield make_ready("tiny", tmp_path_factory.mktemp("tiny"), threads=1)
     patch.undo()
 
@@ -213,8 +213,8 @@ def test_a_chart_of_another_kind_is_refused(tmp_path):
 
 
 def test_models_that_are_not_at_hand_are_said(tmp_path, monkeypatch):
-    gone = Classifier("gone", "no_such_models:make", (3,), 2)
-    monkeypatch.setitem(__import__("gradscore.bench.workloads", fromlist=["_"]).CLASSIFIERS, "gone", gone)
+    gone = BenchmarkModel("gone", "no_such_models:make", (3,), 2)
+    monkeypatch.setitem(__import__("gradscore.bench.workloads", fromlist=["_"]).BENCHMARK_MODELS, "gone", gone)
     with pytest.raises(GradscoreError, match="run it from a checkout"):
         make_ready("gone", tmp_path, threads=1)
 

@@ -69,7 +69,7 @@ def test_every_rule_states_its_algebra(extension):
     rules = extension("rules")
     tables = {name: content for name, _, content in rules.tables("gradscore.graph")}
     assert len(tables) >= 4
-    assert "Conv" in next(content for name, content in tables.items() if name.endswith("layer_rules.RULES"))
+    assert "Conv" in next(content for name, content in tables.items() if name.endswith("layer_rules.LAYER_RULES"))
 
 
 def test_every_public_name_is_on_the_api_page():

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from gradscore import GradscoreError, InputError, ModelError, OutputExistsError, export_classifier
 from gradscore.exporting import export as exporting
 from gradscore.exporting.export import load_module
-from gradscore.exporting.torch_exporters import EXPORTERS
+from gradscore.exporting.torch_exporters import TORCH_EXPORTERS
 from gradscore.graph.nodes import storing
 from gradscore.runtime.session import open_session
 from models.digits_cnn import DigitsCNN
@@ -44,7 +44,7 @@ def user_code(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("exporter", TORCH_EXPORTERS)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_one_file_with_a_dynamic_batch_in_eval_mode(batch, exporter, small, tmp_path, rng):
     names = ["a", "b", "ü"]
@@ -62,7 +62,7 @@ def test_one_file_with_a_dynamic_batch_in_eval_mode(batch, exporter, small, tmp_
         np.testing.assert_allclose(session.run(None, {"input": inputs})[0], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("exporter", TORCH_EXPORTERS)
 def test_batch_norms_stay_unless_they_are_folded(exporter, tmp_path):
     module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Flatten())
     for fold in (False, True):
@@ -89,7 +89,7 @@ class Named(torch.nn.Module):
         return self.fc(row) * steps.mean((1, 2))[:, None]
 
 
-@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("exporter", TORCH_EXPORTERS)
 def test_inputs_by_name_with_a_free_axis(exporter, tmp_path, rng):
     module = Named().eval()
     example = {"steps": torch.ones(2, 5, 6), "row": torch.ones(2, 4)}

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradscore import ModelError, Scorer, export_classifier, fuse, prepare
-from gradscore.model.kinds import METADATA_KEY
+from gradscore.model.file_kinds import METADATA_KEY
 from gradscore.model.metadata import ModelMetadata
 from gradscore.runtime.session import open_session
 from tests.support import oracle

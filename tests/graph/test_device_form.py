@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gradscore import InputError, fuse, prepare
 from gradscore.graph.assemble.device_form import arrange_for_device
 from gradscore.graph.assemble.unit_form import unit_form
-from gradscore.graph.nodes.emitter import STATISTICS, Emitter
+from gradscore.graph.nodes.emitter import STATISTICS_RULE, Emitter
 from gradscore.graph.statistics.unfolding import Window
 from gradscore.runtime.session import open_session
 from tests.fusing.test_fusing import batch_of
@@ -26,7 +26,7 @@ def model_of(write, shape):
     """A model whose input "x" [B, *shape] becomes what `write(x, emit)` emits."""
     given = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["batch", *shape]))
     graph = ir.Graph([given], [], nodes=[], opset_imports={"": 18})
-    result = write(given, Emitter(graph, STATISTICS))
+    result = write(given, Emitter(graph, STATISTICS_RULE))
     result.name, result.type = "y", ir.TensorType(ir.DataType.FLOAT)
     graph.outputs.append(result)
     return ir.Model(graph, ir_version=10)

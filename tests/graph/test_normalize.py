@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from gradscore import ModelError, Scorer, UnsupportedOpError, prepare
-from gradscore.graph.normalize.decompositions import RULES, SHAPED_RULES
+from gradscore.graph.normalize.decompositions import DECOMPOSITION_RULES, SHAPED_RULES
 from gradscore.graph.normalize.dialect import OPSET, normalize
 
 CLASSES = 3
@@ -321,4 +321,4 @@ def test_normalised_graphs_speak_one_dialect():
 
 def test_rules_name_operators_that_exist():
     known = {schema.name for schema in onnx.defs.get_all_schemas_with_history() if schema.domain == ""}
-    assert set(RULES) | set(SHAPED_RULES) <= known
+    assert set(DECOMPOSITION_RULES) | set(SHAPED_RULES) <= known

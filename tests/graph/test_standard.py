@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradscore.model.kinds import METADATA_KEY
+from gradscore.model.file_kinds import METADATA_KEY
 from gradscore.model.metadata import ModelMetadata
 from models.digits_cnn import DigitsCNN
 from models.mlp import MLP

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gradscore import InputError
 from gradscore.graph.statistics.append import append_statistics
 from gradscore.graph.statistics.gradients import GradientRule
-from gradscore.graph.statistics.reduction_rules import RULES
+from gradscore.graph.statistics.reduction_rules import GRADIENT_RULES
 from gradscore.model.metadata import LAYER_STATISTICS, Layer, Parameter, Reduction
 from gradscore.runtime.session import open_session
 from gradscore.scoring.layer_statistics import REDUCTIONS
@@ -97,7 +97,7 @@ def assert_statistics(actual, expected, count):
 
 
 def test_every_kernel_has_a_rule():
-    assert set(RULES) == set(REDUCTIONS)
+    assert set(GRADIENT_RULES) == set(REDUCTIONS)
 
 
 @pytest.mark.parametrize("optimize", [True, False], ids=["optimised", "plain"])
@@ -123,7 +123,7 @@ def test_one_sample_after_the_other_gives_the_same(name, optimize, monkeypatch):
     accumulators = case.run(arrays, backend="reference")
     expected = gk.statistics(accumulators)
     assert_statistics(run(kernel, arrays, case.extra, optimize=optimize, at_once=0), expected, accumulators[:, 0])
-    monkeypatch.setattr(type(RULES[kernel]), "making", GradientRule.making)
+    monkeypatch.setattr(type(GRADIENT_RULES[kernel]), "making", GradientRule.making)
     assert_statistics(run(kernel, arrays, case.extra, optimize=optimize, at_once=0), expected, accumulators[:, 0])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradscore.graph.statistics.reduction_rules import RULES
+from gradscore.graph.statistics.reduction_rules import GRADIENT_RULES
 from gradscore.model.metadata import Backstep, Reduction
 from tests.support.kernel_cases import CASES, every_case
 
@@ -31,7 +31,7 @@ def test_the_formula_takes_what_the_function_takes(spec):
 
 
 def test_every_kernel_has_a_form_in_the_graph():
-    assert set(RULES) == set(gk.KERNELS)
+    assert set(GRADIENT_RULES) == set(gk.KERNELS)
 
 
 def test_a_kernel_without_a_case_is_noticed():

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from gradscore import ModelError, prepare
 from gradscore.model import properties
-from gradscore.model.kinds import METADATA_KEY, Kind, kind_of
+from gradscore.model.file_kinds import METADATA_KEY, FileKind, kind_of
 from gradscore.model.metadata import ModelMetadata
 from gradscore.model.model_file import identify, read_metadata, read_self_scoring
 from gradscore.model.properties import read_properties
@@ -105,13 +105,13 @@ def test_more_properties_than_a_model_has_are_not_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        (None, Kind.CLASSIFIER),
-        (MODEL.to_json(), Kind.SCORING),
-        (FUSED.to_json(), Kind.SELF_SCORING),
-        ('{"kind":"verdict"}', Kind.VERDICT),
-        ('{"kind":"of another time"}', Kind.SCORING),
-        ("[]", Kind.SCORING),
-        ("{", Kind.SCORING),
+        (None, FileKind.CLASSIFIER),
+        (MODEL.to_json(), FileKind.SCORING),
+        (FUSED.to_json(), FileKind.SELF_SCORING),
+        ('{"kind":"verdict"}', FileKind.VERDICT),
+        ('{"kind":"of another time"}', FileKind.SCORING),
+        ("[]", FileKind.SCORING),
+        ("{", FileKind.SCORING),
     ],
 )
 def test_kinds(text, kind, tmp_path):

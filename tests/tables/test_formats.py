@@ -12,7 +12,7 @@ import torch
 
 from gradscore import Scorer, ScoreTable, open_source
 from gradscore.runs.scoring_run import score_to_parquet
-from gradscore.tables.formats import FORMATS
+from gradscore.tables.formats import TABLE_FORMATS
 from models.digits_cnn import DigitsCNN
 
 
@@ -28,7 +28,7 @@ def tables(prepared, tmp_path_factory):
     (folder / 'ünï, "q".png').write_bytes(b"broken")
     source = open_source([folder / "x.npy", folder / 'ünï, "q".png'])
     with Scorer.load(model) as scorer:
-        for suffix in FORMATS:
+        for suffix in TABLE_FORMATS:
             summary = score_to_parquet(scorer, source, folder / f"t{suffix}", batch_size=10, shard_rows=10)
             assert (summary.scored, summary.failed, summary.not_finite) == (39, 1, 1)
     return folder

@@ -15,7 +15,7 @@ from gradscore.verdict import CALIBRATIONS, TRANSFORMS, Verdict, explain
 from gradscore.verdict.learning.interpolation import Interpolation
 from gradscore.verdict.learning.network import BATCH, PlateauNetwork, loss_and_gradients
 from gradscore.verdict.learning.transforms import Quantile
-from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPSET, OUTPUT, Emitter
+from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPSET, OUTPUT, VerdictNodes
 
 NAMES = ("conv.l1", "conv.std", "fc.l1", "fc.std", "entropy")
 
@@ -40,7 +40,7 @@ def fitted(method="ridge", **settings):
 
 def run(emitted, rows):
     """Run what `emitted(emit, name)` writes on rows [N, F], in onnxruntime."""
-    emit = Emitter()
+    emit = VerdictNodes()
     graph = emit.graph(emit("Reshape", emitted(emit, INPUT), np.array([-1])), rows.shape[1])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     return open_session(model.SerializeToString()).run([OUTPUT], {INPUT: rows})[0]

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from gradscore.graph.nodes.emitter import RULE_KEY, STATISTICS, Emitter, attribute, extents, replace_node
+from gradscore.graph.nodes.emitter import RULE_KEY, STATISTICS_RULE, Emitter, attribute, extents, replace_node
 from gradscore.graph.normalize.dialect import infer_shapes
 
 AT_ONCE_ON_DEVICE = 1 << 22  # as `AT_ONCE`, but larger: each launch of a kernel costs time
@@ -25,7 +25,7 @@ def arrange_for_device(model: ir.Model) -> None:
     """Rewrite statistics that are slow on a GPU, in place; nodes without fixed sizes stay."""
     infer_shapes(model)
     for node in list(model.graph):
-        rewrite = _REWRITES.get(node.op_type) if node.metadata_props.get(RULE_KEY) == STATISTICS else None
+        rewrite = _REWRITES.get(node.op_type) if node.metadata_props.get(RULE_KEY) == STATISTICS_RULE else None
         value = rewrite(node, Emitter(model.graph, "device", node)) if rewrite else None
         if value is not None:
             replace_node(node, value)

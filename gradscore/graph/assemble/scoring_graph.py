@@ -45,7 +45,7 @@ class ScoringGraph:
         return unread_outputs(self.outputs, self.logits, read_signals(self.layers, self.backsteps))
 
 
-def assemble(
+def build_scoring_graph(
     model: ir.Model,
     whole: ir.Graph,
     head: Head,

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from gradscore.errors import ModelError
 from gradscore.graph.layers.forms import ChannelSum, Dense, Form, Scope, Whole
-from gradscore.graph.layers.layer_rules import RULES
+from gradscore.graph.layers.layer_rules import LAYER_RULES
 from gradscore.graph.layers.learned import depends_on_weights, is_learned
 from gradscore.graph.nodes.emitter import extents, origin_of
 from gradscore.graph.nodes.naming import layer_names
@@ -77,7 +77,7 @@ def find_layers(
     found = [
         FoundParameter(value, node, form)
         for node in graph
-        if (rule := RULES.get(node.op_type)) is not None
+        if (rule := LAYER_RULES.get(node.op_type)) is not None
         for value, form in rule.find(node)
     ]
     uncovered = list(_uncovered(graph, found))

@@ -107,7 +107,7 @@ class ExpandRule(LayerRule):
             yield value, Repeated(value, node.outputs[0])
 
 
-RULES: dict[str, LayerRule] = {
+LAYER_RULES: dict[str, LayerRule] = {
     rule.op_type: rule
     for rule in (
         BroadcastRule("Add"),

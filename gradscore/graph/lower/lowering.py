@@ -164,7 +164,7 @@ class FusedMatMulRule(LoweringRule):
         return emit("Transpose", value, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-RULES: dict[str, LoweringRule] = {
+LOWERING_RULES: dict[str, LoweringRule] = {
     rule.op_type: rule
     for rule in (
         AveragePoolGradRule(),
@@ -202,7 +202,7 @@ def lower(model: ir.Model) -> None:
     """
     graph = model.graph
     for node in list(graph):
-        if (rule := RULES.get(node.op_type)) is not None:
+        if (rule := LOWERING_RULES.get(node.op_type)) is not None:
             replace_node(node, rule.lower(node, Emitter(graph, node.op_type, node)))
         elif node.op_type in ("Sum", "Identity") and len(node.inputs) == 1 and node.inputs[0] is not None:
             replace_node(node, node.inputs[0])

@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Cost:
+class GraphCost:
     """Size and work of a graph.
 
     Attributes
@@ -39,7 +39,7 @@ class Cost:
     flops: int
 
 
-def costs(model: ir.Model, own: tuple[str, ...], inputs: tuple[InputTensor, ...]) -> tuple[Cost, Cost]:
+def costs(model: ir.Model, own: tuple[str, ...], inputs: tuple[InputTensor, ...]) -> tuple[GraphCost, GraphCost]:
     """Return the cost of the whole graph, and of the part that its outputs `own` need."""
     part = model.clone()
     kept = [value for value in part.graph.outputs if value.name in own]
@@ -80,11 +80,11 @@ def _is_read(value: ir.Value) -> bool:
     return bool(value.name) and (bool(value.uses()) or value.is_graph_output())
 
 
-def _cost(graph: ir.Graph, shapes: Shapes) -> Cost:
+def _cost(graph: ir.Graph, shapes: Shapes) -> GraphCost:
     nodes = list(graph)
     tensors = (value.const_value for value in graph.initializers.values())
     inside = [_cost(_body_of(node), shapes) for node in nodes if node.op_type == "Scan"]
-    return Cost(
+    return GraphCost(
         len(nodes) + sum(cost.nodes for cost in inside),
         sum(tensor.nbytes for tensor in tensors if tensor is not None) + sum(cost.weight_bytes for cost in inside),
         sum(_WORK.get(node.op_type, _each_number)(node, shapes) for node in nodes) + sum(cost.flops for cost in inside),

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 _COUNT = "gradscore.count"
 RULE_KEY = "gradscore.rule"
-STATISTICS = "statistics"  # the rule that writes the layers' statistics
+STATISTICS_RULE = "statistics"  # the rule that writes the layers' statistics
 ORIGIN_KEY = "gradscore.origin"  # the name that the model gave a tensor, before a rewrite changed its form
 UNSHARED_KEY = "gradscore.unshared"  # marks a copy of a tensor that several layers shared by accident
 MODULE_KEY = "gradscore.module"  # the module that a rewritten node came from

@@ -1,7 +1,7 @@
 """Rewrites operators into those that the gradient builder differentiates; each docstring shows the algebra.
 
-`RULES` need only ranks. `SHAPED_RULES` run after them, on inferred shapes. A rule returns the value that replaces the
-node's first output, or None if the node stays, changed in place or not at all.
+`DECOMPOSITION_RULES` need only ranks. `SHAPED_RULES` run after them, on inferred shapes. A rule returns the value that
+replaces the node's first output, or None if the node stays, changed in place or not at all.
 """
 
 from collections.abc import Callable
@@ -246,7 +246,7 @@ def _constant_rows(node: ir.Node, emit: Emitter) -> ir.Value | None:
     return emit("Gather", table, emit("Expand", ids, size), axis=0)
 
 
-RULES: dict[str, Rule] = {
+DECOMPOSITION_RULES: dict[str, Rule] = {
     "AveragePool": windows.dilated_average_pool,
     "BatchNormalization": norms.batch_normalization,
     "DepthToSpace": linear_maps.depth_to_space,

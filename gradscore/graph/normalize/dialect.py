@@ -20,7 +20,7 @@ from gradscore.graph.nodes.naming import module_of
 from gradscore.graph.nodes.probing import BATCH, probe_shapes
 from gradscore.graph.nodes.requirements import refusal
 from gradscore.graph.normalize.branches import take_constant_branches
-from gradscore.graph.normalize.decompositions import RULES, SHAPED_RULES, Rule
+from gradscore.graph.normalize.decompositions import DECOMPOSITION_RULES, SHAPED_RULES, Rule
 from gradscore.graph.normalize.folding import fold_constants
 from gradscore.graph.normalize.widening import widen
 
@@ -67,7 +67,7 @@ def normalize(proto: ModelProto, weights: Mapping[str, ir.TensorProtocol] = Mapp
     widen(model)
     fold_constants(model)
     infer_shapes(model)
-    _decompose(model, RULES)
+    _decompose(model, DECOMPOSITION_RULES)
     common_passes.RemoveUnusedNodesPass()(model)
     _decompose(probe_shapes(infer_shapes(model)), SHAPED_RULES)
     _unshare_constants(model.graph)

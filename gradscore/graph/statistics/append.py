@@ -11,14 +11,23 @@ import onnx_ir as ir
 
 from gradscore.errors import InputError
 from gradscore.graph.differentiate.gradient import values_of
-from gradscore.graph.nodes.emitter import STATISTICS, Emitter
-from gradscore.graph.statistics.dense import add_dense
+from gradscore.graph.nodes.emitter import STATISTICS_RULE, Emitter
 from gradscore.graph.statistics.explicit import add_explicit
 from gradscore.graph.statistics.features import Asked, features_of
-from gradscore.graph.statistics.gradients import Contraction, Dense, Explicit, Gradient, Large, Product, Sparse, Values
+from gradscore.graph.statistics.gradients import (
+    Contraction,
+    Explicit,
+    Gradient,
+    Large,
+    Product,
+    SmallProduct,
+    Sparse,
+    Values,
+)
 from gradscore.graph.statistics.moments import Key, MomentTable, add_products, add_sparse, wanted_of_factors
-from gradscore.graph.statistics.reduction_rules import RULES
+from gradscore.graph.statistics.reduction_rules import GRADIENT_RULES
 from gradscore.graph.statistics.samples import add_contraction, add_large
+from gradscore.graph.statistics.small_products import add_small_products
 from gradscore.model.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
 
 _TINY, _SMALL = 512, 4096
@@ -54,7 +63,7 @@ def append_statistics(
         A value that a reduction reads has no fixed size, although the statistics need one.
     """
     asked = _evened(_asked(layers, features), layers)
-    emit = Emitter(graph, STATISTICS)
+    emit = Emitter(graph, STATISTICS_RULE)
     members = _members(layers)
     values = values_of(graph)
     gradients = _gradients(layers, members, asked, values, emit, at_once)
@@ -123,12 +132,12 @@ def _gradients(
 
 
 def _gradient(reduction: Reduction, parameter: Parameter, values: Values, emit: Emitter, at_once: int) -> Gradient:
-    rule = RULES[reduction.kernel]
+    rule = GRADIENT_RULES[reduction.kernel]
     if rule.making(reduction, parameter, values) > at_once:
         return Large(rule, reduction, parameter)
     gradient = rule.gradient(reduction, parameter, values, emit)
     if isinstance(gradient, Product) and _TINY < gradient.count <= _SMALL:
-        return Dense(gradient.first, gradient.second)
+        return SmallProduct(gradient.first, gradient.second)
     is_small = gradient.count <= (_TINY if isinstance(gradient, Product) else at_once)
     return gradient.explicit(emit) if isinstance(gradient, Product | Contraction) and is_small else gradient
 
@@ -138,7 +147,9 @@ def _joined(members: Members, gradients: Gradients, emit: Emitter) -> tuple[Memb
     joined = dict(gradients)
     for layer, keys in members.items():
         own = {key: gradients[key][0] for key in keys if layer != ALL_LAYERS and key in gradients}
-        small = {key: part for key, part in own.items() if isinstance(part, Dense | Explicit) and part.count <= _SMALL}
+        small = {
+            key: part for key, part in own.items() if isinstance(part, SmallProduct | Explicit) and part.count <= _SMALL
+        }
         if len(small) > 1:
             first, *others = small
             joined[first] = _together(list(small.values()), emit), gradients[first][1]
@@ -147,16 +158,16 @@ def _joined(members: Members, gradients: Gradients, emit: Emitter) -> tuple[Memb
     return {layer: [key for key in keys if key in joined] for layer, keys in members.items()}, joined
 
 
-def _together(parts: Sequence[Dense | Explicit], emit: Emitter) -> Dense | Explicit:
+def _together(parts: Sequence[SmallProduct | Explicit], emit: Emitter) -> SmallProduct | Explicit:
     """Concatenate a layer's gradients; the bias of a dense layer becomes one more column of products."""
-    dense, *biases = sorted(parts, key=lambda part: not isinstance(part, Dense))
-    if isinstance(dense, Dense) and len(biases) == 1 and _same_flattened(dense.second, biases[0]):
+    dense, *biases = sorted(parts, key=lambda part: not isinstance(part, SmallProduct))
+    if isinstance(dense, SmallProduct) and len(biases) == 1 and _same_flattened(dense.second, biases[0]):
         return dense.with_second(emit)
-    value, *beside = (part.explicit(emit).value if isinstance(part, Dense) else part.value for part in parts)
+    value, *beside = (part.explicit(emit).value if isinstance(part, SmallProduct) else part.value for part in parts)
     return Explicit(value, sum(part.count for part in parts), tuple(beside))
 
 
-def _same_flattened(one: Explicit, other: Dense | Explicit) -> bool:
+def _same_flattened(one: Explicit, other: SmallProduct | Explicit) -> bool:
     """Tell whether two gradients are the same value, flattened."""
     nodes = [part.value.producer() for part in (one, other) if isinstance(part, Explicit) and not part.beside]
     sources = [node.inputs[0] for node in nodes if node is not None and node.op_type == "Reshape"]
@@ -167,10 +178,10 @@ def _table(gradients: Gradients, values: Values, emit: Emitter) -> MomentTable:
     """Emit the moments of all gradients; the factors of outer products count as gradients."""
     table = MomentTable(emit)
     explicit: dict[Key, tuple[Explicit, frozenset[str]]] = {}
-    dense: dict[Key, tuple[Dense, frozenset[str]]] = {}
+    dense: dict[Key, tuple[SmallProduct, frozenset[str]]] = {}
     factors: dict[frozenset[str], dict[Key, tuple[Key, Key]]] = {}
     for (position, part), (gradient, wanted) in gradients.items():
-        if isinstance(gradient, Dense):
+        if isinstance(gradient, SmallProduct):
             dense[position, part] = gradient, wanted
         elif isinstance(gradient, Product):
             pair = (position, f"{part}first"), (position, f"{part}second")
@@ -180,7 +191,7 @@ def _table(gradients: Gradients, values: Values, emit: Emitter) -> MomentTable:
         elif isinstance(gradient, Explicit):
             explicit[position, part] = gradient, wanted
     add_explicit(explicit, table, emit)
-    add_dense(dense, table, emit)
+    add_small_products(dense, table, emit)
     for wanted, pairs in factors.items():
         add_products(pairs, table, wanted)
     for key, (gradient, wanted) in gradients.items():

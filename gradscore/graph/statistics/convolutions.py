@@ -28,7 +28,7 @@ from gradscore.graph.statistics.unfolding import Window
 from gradscore.model.metadata import Parameter, Reduction
 
 
-class ConvRule(GradientRule):
+class ConvGradientRule(GradientRule):
     """G[m, c·k] = Σ_t δ[m, t] · U[c·k, t] with the unfolded input U: a batched matrix product."""
 
     kernel = "conv"
@@ -44,7 +44,7 @@ class ConvRule(GradientRule):
         return 0 if _is_one(delta) else _unfolded_size(delta, parameter, Window.of(reduction.attributes or {}))
 
 
-class UnpooledConvRule(GradientRule):
+class UnpooledConvGradientRule(GradientRule):
     """The same for a δ in pooled form, behind a max pool.
 
     If the pool's windows are pairs, δ is split into one part for the first and one for the second place along the last

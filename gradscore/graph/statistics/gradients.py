@@ -45,13 +45,13 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Dense(Product):
+class SmallProduct(Product):
     """An outer product small enough for the graph to compute it, once its mean is known."""
 
-    def with_second(self, emit: Emitter) -> "Dense":
+    def with_second(self, emit: Emitter) -> "SmallProduct":
         """Append the second factor itself to the products: the first factor gets one more number, 1."""
         padded = emit("Pad", self.first.value, emit.integers(0, 0, 0, 1), emit.constant(1, np.float32))
-        return Dense(Explicit(padded, self.first.count + 1), self.second)
+        return SmallProduct(Explicit(padded, self.first.count + 1), self.second)
 
 
 @dataclass(frozen=True)

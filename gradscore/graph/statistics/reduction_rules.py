@@ -1,4 +1,4 @@
-"""The reductions of the layer table in standard ONNX: one rule per kernel, in `RULES`.
+"""The reductions of the layer table in standard ONNX: one rule per kernel, in `GRADIENT_RULES`.
 
 A rule returns the gradient itself, flat [B, n]; or the two factors of an outer product, whose moments give those of the
 product; or the factors of a sum over positions; or, for embeddings, the rows that were looked up.
@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gradscore.graph.nodes.emitter import Emitter, dtype_of, extents
-from gradscore.graph.statistics.convolutions import ConvRule, UnpooledConvRule
+from gradscore.graph.statistics.convolutions import ConvGradientRule, UnpooledConvGradientRule
 from gradscore.graph.statistics.gradients import (
     Contraction,
     Explicit,
@@ -122,17 +122,17 @@ class EmbeddingRule(GradientRule):
         return Sparse(emit("MatMul", same, delta), kept, vocabulary, parameter.shape[-1])
 
 
-RULES: dict[str, GradientRule] = {
+GRADIENT_RULES: dict[str, GradientRule] = {
     rule.kernel: rule
     for rule in (
-        ConvRule(),
+        ConvGradientRule(),
         DirectRule(),
         EmbeddingRule(),
         OuterRule(),
         PositionSumRule(),
         SequenceRule(),
         SequenceSumRule(),
-        UnpooledConvRule(),
+        UnpooledConvGradientRule(),
         WholeRule(),
     )
 }

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gradscore.graph.nodes.arithmetic import Number
-from gradscore.graph.nodes.emitter import STATISTICS, Emitter
+from gradscore.graph.nodes.emitter import STATISTICS_RULE, Emitter
 from gradscore.graph.statistics.gradients import Contraction, Large, Values
 from gradscore.graph.statistics.moments import SMALLEST_SCALE, Key, Moments, MomentTable, kinds_for
 
@@ -56,7 +56,7 @@ def _body(about: str, sources: Mapping[str, ir.Value]) -> tuple[ir.Graph, dict[s
         for index, value in enumerate(sources.values())
     ]
     body = ir.Graph(inputs, [], nodes=[], name=about)
-    emit, slices = Emitter(body, STATISTICS, about=about), {}
+    emit, slices = Emitter(body, STATISTICS_RULE, about=about), {}
     for (name, source), value in zip(sources.items(), inputs, strict=True):
         batch = emit("Unsqueeze", value, emit.integers(0))
         batch.type, batch.shape = source.type, None if source.shape is None else ir.Shape([1, *source.shape[1:]])

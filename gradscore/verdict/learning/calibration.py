@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.verdict.learning.interpolation import Interpolation
-from gradscore.verdict.learning.verdict_nodes import Emitter
+from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ class Calibration(ABC):
         """Apply the map."""
 
     @abstractmethod
-    def emit(self, emit: Emitter, p: str) -> str:
+    def emit(self, emit: VerdictNodes, p: str) -> str:
         """Write the same arithmetic as ONNX nodes."""
 
 
@@ -57,7 +57,7 @@ class Uncalibrated(Calibration):
         """Return p."""
         return p
 
-    def emit(self, emit: Emitter, p: str) -> str:
+    def emit(self, emit: VerdictNodes, p: str) -> str:
         """Write nothing."""
         del emit
         return p
@@ -86,7 +86,7 @@ class Platt(Calibration):
         """Apply the curve."""
         return np.asarray(1 / (1 + np.exp(-(self.slope * _log_odds(p) + self.offset))))
 
-    def emit(self, emit: Emitter, p: str) -> str:
+    def emit(self, emit: VerdictNodes, p: str) -> str:
         """Write the curve."""
         inside = emit("Min", emit("Max", p, np.float64(LEAST_PROBABILITY)), np.float64(1 - LEAST_PROBABILITY))
         odds = emit("Sub", emit("Log", inside), emit("Log", emit("Sub", np.float64(1), inside)))
@@ -114,7 +114,7 @@ class Isotonic(Calibration):
         """Apply the function."""
         return self.curve(p[:, None])[:, 0]
 
-    def emit(self, emit: Emitter, p: str) -> str:
+    def emit(self, emit: VerdictNodes, p: str) -> str:
         """Write the function."""
         column = emit("Reshape", p, np.array([-1, 1], dtype=np.int64))
         return emit("Reshape", self.curve.emit(emit, column), np.array([-1], dtype=np.int64))

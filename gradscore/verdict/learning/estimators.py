@@ -14,17 +14,17 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from gradscore.errors import InputError
-from gradscore.verdict.learning.verdict_nodes import Emitter
+from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 Estimator = Any  # scikit-learn has no type stubs
-Exporter = Callable[[Estimator, Emitter, str], str]
+Exporter = Callable[[Estimator, VerdictNodes, str], str]
 
 DEEPEST_TREE = 8
 FLAT = np.array([-1], dtype=np.int64)
 
 
-def emit_mean(members: Sequence[Estimator], emit: Emitter, z: str) -> str:
+def emit_mean(members: Sequence[Estimator], emit: VerdictNodes, z: str) -> str:
     """Write classifiers of one kind and the mean of their probabilities.
 
     Raises
@@ -49,7 +49,7 @@ def exporter_of(estimator: Estimator) -> Exporter:
     return EXPORTERS[kind.__name__]
 
 
-def _linear(estimator: Estimator, emit: Emitter, z: str) -> str:
+def _linear(estimator: Estimator, emit: VerdictNodes, z: str) -> str:
     """σ(z·w + b)."""
     if getattr(estimator, "loss", "log_loss") != "log_loss":
         raise InputError(f"SGDClassifier gives probabilities only with loss='log_loss', not {estimator.loss!r}")
@@ -58,7 +58,7 @@ def _linear(estimator: Estimator, emit: Emitter, z: str) -> str:
     return emit("Sigmoid", logit)
 
 
-def _network(estimator: Estimator, emit: Emitter, z: str) -> str:
+def _network(estimator: Estimator, emit: VerdictNodes, z: str) -> str:
     """Dense layers with ReLU, sigmoid at the end."""
     if estimator.activation != "relu":
         raise InputError(f"MLPClassifier can be saved with activation='relu' only, not {estimator.activation!r}")
@@ -70,7 +70,7 @@ def _network(estimator: Estimator, emit: Emitter, z: str) -> str:
     return emit("Sigmoid", logit)
 
 
-def _boosted_trees(estimator: Estimator, emit: Emitter, z: str) -> str:
+def _boosted_trees(estimator: Estimator, emit: VerdictNodes, z: str) -> str:
     """σ(initial log odds + learning rate · Σ of the leaves reached)."""
     if estimator.init is not None or estimator.loss != "log_loss":
         raise InputError("GradientBoostingClassifier can be saved with init=None and loss='log_loss' only")

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from gradscore.verdict.learning.verdict_nodes import Emitter
+from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -57,7 +57,7 @@ class Interpolation:
         """Return some of the K functions."""
         return Interpolation(self.starts[kept], self.values[kept], self.slopes[kept], self.upper[kept])
 
-    def emit(self, emit: Emitter, x: str) -> str:
+    def emit(self, emit: VerdictNodes, x: str) -> str:
         """Write the same as nodes: the segment's number counts the starts at or below x."""
         columns, segments = self.starts.shape
         inside = emit("Min", emit("Max", x, self.starts[:, 0]), self.upper)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.verdict.learning.interpolation import Interpolation
-from gradscore.verdict.learning.verdict_nodes import Emitter
+from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,7 +50,7 @@ class Transform(ABC):
         """Return the same transform of some of its K columns."""
 
     @abstractmethod
-    def emit(self, emit: Emitter, features: str) -> str:
+    def emit(self, emit: VerdictNodes, features: str) -> str:
         """Write the same arithmetic as ONNX nodes."""
 
 
@@ -87,7 +87,7 @@ class SignedLog(Transform):
         """Return the same transform of some of its K columns."""
         return SignedLog(self.columns[kept], self.scale[kept], self.mean[kept], self.std[kept])
 
-    def emit(self, emit: Emitter, features: str) -> str:
+    def emit(self, emit: VerdictNodes, features: str) -> str:
         """Write the same arithmetic as ONNX nodes."""
         x = emit("Gather", features, self.columns, axis=1)
         logs = emit("Sub", emit("Log", emit("Add", emit("Abs", x), self.scale)), np.log(self.scale))
@@ -135,7 +135,7 @@ class Quantile(Transform):
         """Return the same transform of some of its K columns."""
         return Quantile(self.columns[kept], self.logs.only(kept), self.scores.only(kept))
 
-    def emit(self, emit: Emitter, features: str) -> str:
+    def emit(self, emit: VerdictNodes, features: str) -> str:
         """Write both steps as ONNX nodes."""
         return self.scores.emit(emit, self.logs.emit(emit, features))
 

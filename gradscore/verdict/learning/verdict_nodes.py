@@ -11,11 +11,11 @@ OPSET = 17
 IR_VERSION = 8
 INPUT, OUTPUT = "features", "p_correct"
 ARITHMETIC = ("Abs", "Add", "Div", "Log", "MatMul", "Max", "Min", "Mul", "ReduceSum", "Sign", "Sub")
-CLASSIFIERS = ("Cast", "Equal", "Gather", "Identity", "LessOrEqual", "Relu", "Reshape", "Sigmoid")
-OPERATORS = frozenset((*ARITHMETIC, *CLASSIFIERS))
+CLASSIFYING = ("Cast", "Equal", "Gather", "Identity", "LessOrEqual", "Relu", "Reshape", "Sigmoid")
+OPERATORS = frozenset((*ARITHMETIC, *CLASSIFYING))
 
 
-class Emitter:
+class VerdictNodes:
     """Collects nodes and constants; each call returns the name of the value that it made."""
 
     def __init__(self) -> None:

@@ -6,7 +6,7 @@ from enum import StrEnum
 METADATA_KEY = "gradscore"
 
 
-class Kind(StrEnum):
+class FileKind(StrEnum):
     """The kinds of ONNX files; all but the first two say their own in the JSON."""
 
     CLASSIFIER = "classifier"
@@ -15,15 +15,15 @@ class Kind(StrEnum):
     VERDICT = "verdict"
 
 
-def kind_of(text: str | None) -> Kind:
+def kind_of(text: str | None) -> FileKind:
     """Return the kind of a file with this text under `METADATA_KEY`; a classifier has none.
 
     A text that is not JSON is taken for a scoring model's, whose reader says what is wrong with it.
     """
     if text is None:
-        return Kind.CLASSIFIER
+        return FileKind.CLASSIFIER
     try:
         named = json.loads(text).get("kind")
     except (ValueError, AttributeError):
-        return Kind.SCORING
-    return Kind(named) if named in (Kind.SELF_SCORING, Kind.VERDICT) else Kind.SCORING
+        return FileKind.SCORING
+    return FileKind(named) if named in (FileKind.SELF_SCORING, FileKind.VERDICT) else FileKind.SCORING

@@ -12,11 +12,13 @@ import onnx_ir as ir
 
 from gradscore.graph.nodes.arithmetic import Number
 from gradscore.graph.nodes.emitter import Emitter
-from gradscore.graph.statistics.gradients import Dense, Explicit
+from gradscore.graph.statistics.gradients import Explicit, SmallProduct
 from gradscore.graph.statistics.moments import SMALLEST_SCALE, Key, Moments, MomentTable
 
 
-def add_dense(gradients: Mapping[Key, tuple[Dense, frozenset[str]]], table: MomentTable, emit: Emitter) -> None:
+def add_small_products(
+    gradients: Mapping[Key, tuple[SmallProduct, frozenset[str]]], table: MomentTable, emit: Emitter
+) -> None:
     """Add the moments of small outer products; those of the same shape and use share nodes."""
     bundles: dict[tuple[int, int, frozenset[str]], list[Key]] = {}
     for key, (gradient, wanted) in gradients.items():
