@@ -16,44 +16,44 @@ from gradscore.errors import (
 )
 
 if TYPE_CHECKING:
-    from gradscore.batch import score_to_parquet
-    from gradscore.cases import Cases, collect
-    from gradscore.comparison import compare
-    from gradscore.evaluation import Evaluation, evaluate
-    from gradscore.export import export_classifier
-    from gradscore.features import ScoreTable
-    from gradscore.fusing import fuse
-    from gradscore.preparation import prepare
-    from gradscore.scores import ScoredBatch, Scores
-    from gradscore.scoring import Scorer
-    from gradscore.sources import Source, open_source
-    from gradscore.unknowns import score_unknowns, synthesise
+    from gradscore.comparing.cases import Cases, collect
+    from gradscore.comparing.comparison import compare
+    from gradscore.exporting.export import export_classifier
+    from gradscore.fusing.fusion import fuse
+    from gradscore.inputs.sources import Source, open_source
+    from gradscore.metrics.evaluation import Evaluation, evaluate
+    from gradscore.preparing.preparation import prepare
+    from gradscore.runs.scoring_run import score_to_parquet
+    from gradscore.scoring.scorer import Scorer
+    from gradscore.scoring.scores import ScoredBatch, Scores
+    from gradscore.tables.table import ScoreTable
+    from gradscore.unknowns.synthesis import score_unknowns, synthesise
     from gradscore.verdict import Verdict, explain
     from gradscore.version import __version__
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # a library says nothing until it is asked to
 
 _LAZY = {
-    "Cases": "gradscore.cases",
-    "Evaluation": "gradscore.evaluation",
-    "ScoreTable": "gradscore.features",
-    "ScoredBatch": "gradscore.scores",
+    "Cases": "gradscore.comparing.cases",
+    "Evaluation": "gradscore.metrics.evaluation",
+    "ScoreTable": "gradscore.tables.table",
+    "ScoredBatch": "gradscore.scoring.scores",
     "Scorer": "gradscore.scoring",
-    "Scores": "gradscore.scores",
-    "Source": "gradscore.sources",
+    "Scores": "gradscore.scoring.scores",
+    "Source": "gradscore.inputs.sources",
     "Verdict": "gradscore.verdict",
     "__version__": "gradscore.version",
-    "collect": "gradscore.cases",
-    "compare": "gradscore.comparison",
-    "evaluate": "gradscore.evaluation",
+    "collect": "gradscore.comparing.cases",
+    "compare": "gradscore.comparing.comparison",
+    "evaluate": "gradscore.metrics.evaluation",
     "explain": "gradscore.verdict",
-    "export_classifier": "gradscore.export",
-    "fuse": "gradscore.fusing",
-    "open_source": "gradscore.sources",
-    "prepare": "gradscore.preparation",
-    "score_to_parquet": "gradscore.batch",
-    "score_unknowns": "gradscore.unknowns",
-    "synthesise": "gradscore.unknowns",
+    "export_classifier": "gradscore.exporting.export",
+    "fuse": "gradscore.fusing.fusion",
+    "open_source": "gradscore.inputs.sources",
+    "prepare": "gradscore.preparing.preparation",
+    "score_to_parquet": "gradscore.runs.scoring_run",
+    "score_unknowns": "gradscore.unknowns.synthesis",
+    "synthesise": "gradscore.unknowns.synthesis",
 }
 
 __all__ = [

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gradscore import builder, prepare
+from gradscore import prepare
+from gradscore.graph.differentiate import builder
 
 # Begun last, one of these would leave the other workers idle.
 LONGEST = ("test_zoo", "test_cli", "test_rules", "test_readme", "test_fusing", "test_reproduce_paper")

@@ -52,7 +52,8 @@ def test_the_library_needs_no_learning_package():
     program = (
         "import sys\n"
         "from gradscore import Scorer, ScoreTable, Verdict, evaluate, open_source, prepare\n"
-        "import gradscore.export, gradscore.builder, gradscore.batch, gradscore.inspection\n"
+        "import gradscore.exporting.export, gradscore.graph.differentiate.builder\n"
+        "import gradscore.runs.scoring_run, gradscore.preparing.inspection\n"
         "print([name for name in ('torch', 'sklearn', 'matplotlib', 'scipy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from gradscore.bench.growth import GrowthRow, measure_growth
 from gradscore.bench.kernels import SCIPY, SUM, KernelRow, measure_kernels
 from gradscore.bench.scoring import ScoringRow, measure_scoring
 from gradscore.bench.tables import growth_table, kernel_table, machine, markdown, plain, scoring_table
-from gradscore.writing import replacing
+from gradscore.files.writing import replacing
 
 RESULTS = Path(__file__).parent / "results" / "benchmark"
 

@@ -14,8 +14,8 @@ import typer
 from gradscore import Scorer, Verdict, fuse
 from gradscore.bench.timing import Task, interleaved
 from gradscore.bench.workloads import Workload, make_ready
-from gradscore.inspection import inspect_model
-from gradscore.session import CPU_PROVIDER, load_onnxruntime
+from gradscore.preparing.inspection import inspect_model
+from gradscore.runtime.session import CPU_PROVIDER, load_onnxruntime
 
 RESULTS = Path(__file__).parent / "results" / "fused.md"
 BATCH = 32

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gradscore.bench.kernel_cases import CASES
 from gradscore.bench.limits import Limit
 from gradscore.bench.timing import Timing, interleaved
-from gradscore.scores import Scores
+from gradscore.scoring.scores import Scores
 
 RESULTS = Path(__file__).parent / "results" / "gpu.md"
 PROVIDER = "CUDAExecutionProvider"
@@ -135,7 +135,7 @@ def scoring_rows(batch: int) -> Iterator[Row]:
 def _self_scoring(folder: Path) -> Score:
     """Return what a self-scoring file, arranged for the device, gives in a session of its own."""
     from gradscore import fuse
-    from gradscore.session import open_session
+    from gradscore.runtime.session import open_session
 
     fused = fuse(folder / "scoring.onnx", folder / "fused.onnx", features=["*"], provider=PROVIDER)
     session = open_session(folder / "fused.onnx", providers=[PROVIDER])

@@ -19,7 +19,7 @@ import oracle
 import zoo
 
 from gradscore import GradscoreError, Scorer, prepare
-from gradscore.graph.engines import ENGINES
+from gradscore.graph.differentiate.engines import ENGINES
 
 RESULTS = Path(__file__).parent / "results"
 BOTH_EXPORTERS = ("attention", "cnn_1d", "efficientnet", "gru", "lstm", "resnet", "unet", "vit")

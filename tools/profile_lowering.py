@@ -19,14 +19,14 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from gradscore import builder
 from gradscore.bench.workloads import make_ready
-from gradscore.graph.engines import ENGINES
-from gradscore.graph.gradient import add_gradient
-from gradscore.graph.head import append_seed, cut_at, find_head
-from gradscore.graph.layers import find_layers
-from gradscore.graph.normalize import normalize
-from gradscore.graph.reading import read_classifier
+from gradscore.graph.differentiate import builder
+from gradscore.graph.differentiate.engines import ENGINES
+from gradscore.graph.differentiate.gradient import add_gradient
+from gradscore.graph.layers.discovery import find_layers
+from gradscore.graph.nodes.reading import read_classifier
+from gradscore.graph.normalize.dialect import normalize
+from gradscore.graph.normalize.head import append_seed, cut_at, find_head
 
 RESULTS = Path(__file__).parent / "results" / "lowering.md"
 MODELS = {"paper-cnn": 32, "resnet18": 8}

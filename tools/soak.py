@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from gradscore import Scorer, Source
-from gradscore.batch import score_to_parquet
 from gradscore.inputs.entries import Entry, ImageEntry, Listing
+from gradscore.runs.scoring_run import score_to_parquet
 
 PICTURES = 1000  # different ones, encoded once
 WARM = 0.1  # of the run, after which memory should not grow

@@ -22,16 +22,16 @@ import numpy as np
 from PIL import Image
 
 from gradscore import Scorer, open_source
-from gradscore.batch import BATCH_SIZE, score_to_parquet
 from gradscore.inputs.arrays import open_idx
-from gradscore.sources import ArrayRow, Source
+from gradscore.inputs.sources import ArrayRow, Source
+from gradscore.runs.scoring_run import BATCH_SIZE, score_to_parquet
 
 ROUNDS = 9
 PEAK = """
 import sys
 from pathlib import Path
 from gradscore import Scorer, open_source
-from gradscore.batch import score_to_parquet
+from gradscore.runs.scoring_run import score_to_parquet
 peaks = {}  # of this process and of those that it has started: `ru_maxrss` begins with what their parent held
 def look(_):
     children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]

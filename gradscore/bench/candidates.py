@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.bench import peers
 from gradscore.bench.timing import Task
 from gradscore.bench.workloads import Workload
-from gradscore.computation import Computation
-from gradscore.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
-from gradscore.microbatch import GRAPH
-from gradscore.scoring import Scorer
-from gradscore.session import SignalSession, open_session
-from gradscore.tensors import tensors_of
+from gradscore.model.metadata import METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.runtime.session import SignalSession, open_session
+from gradscore.scoring.backends import GRAPH, backend_named
+from gradscore.scoring.computation import Computation
+from gradscore.scoring.scorer import Scorer
+from gradscore.scoring.tensors import tensors_of
 
 EIGHT = "8 statistics of every layer"
 PEERS = 'pip install "gradscore[export,peers]"'
@@ -52,14 +51,14 @@ def _score(workload: Workload) -> Task:
 
 
 def _graph(workload: Workload) -> Task:
-    scorer, batch = Scorer.load(workload.scoring, backend=GRAPH, threads=workload.threads), workload.batch
+    scorer, batch = Scorer.load(workload.scoring, backend=GRAPH.name, threads=workload.threads), workload.batch
     return lambda: scorer.score(batch)
 
 
 def _signals(workload: Workload) -> Task:
     session, batch = SignalSession(workload.scoring, threads=workload.threads), workload.batch
     metadata = ModelMetadata.from_json(session.metadata_props[METADATA_KEY], where=str(workload.scoring))
-    computation = SignalsAlone(session, metadata, kernels.default_backend(), workload.threads, ())
+    computation = SignalsAlone(session, metadata, backend_named("auto", None), workload.threads, ())
     return lambda: computation.scores(tensors_of(batch, metadata), workload.threads)
 
 

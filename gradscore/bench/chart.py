@@ -7,7 +7,7 @@ from pathlib import Path
 from gradscore.bench.scoring import ScoringRow
 from gradscore.bench.workloads import CLASSIFIERS
 from gradscore.errors import GradscoreError, InputError
-from gradscore.writing import replacing
+from gradscore.files.writing import replacing
 
 OWN, OTHER, PARTIAL = "#1f6f8b", "#c7ccd1", "#e6e8ea"
 KINDS = (".png", ".svg")

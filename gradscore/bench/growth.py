@@ -13,7 +13,7 @@ from gradscore.bench.candidates import CANDIDATES
 from gradscore.bench.memory import measure_memory
 from gradscore.bench.timing import Task, Timing, interleaved
 from gradscore.bench.workloads import Workload, make_ready
-from gradscore.scoring import Scorer
+from gradscore.scoring.scorer import Scorer
 
 SAMPLES = (256, 1024, 4096, 16384)
 _WAY = "gradscore"

@@ -63,7 +63,7 @@ class Workload:
         """The torch module in eval mode, with torch on as many threads as everybody else."""
         import torch  # noqa: PLC0415 - scoring does not need it
 
-        from gradscore.export import load_module  # noqa: PLC0415 - loads torch
+        from gradscore.exporting.export import load_module  # noqa: PLC0415 - loads torch
 
         torch.set_num_threads(self.threads)
         return load_module(self.classifier.factory).eval()

@@ -15,12 +15,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from gradscore.errors import ModelError
-from gradscore.graph.head import Head
-from gradscore.graph.lowering import is_standard
-from gradscore.graph.probing import random_input
-from gradscore.graph.running import run_graph
-from gradscore.metadata import InputTensor, ModelMetadata
-from gradscore.session import SignalSession
+from gradscore.graph.lower.lowering import is_standard
+from gradscore.graph.nodes.probing import random_input
+from gradscore.graph.nodes.running import run_graph
+from gradscore.graph.normalize.head import Head
+from gradscore.model.metadata import InputTensor, ModelMetadata
+from gradscore.runtime.session import SignalSession
 
 _RTOL = 1e-3
 _HALF_RTOL = 2e-2  # the classifier's own rounding, layer by layer

@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from shutil import copyfileobj
 from typing import Any
 
-from gradscore.encoded import SUFFIXES
 from gradscore.errors import InputError
+from gradscore.inputs.content import require_size
+from gradscore.inputs.encoded import SUFFIXES
 from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
-from gradscore.inputs.whole import require_size
 
 _BROKEN = (
     OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,

@@ -13,10 +13,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError
-from gradscore.images import fitted
 from gradscore.inputs.arrow_headers import batch_rows
 from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
-from gradscore.metadata import ModelMetadata
+from gradscore.inputs.images import fitted
+from gradscore.model.metadata import ModelMetadata
 
 _IMAGE_NAMES = ("image", "images", "bytes", "content", "img", "png", "jpg")
 _FEATURE_NAMES = ("features", "x", "pixels", "embedding")

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError
-from gradscore.images import fitted, pixels
-from gradscore.inputs.whole import content_of
-from gradscore.metadata import ModelMetadata
+from gradscore.inputs.content import content_of
+from gradscore.inputs.images import fitted, pixels
+from gradscore.model.metadata import ModelMetadata
 
 
 class Entry(Protocol):

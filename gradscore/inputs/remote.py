@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from gradscore.encoded import SUFFIXES
 from gradscore.errors import InputError
+from gradscore.inputs.content import require_size
+from gradscore.inputs.encoded import SUFFIXES
 from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
-from gradscore.inputs.whole import require_size
 
 
 def is_url(name: str) -> bool:

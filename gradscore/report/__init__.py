@@ -6,9 +6,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from gradscore.errors import GradscoreError, InputError
+from gradscore.files.writing import refuse_existing, replacing
+from gradscore.inputs.sources import Source
 from gradscore.report.content import Content, build
-from gradscore.sources import Source
-from gradscore.writing import refuse_existing, replacing
 
 __all__ = ["Content", "build", "write_page", "write_pngs"]
 

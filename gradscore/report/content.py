@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.cases import KNOWN, Cases
-from gradscore.comparison import BASELINES, GroupedEvaluation, compare, confidences
+from gradscore.comparing.cases import KNOWN, Cases
+from gradscore.comparing.comparison import BASELINES, GroupedEvaluation, compare, confidences
 from gradscore.errors import InputError
-from gradscore.evaluation import CONVENTIONS
-from gradscore.ranking import ECE_BINS, Ranking, auroc
+from gradscore.metrics.evaluation import CONVENTIONS
+from gradscore.metrics.ranking import ECE_BINS, Ranking, auroc
 from gradscore.verdict import Verdict
 from gradscore.version import __version__
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gradscore.metadata import LAYER_STATISTICS
+from gradscore.model.metadata import LAYER_STATISTICS
 from gradscore.report.content import Content
 from gradscore.report.scales import Scale
 from gradscore.report.style import WIDTH, Drawn, series

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from gradscore.ranking import Ranking
+from gradscore.metrics.ranking import Ranking
 from gradscore.report.content import Content
 from gradscore.report.feature_figures import BINS, heat_map, strongest, violin
 from gradscore.report.style import WIDTH, Drawn, colour, dashes, series

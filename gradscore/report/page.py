@@ -6,11 +6,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from gradscore.evaluation import Evaluation
+from gradscore.inputs.sources import Entry
+from gradscore.metrics.evaluation import Evaluation
 from gradscore.report.content import Content
 from gradscore.report.pictures import picture
 from gradscore.report.style import ROLES, Drawn, to_svg
-from gradscore.sources import Entry
 from gradscore.version import __version__
 
 COLUMNS = {

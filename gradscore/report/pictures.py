@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from gradscore.encoded import FORMATS
 from gradscore.errors import InputError
-from gradscore.images import pixels
-from gradscore.metadata import Preprocessing
-from gradscore.sources import ArrayRow, Entry, ImageEntry, Source
+from gradscore.inputs.encoded import FORMATS
+from gradscore.inputs.images import pixels
+from gradscore.inputs.sources import ArrayRow, Entry, ImageEntry, Source
+from gradscore.model.metadata import Preprocessing
 
 SIDE = 128  # pixels at most
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.errors import InputError
-from gradscore.metadata import ACTIVATION
-from gradscore.ranking import Ranking, auroc
+from gradscore.metrics.ranking import Ranking, auroc
+from gradscore.model.metadata import ACTIVATION
 from gradscore.verdict.model import Verdict
 
 IntArray = npt.NDArray[np.int64]

@@ -6,7 +6,7 @@ import onnx_ir as ir
 from onnx import numpy_helper
 
 from gradscore.errors import ModelError
-from gradscore.verdict.emitter import INPUT, OUTPUT
+from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT
 from gradscore.verdict.model import Verdict
 
 _PREFIX = "verdict/"

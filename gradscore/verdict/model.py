@@ -12,14 +12,15 @@ import onnx
 import pyarrow as pa
 
 from gradscore.errors import InputError
-from gradscore.features import ScoreTable, require_same_features, require_same_model
-from gradscore.ranking import Ranking
-from gradscore.session import open_session
-from gradscore.verdict import fitting, saving
-from gradscore.verdict.emitter import INPUT, OUTPUT, Emitter
-from gradscore.verdict.heads import Estimator, emit_mean
-from gradscore.verdict.settings import Settings
-from gradscore.verdict.thresholds import BALANCED, Rule, describe
+from gradscore.metrics.ranking import Ranking
+from gradscore.runtime.session import open_session
+from gradscore.tables.table import ScoreTable, require_same_features, require_same_model
+from gradscore.verdict import saving
+from gradscore.verdict.learning import fitting
+from gradscore.verdict.learning.estimators import Estimator, emit_mean
+from gradscore.verdict.learning.settings import Settings
+from gradscore.verdict.learning.thresholds import BALANCED, Rule, describe
+from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT, Emitter
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -11,8 +11,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from gradscore.errors import ModelError
-from gradscore.verdict.emitter import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT
-from gradscore.writing import replacing
+from gradscore.files.writing import replacing
+from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT
 
 METADATA_KEY = "gradscore"
 KIND = "verdict"

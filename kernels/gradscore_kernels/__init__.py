@@ -20,29 +20,26 @@ shapes, types or back ends raise `KernelError`.
 """
 
 from gradscore_kernels._accumulators import ACCUMULATORS, STATISTICS, merge, statistics
-from gradscore_kernels._api import (
-    conv_moments,
-    direct_moments,
-    embedding_moments,
-    layer_statistics,
-    outer_moments,
-    position_sum_moments,
-    sequence_moments,
-    sequence_sum_moments,
-    softmax_features,
-    unpooled_conv_input,
-    unpooled_conv_moments,
-)
-from gradscore_kernels._backends import available_backends, default_backend, simd_level, simd_levels
+from gradscore_kernels._backends import BACKENDS, available_backends, default_backend, simd_level, simd_levels
 from gradscore_kernels._errors import KernelError
 from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+from gradscore_kernels._network import layer_statistics, softmax_features
 from gradscore_kernels._program import Program, Step
+from gradscore_kernels.catalogue import BACKSTEP, KERNELS, KernelSpec
+from gradscore_kernels.catalogue.convolution import conv_moments, unpooled_conv_input, unpooled_conv_moments
+from gradscore_kernels.catalogue.dense import outer_moments, sequence_moments
+from gradscore_kernels.catalogue.embedding import embedding_moments
+from gradscore_kernels.catalogue.sums import direct_moments, position_sum_moments, sequence_sum_moments
 
 __all__ = [
     "ACCUMULATORS",
+    "BACKENDS",
+    "BACKSTEP",
+    "KERNELS",
     "STATISTICS",
     "ConvGeometry",
     "KernelError",
+    "KernelSpec",
     "PoolGeometry",
     "Program",
     "Step",

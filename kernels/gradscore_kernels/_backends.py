@@ -1,18 +1,22 @@
-"""Which implementation of the kernels runs, and on how many threads."""
+"""The back ends, one record each; which of them runs, and on how many threads."""
 
 import ctypes
 import os
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cache, cached_property
 from importlib import import_module
-from importlib.util import find_spec
-from typing import Any, Protocol, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradscore_kernels._backend import Backend, CompiledProgram
 from gradscore_kernels._errors import KernelError
-from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+
+if TYPE_CHECKING:
+    from gradscore_kernels._program import Step
 
 SIMD_VARIABLE = "GRADSCORE_KERNELS_SIMD"
 
@@ -20,57 +24,100 @@ Array = NDArray[Any]
 Accumulators = NDArray[np.float64]
 
 
-class Backend(Protocol):
-    """What every back end module holds: arrays come checked, contiguous and of one type; threads is 1 or more."""
+class Native(Backend):
+    """Plain C++ loops for each instruction set; runs a whole program in one call."""
 
-    def outer_moments(self, a: Array, delta: Array, threads: int) -> Accumulators: ...
-    def conv_moments(self, a: Array, delta: Array, geometry: ConvGeometry, threads: int) -> Accumulators: ...
-    def unpooled_conv_moments(
-        self,
-        a: Array,
-        activation: Array,
-        pooled_delta: Array,
-        geometry: ConvGeometry,
-        pool: PoolGeometry,
-        threads: int,
-    ) -> Accumulators: ...
-    def unpooled_conv_input(
-        self,
-        a: Array,
-        activation: Array,
-        pooled_delta: Array,
-        weight: Array,
-        geometry: ConvGeometry,
-        pool: PoolGeometry,
-        slope: float,
-        threads: int,
-    ) -> Array: ...
-    def sequence_moments(self, a: Array, delta: Array, threads: int) -> Accumulators: ...
-    def direct_moments(self, g: Array, threads: int) -> Accumulators: ...
-    def position_sum_moments(self, delta: Array, threads: int) -> Accumulators: ...
-    def sequence_sum_moments(self, delta: Array, threads: int) -> Accumulators: ...
-    def embedding_moments(self, ids: Array, delta: Array, vocabulary: int, threads: int) -> Accumulators: ...
+    name = "native"
+    requires = "gradscore_kernels._native"
+    remedy = (
+        "reinstall gradscore where a C++17 compiler is at hand (pip install --force-reinstall --no-binary gradscore "
+        "gradscore)"
+    )
+    implementation = requires
+
+    @cached_property
+    def module(self) -> Any:
+        """The compiled module, forced to the instruction set that the environment asks for."""
+        module = import_module(self.implementation)
+        wanted = os.environ.get(SIMD_VARIABLE)
+        if wanted:
+            if wanted not in module.simd_levels():
+                levels = ", ".join(module.simd_levels())
+                raise KernelError(f"{SIMD_VARIABLE}={wanted} is not possible here: choose {levels}, or unset it")
+            module.force_simd_level(wanted)
+        return module
+
+    def can_compile(self, steps: Sequence["Step"]) -> bool:
+        """Tell whether C++ has a program's step of every kernel."""
+        return all(step.function in self.module.PROGRAM_KERNELS for step in steps)
+
+    def compiled(self, described: Sequence[tuple[Any, ...]]) -> CompiledProgram:
+        """Return the steps as one call."""
+        return cast("CompiledProgram", self.module.Program(described))
+
+    def layer_statistics(self, parts: list[Accumulators], layers: list[int], scale: Accumulators) -> Array:
+        """Return the statistics, computed in C++."""
+        return cast("Array", self.module.layer_statistics(parts, layers, scale))
+
+    def softmax_features(self, logits: Array, labels: Array) -> Array:
+        """Return the features, computed in C++."""
+        return cast("Array", self.module.softmax_features(logits, labels))
 
 
-# Fastest first: `auto` takes the first that is there, but never the slow reference; and cuda for arrays on a device only.
-REQUIRES = {"native": "gradscore_kernels._native", "numba": "numba", "reference": "numpy", "cuda": "numba_cuda"}
-REMEDIES = {
-    "native": "reinstall gradscore where a C++17 compiler is at hand (pip install --force-reinstall --no-binary "
-    "gradscore gradscore)",
-    "numba": "pip install numba",
-    "reference": "pip install numpy",
-    "cuda": 'pip install "numba-cuda[cu12]" (or [cu13], as the driver has it) on a machine with an NVIDIA GPU',
-}
+class Numba(Backend):
+    """Loops compiled by numba, for machines where no C++ compiler was at install time."""
+
+    name = requires = "numba"
+    remedy = "pip install numba"
+    implementation = "gradscore_kernels._numba"
+
+
+class Reference(Backend):
+    """The oracle: the catalogue's formulas in float64 NumPy, and the definitions. Slow."""
+
+    name = "reference"
+    requires = "numpy"
+    remedy = "pip install numpy"
+    implementation = "gradscore_kernels._reference"
+    automatic = False
+
+
+class Cuda(Backend):
+    """numba-cuda kernels, which reduce arrays where they lie in device memory."""
+
+    name = "cuda"
+    requires = "numba_cuda"
+    remedy = 'pip install "numba-cuda[cu12]" (or [cu13], as the driver has it) on a machine with an NVIDIA GPU'
+    implementation = "gradscore_kernels._cuda"
+    automatic = False
+    reads_device = True
+
+    def is_available(self) -> bool:
+        """Tell whether numba-cuda is installed and the driver knows a device."""
+        return super().is_available() and _has_device()
+
+    def together(self) -> AbstractContextManager[None]:
+        """Ask the device once, not after every kernel."""
+        return cast("AbstractContextManager[None]", self.module.together())
+
+    def device_array(self, value: Any) -> Any:
+        """View an object that has the CUDA array interface."""
+        return self.module.device_array(value)
+
+
+BACKENDS: Mapping[str, Backend] = MappingProxyType(
+    {backend.name: backend for backend in (Native(), Numba(), Reference(), Cuda())}
+)
+"""Fastest first; "auto" takes the first automatic one that is available."""
 
 
 @cache
 def available_backends() -> tuple[str, ...]:
     """Names of the back ends that can run here, fastest first; cuda, if there is a device, last.
 
-    `auto` runs cuda where the arrays lie in device memory, and nowhere else.
+    "auto" runs cuda where the arrays lie in device memory, and nowhere else.
     """
-    here = tuple(name for name, module in REQUIRES.items() if find_spec(module) is not None)
-    return here if _has_device() else tuple(name for name in here if name != "cuda")
+    return tuple(name for name, backend in BACKENDS.items() if backend.is_available())
 
 
 def default_backend() -> str:
@@ -81,10 +128,10 @@ def default_backend() -> str:
     KernelError
         Neither the compiled module nor numba is installed.
     """
-    fastest = available_backends()[0]
-    if fastest == "reference":
+    fastest = next((name for name in available_backends() if BACKENDS[name].automatic), None)
+    if fastest is None:
         raise KernelError(
-            f"neither back end native nor numba is installed: {REMEDIES['numba']}, or {REMEDIES['native']}, "
+            f"neither back end native nor numba is installed: {Numba.remedy}, or {Native.remedy}, "
             'or ask for the slow oracle with backend="reference"'
         )
     return fastest
@@ -92,7 +139,7 @@ def default_backend() -> str:
 
 def simd_levels() -> tuple[str, ...]:
     """Instruction sets that the native back end holds and this processor has, fastest first; empty without it."""
-    return tuple(_native().simd_levels()) if "native" in available_backends() else ()
+    return tuple(BACKENDS["native"].module.simd_levels()) if "native" in available_backends() else ()
 
 
 def simd_level() -> str | None:
@@ -101,22 +148,27 @@ def simd_level() -> str | None:
     Raises
     ------
     KernelError
-        The variable names a level that is not there.
+        The variable names a level that this processor, or this build, does not have.
     """
-    return cast("str", _native().simd_level()) if "native" in available_backends() else None
+    return cast("str", BACKENDS["native"].module.simd_level()) if "native" in available_backends() else None
 
 
 def load(name: str) -> Backend:
     """Return the back end called `name`, or the default for "auto"."""
     if name == "auto":
         name = default_backend()
-    if name not in REQUIRES:
-        raise KernelError(f"no back end is called {name!r}: choose auto, {', '.join(REQUIRES)}")
+    if name not in BACKENDS:
+        raise KernelError(f"no back end is called {name!r}: choose auto, {', '.join(BACKENDS)}")
     if name not in available_backends():
         raise KernelError(
-            f"back end {name!r} is not installed here: {REMEDIES[name]}, or use {', '.join(available_backends())}"
+            f"back end {name!r} is not installed here: {BACKENDS[name].remedy}, or use {', '.join(available_backends())}"
         )
-    return LOADERS[name]()
+    return BACKENDS[name]
+
+
+def run(function: str, *arguments: Any, backend: str, threads: int | None) -> Array:
+    """Run a kernel on the back end asked for; its arrays come checked, contiguous and of one type."""
+    return load(backend).run(function, arguments, workers(threads))
 
 
 def workers(threads: int | None) -> int:
@@ -139,29 +191,3 @@ def _has_device() -> bool:
         return False
     count = ctypes.c_int(0)
     return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-
-
-@cache
-def _native() -> Any:
-    """Import the compiled module and force the level that the environment asks for."""
-    module = import_module(REQUIRES["native"])
-    wanted = os.environ.get(SIMD_VARIABLE)
-    if wanted:
-        if wanted not in module.simd_levels():
-            raise KernelError(
-                f"{SIMD_VARIABLE}={wanted} is not possible here: choose {', '.join(module.simd_levels())}, or unset it"
-            )
-        module.force_simd_level(wanted)
-    return module
-
-
-def _python(name: str) -> Backend:
-    return cast("Backend", import_module(f"gradscore_kernels._{name}"))
-
-
-LOADERS: dict[str, Callable[[], Backend]] = {
-    "native": _native,
-    "numba": cache(lambda: _python("numba")),
-    "reference": cache(lambda: _python("reference")),
-    "cuda": cache(lambda: _python("cuda")),
-}

@@ -15,6 +15,7 @@ Kernel = Callable[P, NDArray[Any]]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INTEGERS = (np.dtype(np.int64), np.dtype(np.int32))
+_DEVICE = "cuda"  # what "auto" is for arrays in device memory
 
 
 def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
@@ -62,18 +63,18 @@ def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
 
 def _device_backend(kernel_name: str, key: str, backend: str) -> str:
     """Return the back end that reads device memory, if it is what was asked for."""
-    if backend not in {"auto", "cuda"}:
+    if backend != "auto" and not load(backend).reads_device:
         raise KernelError(
             f"{kernel_name}: {key!r} lies in device memory, which back end {backend!r} cannot read: leave backend out, or "
             "copy the array to the host first"
         )
-    return "cuda"
+    return _DEVICE if backend == "auto" else backend
 
 
 def _array(kernel_name: str, key: str, value: Any) -> Any:
     """Return `value` as an array of a type that `key` may have; ids always on the host."""
     if hasattr(value, "__cuda_array_interface__"):
-        array = load("cuda").device_array(value)  # type: ignore[attr-defined]  # this back end alone has it
+        array = load(_DEVICE).device_array(value)
         array = array.copy_to_host() if key == "ids" and not isinstance(array, np.ndarray) else array
     else:
         array = np.asarray(value)

@@ -1,25 +1,22 @@
 """Kernels called one after the other on a batch, and the statistics of the layers whose gradients they reduce."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels import _api as api
+from gradscore_kernels._backend import CompiledProgram
 from gradscore_kernels._backends import load, workers
+from gradscore_kernels._checks import INTEGERS
+from gradscore_kernels._network import layer_statistics
+from gradscore_kernels.catalogue import BACKSTEP, KERNELS
 
 Array = NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
 
-_COMPILED = frozenset(
-    {
-        api.conv_moments, api.direct_moments, api.outer_moments, api.position_sum_moments, api.sequence_moments,
-        api.sequence_sum_moments, api.unpooled_conv_input, api.unpooled_conv_moments,
-    }
-)  # fmt: skip
+_SINGLE = (np.dtype(np.float32),)
 _KEPT = 8  # shapes of batches whose tables are kept
 
 
@@ -48,6 +45,11 @@ class Step:
     layer: int | None = None
     name: str = ""
 
+    @property
+    def function(self) -> str:
+        """Name of the function that back ends hold."""
+        return self.kernel.__name__
+
 
 class Program:
     """Steps, ready for any number of batches: the native back end runs them in one call, with tables that it keeps.
@@ -61,10 +63,12 @@ class Program:
         made = {step.name for step in steps if step.layer is None}
         read = dict.fromkeys(name for step in steps for name in step.arrays)
         self._inputs = tuple(name for name in read if name not in made)
-        self._weights = {step.arrays[3] for step in steps if step.kernel is api.unpooled_conv_input}
-        compile_natively = getattr(load(backend), "Program", None)
-        self._compile = compile_natively if all(step.kernel in _COMPILED for step in steps) else None
-        self._compiled: dict[Shapes, Any] = {}
+        weight = BACKSTEP.reads.index("weight")
+        self._weights = {step.arrays[weight] for step in steps if step.kernel is BACKSTEP.call}
+        embedding = KERNELS["embedding"].call
+        self._ids = tuple((step.arrays[0], step.options[0]) for step in steps if step.kernel is embedding)
+        self._compiles = load(backend).can_compile(self._steps)
+        self._compiled: dict[Shapes, CompiledProgram] = {}
 
     def run(self, arrays: Mapping[str, Array], scale: NDArray[np.float64], *, threads: int | None = None) -> Array:
         """Return the statistics of every layer and of all together, as `layer_statistics` does.
@@ -82,33 +86,46 @@ class Program:
             As for the kernels.
         """
         given = [arrays[name] for name in self._inputs]
-        if self._compile is None or not self._are_ready(given, scale):
+        if not self._compiles or not self._are_ready(given, scale):
             return self._one_by_one(arrays, scale, threads)
         shapes = tuple(
             array.shape if name in self._weights else array.shape[1:]
             for name, array in zip(self._inputs, given, strict=True)
         )
-        if (compiled := self._compiled.get(shapes)) is not None:
-            return np.asarray(compiled.run(given, scale, workers(threads)))
+        compiled = self._compiled.get(shapes)
+        if compiled is not None and self._ids_name_rows(arrays):
+            return np.asarray(compiled.run(self._with_long_ids(given), scale, workers(threads)))
         checked = self._one_by_one(arrays, scale, threads)
         recent = list(self._compiled.items())[1 - _KEPT :]
-        self._compiled = {**dict(recent), shapes: self._compile(self._described(shapes))}
+        self._compiled = {**dict(recent), shapes: load(self._backend).compiled(self._described(shapes))}
         return checked
 
     def _are_ready(self, given: Sequence[Array], scale: Array) -> bool:
         """Tell whether the arrays are what the compiled steps take; others are converted, or refused, by the kernels."""
-        batch = len(scale)
+        batch, ids = len(scale), dict(self._ids)
         return (
             batch > 0
             and scale.dtype == np.float64
             and scale.flags.c_contiguous
             and all(
-                type(array) is np.ndarray and array.dtype == np.float32 and array.flags.c_contiguous for array in given
-            )
-            and all(
-                len(array) == batch or name in self._weights for name, array in zip(self._inputs, given, strict=True)
+                type(array) is np.ndarray
+                and array.dtype in (INTEGERS if name in ids else _SINGLE)
+                and array.flags.c_contiguous
+                and (len(array) == batch or name in self._weights)
+                for name, array in zip(self._inputs, given, strict=True)
             )
         )
+
+    def _ids_name_rows(self, arrays: Mapping[str, Array]) -> bool:
+        """Tell whether every id names a row of its table; the kernels say which does not."""
+        return all(-rows <= arrays[name].min() and arrays[name].max() < rows for name, rows in self._ids)
+
+    def _with_long_ids(self, given: Sequence[Array]) -> list[Array]:
+        ids = dict(self._ids)
+        return [
+            array.astype(np.int64, copy=False) if name in ids else array
+            for name, array in zip(self._inputs, given, strict=True)
+        ]
 
     def _described(self, shapes: Shapes) -> list[tuple[Any, ...]]:
         """Return the steps with the places of their arrays, given ones first, and the arrays' shapes but for the batch."""
@@ -119,14 +136,12 @@ class Program:
                 known[step.name] = known[step.arrays[0]]
             places = [list(known).index(name) for name in step.arrays]
             samples = [[0, *known[name]] for name in step.arrays]
-            described.append(
-                (step.kernel.__name__, places, samples, step.options, -1 if step.layer is None else step.layer)
-            )
+            described.append((step.function, places, samples, step.options, -1 if step.layer is None else step.layer))
         return described
 
     def _one_by_one(self, arrays: Mapping[str, Array], scale: NDArray[np.float64], threads: int | None) -> Array:
         found, parts = dict(arrays), []
-        with getattr(load(self._backend), "together", nullcontext)():  # a device is asked once, not after every kernel
+        with load(self._backend).together():
             for step in self._steps:
                 given = [found[name] for name in step.arrays]
                 result = step.kernel(*given, *step.options, backend=self._backend, threads=threads)
@@ -135,4 +150,4 @@ class Program:
                 else:
                     parts.append(result)
         layers = [step.layer for step in self._steps if step.layer is not None]
-        return api.layer_statistics(parts, layers, scale, backend=self._backend)
+        return layer_statistics(parts, layers, scale, backend=self._backend)

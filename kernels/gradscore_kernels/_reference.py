@@ -1,80 +1,23 @@
-"""The oracle: float64 NumPy that forms every gradient and follows the definitions. Slow, and B×P in memory."""
+"""The oracle: float64 NumPy that forms every gradient by the catalogue's formula and follows the definitions.
 
-from collections.abc import Iterator
-from itertools import product
+Slow, and B×P numbers in memory.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore_kernels._geometry import ConvGeometry, PoolGeometry
+from gradscore_kernels.catalogue import BACKSTEP, KERNELS, KernelSpec
 
 Array = NDArray[Any]
 Accumulators = NDArray[np.float64]
 
 
-def outer_moments(a: Array, delta: Array, threads: int) -> Accumulators:
-    """See `gradscore_kernels.outer_moments`."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        gradient = delta.astype(np.float64)[:, :, None] * a.astype(np.float64)[:, None, :]
-    return direct_moments(gradient.reshape(len(a), a.shape[1] * delta.shape[1]), threads)
-
-
-def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -> Accumulators:
-    """See `gradscore_kernels.conv_moments`: one product per kernel position."""
-    batch, groups = len(a), geometry.groups
-    padded = _pad(a.astype(np.float64), geometry)
-    channels, filters = a.shape[1] // groups, delta.shape[1] // groups
-    out = delta.shape[2:]
-    d = delta.astype(np.float64).reshape(batch, groups, filters, int(np.prod(out)))
-    gradient = np.empty((batch, groups, filters, channels, geometry.kernel_size))
-    for k, window in enumerate(_windows(geometry, out)):
-        seen = padded[(slice(None), slice(None), *window)].reshape(batch, groups, channels, d.shape[-1])
-        gradient[..., k] = np.einsum("bgmt,bgct->bgmc", d, seen)
-    return direct_moments(gradient.reshape(batch, groups * filters * channels * geometry.kernel_size), threads)
-
-
-def unpooled_conv_moments(
-    a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
-) -> Accumulators:
-    """See `gradscore_kernels.unpooled_conv_moments`: δ at full resolution."""
-    return conv_moments(a, _unpooled(activation, pooled_delta, pool), geometry, threads)
-
-
-def unpooled_conv_input(
-    a: Array,
-    activation: Array,
-    pooled_delta: Array,
-    weight: Array,
-    geometry: ConvGeometry,
-    pool: PoolGeometry,
-    slope: float,
-    threads: int,  # noqa: ARG001 - every back end has the same signature
-) -> Array:
-    """See `gradscore_kernels.unpooled_conv_input`: one product per kernel position."""
-    batch, groups, out = len(a), geometry.groups, activation.shape[2:]
-    delta = _unpooled(activation, pooled_delta, pool).reshape(
-        batch, groups, activation.shape[1] // groups, int(np.prod(out))
-    )
-    filters, channels = delta.shape[2], a.shape[1] // groups
-    weights = weight.astype(np.float64).reshape(groups, filters, channels, geometry.kernel_size)
-    padded = np.zeros((batch, a.shape[1], *geometry.padded(a.shape[2:])))
-    with np.errstate(invalid="ignore"):
-        for k, window in enumerate(_windows(geometry, out)):
-            passed = np.einsum("bgmt,gmc->bgct", delta, weights[..., k])
-            padded[(slice(None), slice(None), *window)] += passed.reshape(batch, a.shape[1], *out)
-        return np.asarray(_unpad(padded, a.shape[2:], geometry) * np.where(a > 0, 1.0, slope), dtype=a.dtype)
-
-
-def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
-    """See `gradscore_kernels.sequence_moments`."""
-    gradient = np.einsum("btm,btn->bmn", delta.astype(np.float64), a.astype(np.float64))
-    return direct_moments(gradient.reshape(len(a), a.shape[2] * delta.shape[2]), threads)
-
-
-def direct_moments(g: Array, threads: int) -> Accumulators:  # noqa: ARG001 - every back end has the same signature
-    """See `gradscore_kernels.direct_moments`: the definitions, in two passes."""
-    g = g.astype(np.float64)
+def moments(gradient: Array) -> Accumulators:
+    """Return the accumulators `[B, 8]` of gradients `[B, …]`: the definitions, in two passes."""
+    g = gradient.reshape(len(gradient), int(np.prod(gradient.shape[1:])))
     result = np.empty((len(g), 8))
     with np.errstate(invalid="ignore", over="ignore"):
         mean = g.mean(1)
@@ -90,64 +33,27 @@ def direct_moments(g: Array, threads: int) -> Accumulators:  # noqa: ARG001 - ev
     return result
 
 
-def position_sum_moments(delta: Array, threads: int) -> Accumulators:
-    """See `gradscore_kernels.position_sum_moments`."""
-    with np.errstate(invalid="ignore"):
-        return direct_moments(delta.sum(2, dtype=np.float64), threads)
+def _reducing(spec: KernelSpec) -> Callable[..., Accumulators]:
+    def reduced(*arguments: Any) -> Accumulators:
+        *given, _threads = arguments
+        return moments(spec.gradient(*given))
+
+    return reduced
 
 
-def sequence_sum_moments(delta: Array, threads: int) -> Accumulators:
-    """See `gradscore_kernels.sequence_sum_moments`."""
-    with np.errstate(invalid="ignore"):
-        return direct_moments(delta.sum(1, dtype=np.float64), threads)
+def _passing_back(*arguments: Any) -> Array:
+    *given, _threads = arguments
+    return BACKSTEP.gradient(*given)
 
 
-def embedding_moments(ids: Array, delta: Array, vocabulary: int, threads: int) -> Accumulators:
-    """See `gradscore_kernels.embedding_moments`; `ids` lie in 0..vocabulary − 1."""
-    gradient = np.zeros((len(ids), vocabulary, delta.shape[2]))
-    with np.errstate(invalid="ignore"):
-        np.add.at(gradient, (np.arange(len(ids))[:, None], ids), delta.astype(np.float64))
-    return direct_moments(gradient.reshape(len(ids), vocabulary * delta.shape[2]), threads)
+_FUNCTIONS: dict[str, Callable[..., Array]] = {
+    **{spec.function: _reducing(spec) for spec in KERNELS.values()},
+    BACKSTEP.function: _passing_back,
+}
 
 
-def _unpooled(activation: Array, pooled_delta: Array, pool: PoolGeometry) -> Array:
-    """Return δ at full resolution, window by window."""
-    batch, filters, spatial = len(activation), activation.shape[1], activation.shape[2:]
-    seen = activation.reshape(batch, filters, int(np.prod(spatial)))
-    pooled = pooled_delta.reshape(batch, filters, int(np.prod(pooled_delta.shape[2:])))
-    delta = np.zeros(seen.shape)
-    plane = np.arange(batch)[:, None], np.arange(filters)[None, :]
-    for window, cells in zip(*pool.windows(spatial, pooled_delta.shape[2:]), strict=True):
-        values = seen[:, :, cells]
-        with np.errstate(invalid="ignore"):
-            given = np.where(np.isnan(values).any(2), np.nan, pooled[:, :, window])
-            delta[(*plane, cells[values.argmax(2)])] += given
-    return delta.reshape(activation.shape)
-
-
-def _windows(geometry: ConvGeometry, out: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Yield what each kernel position sees of the padded input."""
-    for place in product(*map(range, geometry.kernel)):
-        yield tuple(
-            slice(at * dilation, at * dilation + stride * (size - 1) + 1, stride)
-            for at, dilation, stride, size in zip(place, geometry.dilations, geometry.strides, out, strict=True)
-        )
-
-
-def _unpad(padded: Array, spatial: tuple[int, ...], geometry: ConvGeometry) -> Array:
-    """Undo `_pad` in the spatial axes: what was cropped away is zero."""
-    whole = np.zeros((*padded.shape[:2], *spatial))
-    axes = list(zip(geometry.pads[: len(spatial)], spatial, padded.shape[2:], strict=True))
-    kept = tuple(slice(max(-begin, 0), min(size, extent - begin)) for begin, size, extent in axes)
-    seen = tuple(slice(part.start + begin, part.stop + begin) for part, (begin, _, _) in zip(kept, axes, strict=True))
-    whole[(slice(None), slice(None), *kept)] = padded[(slice(None), slice(None), *seen)]
-    return whole
-
-
-def _pad(a: Array, geometry: ConvGeometry) -> Array:
-    """Surround the spatial axes by zeros, or crop them where a pad is negative."""
-    rank = len(geometry.kernel)
-    begin, end = geometry.pads[:rank], geometry.pads[rank:]
-    crop = tuple(slice(max(-b, 0), size - max(-e, 0)) for b, e, size in zip(begin, end, a.shape[2:], strict=True))
-    grow = [(max(b, 0), max(e, 0)) for b, e in zip(begin, end, strict=True)]
-    return np.pad(a[(slice(None), slice(None), *crop)], [(0, 0), (0, 0), *grow])
+def __getattr__(name: str) -> Callable[..., Array]:
+    """Return the function of a kernel, as every back end's module holds it."""
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _FUNCTIONS[name]

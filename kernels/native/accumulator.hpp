@@ -1,5 +1,12 @@
-// What is known of some numbers after one pass over them. Included inside a namespace of its own by each source file
-// that uses it, after <cmath> and level.hpp: see level.cpp.
+// What is known of some numbers after one pass over them.
+#pragma once
+
+#include <cmath>
+
+#include "instruction_set.hpp"
+#include "level.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 // n, sum |g|, mean, M2, M3, M4, min, max of some numbers.
 struct Moments {
@@ -31,3 +38,5 @@ struct Moments {
     for (int i = 0; i < kAccumulator; ++i) out[i] = finite || i == 0 ? values[i] : NAN;
   }
 };
+
+}  // namespace gradscore::GRADSCORE_LEVEL

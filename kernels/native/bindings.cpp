@@ -4,6 +4,14 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
+#include <numeric>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "kernels.hpp"
 #include "layers.hpp"
 #include "plan.hpp"
@@ -45,12 +53,9 @@ Result<T> filled(const std::vector<std::size_t>& shape, const Fill& fill) {
 }
 
 // Accumulators of a batch.
-template <class T>
-Result<double> reduced(const Job<T>& job, const std::vector<const T*>& arrays, std::size_t batch, int threads) {
-  return filled<double>({batch, kAccumulator}, [&](double* out) {
-    void* results[] = {out};
-    job(arrays.data(), static_cast<Index>(batch), threads, results);
-  });
+Result<double> reduced(const Job& job, const std::vector<const void*>& arrays, std::size_t batch, int threads) {
+  return filled<double>({batch, kAccumulator},
+                        [&](double* out) { job(arrays.data(), static_cast<Index>(batch), threads, out); });
 }
 
 Geometry geometry_of(const nb::object& object) {
@@ -91,17 +96,17 @@ struct Pool {
 // Kernels by the shapes of the arrays and the options that their Python functions take.
 
 template <class T>
-Job<T> conv_job(const Shape& a, const Shape& delta, const nb::object& geometry) {
+Job conv_job(const Shape& a, const Shape& delta, const nb::object& geometry) {
   return conv_moments<T>(a[1], delta[1], spatial(a), spatial(delta), geometry_of(geometry));
 }
 
 template <class T>
-Job<T> unpooled_conv_job(const Shape& a, const Shape& activation, const nb::object& geometry, const Pool& pool) {
+Job unpooled_conv_job(const Shape& a, const Shape& activation, const nb::object& geometry, const Pool& pool) {
   return unpooled_conv_moments<T>(a[1], activation[1], spatial(a), spatial(activation), geometry_of(geometry), pool.plan);
 }
 
 template <class T>
-Job<T> unpooled_input_job(const Shape& a, const Shape& activation, const nb::object& geometry, const Pool& pool,
+Job unpooled_input_job(const Shape& a, const Shape& activation, const nb::object& geometry, const Pool& pool,
                           double slope) {
   return unpooled_conv_input<T>(a[1], activation[1], spatial(a), spatial(activation), geometry_of(geometry), pool.plan,
                                 static_cast<T>(slope));
@@ -111,25 +116,95 @@ Pool pool_of(const nb::object& pool, const Shape& activation, const Shape& poole
   return Pool(pool, activation[1], spatial(activation), spatial(pooled));
 }
 
+// Kernels that a program runs, by the names of their Python functions. Each is made from the shapes of its arrays and
+// its options; the poolings that it needs go to `pools`.
+using Pools = std::vector<std::unique_ptr<Pool>>;
+struct Maker {
+  const char* name;
+  Job (*make)(const std::vector<Shape>& shapes, const nb::tuple& options, Pools& pools);
+};
+const Maker kMakers[] = {
+    {"conv_moments",
+     [](const std::vector<Shape>& s, const nb::tuple& options, Pools&) {
+       return conv_job<float>(s[0], s[1], options[0]);
+     }},
+    {"direct_moments",
+     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) {
+       return direct_moments<float>(product({s[0].begin() + 1, s[0].end()}));
+     }},
+    {"embedding_moments",
+     [](const std::vector<Shape>& s, const nb::tuple& options, Pools&) {
+       return embedding_moments<float>(s[1][1], s[1][2], nb::cast<Index>(options[0]));
+     }},
+    {"outer_moments",
+     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) { return outer_moments<float>(s[0][1], s[1][1]); }},
+    {"position_sum_moments",
+     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) {
+       return position_sum_moments<float>(s[0][1], product(spatial(s[0])));
+     }},
+    {"sequence_moments",
+     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) {
+       return sequence_moments<float>({s[0][1], s[0][2], s[1][2]});
+     }},
+    {"sequence_sum_moments",
+     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) {
+       return sequence_sum_moments<float>(s[0][1], s[0][2]);
+     }},
+    {"unpooled_conv_input",
+     [](const std::vector<Shape>& s, const nb::tuple& options, Pools& pools) {
+       const Pool& pool = *pools.emplace_back(std::make_unique<Pool>(pool_of(options[1], s[1], s[2])));
+       return unpooled_input_job<float>(s[0], s[1], options[0], pool, nb::cast<double>(options[2]));
+     }},
+    {"unpooled_conv_moments",
+     [](const std::vector<Shape>& s, const nb::tuple& options, Pools& pools) {
+       const Pool& pool = *pools.emplace_back(std::make_unique<Pool>(pool_of(options[1], s[1], s[2])));
+       return unpooled_conv_job<float>(s[0], s[1], options[0], pool);
+     }},
+};
+
+const Maker& maker_of(const std::string& kernel) {
+  for (const Maker& maker : kMakers) {
+    if (kernel == maker.name) return maker;
+  }
+  throw std::invalid_argument("no kernel " + kernel);
+}
+
+nb::tuple names_of_makers() {
+  nb::list names;
+  for (const Maker& maker : kMakers) names.append(maker.name);
+  return nb::tuple(names);
+}
+
 // A program, and the tables of its poolings.
 class BoundProgram {
  public:
+  using Given = nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>;
+
   // Each step is (kernel, places of its arrays, their shapes, options, layer or −1).
   explicit BoundProgram(const nb::list& described) {
     std::vector<Step> steps;
     for (const nb::handle& handle : described) {
       const auto step = nb::cast<nb::tuple>(handle);
+      const auto kernel = nb::cast<std::string>(step[0]);
+      const auto places = nb::cast<std::vector<Index>>(step[1]);
       const auto shapes = nb::cast<std::vector<Shape>>(step[2]);
       const Shape sample(shapes[0].begin() + 1, shapes[0].end());
-      steps.push_back({job(nb::cast<std::string>(step[0]), shapes, nb::cast<nb::tuple>(step[3])),
-                       nb::cast<std::vector<Index>>(step[1]), nb::cast<Index>(step[4]), product(sample)});
+      if (kernel == "embedding_moments") ids_.insert(places[0]);
+      steps.push_back({maker_of(kernel).make(shapes, nb::cast<nb::tuple>(step[3]), pools_), places,
+                       nb::cast<Index>(step[4]), product(sample)});
     }
     program_ = std::make_unique<const Program>(std::move(steps));
   }
 
-  Result<double> run(const std::vector<AnyArray<float>>& given, const Array<double, 1>& scale, int threads) const {
-    std::vector<const float*> arrays;
-    for (const AnyArray<float>& array : given) arrays.push_back(array.data());
+  Result<double> run(const std::vector<Given>& given, const Array<double, 1>& scale, int threads) const {
+    std::vector<const void*> arrays;
+    for (const Given& array : given) {
+      const bool ids = ids_.count(static_cast<Index>(arrays.size())) > 0;
+      if (array.dtype() != (ids ? nb::dtype<std::int64_t>() : nb::dtype<float>())) {
+        throw nb::type_error(ids ? "ids are not int64" : "an array is not float32");
+      }
+      arrays.push_back(array.data());
+    }
     const std::size_t columns = (program_->layers() + 1) * kAccumulator;
     return filled<double>({scale.shape(0), columns}, [&](double* out) {
       program_->run(arrays, scale.data(), static_cast<Index>(scale.shape(0)), threads, out);
@@ -137,22 +212,8 @@ class BoundProgram {
   }
 
  private:
-  Job<float> job(const std::string& kernel, const std::vector<Shape>& s, const nb::tuple& options) {
-    if (kernel == "outer_moments") return outer_moments<float>(s[0][1], s[1][1]);
-    if (kernel == "sequence_moments") return sequence_moments<float>({s[0][1], s[0][2], s[1][2]});
-    if (kernel == "sequence_sum_moments") return sequence_sum_moments<float>(s[0][1], s[0][2]);
-    if (kernel == "position_sum_moments") return position_sum_moments<float>(s[0][1], product(spatial(s[0])));
-    if (kernel == "direct_moments") return direct_moments<float>(product({s[0].begin() + 1, s[0].end()}));
-    if (kernel == "conv_moments") return conv_job<float>(s[0], s[1], options[0]);
-    const Pool& pool = *pools_.emplace_back(std::make_unique<Pool>(pool_of(options[1], s[1], s[2])));
-    if (kernel == "unpooled_conv_moments") return unpooled_conv_job<float>(s[0], s[1], options[0], pool);
-    if (kernel == "unpooled_conv_input") {
-      return unpooled_input_job<float>(s[0], s[1], options[0], pool, nb::cast<double>(options[2]));
-    }
-    throw std::invalid_argument("no kernel " + kernel);
-  }
-
-  std::vector<std::unique_ptr<Pool>> pools_;
+  Pools pools_;
+  std::set<Index> ids_;  // places of arrays of ids
   std::unique_ptr<const Program> program_;
 };
 
@@ -163,14 +224,14 @@ void bind(nb::module_& module) {
       "outer_moments",
       [](const Array<T, 2>& a, const Array<T, 2>& delta, int threads) {
         const auto job = outer_moments<T>(a.shape(1), delta.shape(1));
-        return reduced<T>(job, {a.data(), delta.data()}, a.shape(0), threads);
+        return reduced(job, {a.data(), delta.data()}, a.shape(0), threads);
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
   module.def(
       "conv_moments",
       [](const AnyArray<T>& a, const AnyArray<T>& delta, const nb::object& geometry, int threads) {
         const auto job = conv_job<T>(shape_of(a), shape_of(delta), geometry);
-        return reduced<T>(job, {a.data(), delta.data()}, a.shape(0), threads);
+        return reduced(job, {a.data(), delta.data()}, a.shape(0), threads);
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "geometry"_a, "threads"_a);
   module.def(
@@ -179,7 +240,7 @@ void bind(nb::module_& module) {
          const nb::object& object, int threads) {
         const Pool pool = pool_of(object, shape_of(activation), shape_of(pooled));
         const auto job = unpooled_conv_job<T>(shape_of(a), shape_of(activation), geometry, pool);
-        return reduced<T>(job, {a.data(), activation.data(), pooled.data()}, a.shape(0), threads);
+        return reduced(job, {a.data(), activation.data(), pooled.data()}, a.shape(0), threads);
       },
       "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "geometry"_a, "pool"_a, "threads"_a);
   module.def(
@@ -188,11 +249,9 @@ void bind(nb::module_& module) {
          const nb::object& geometry, const nb::object& object, double slope, int threads) {
         const Pool pool = pool_of(object, shape_of(activation), shape_of(pooled));
         const auto job = unpooled_input_job<T>(shape_of(a), shape_of(activation), geometry, pool, slope);
-        const T* arrays[] = {a.data(), activation.data(), pooled.data(), weight.data()};
-        return filled<T>(std::vector<std::size_t>(a.shape_ptr(), a.shape_ptr() + a.ndim()), [&](T* out) {
-          void* results[] = {out};
-          job(arrays, static_cast<Index>(a.shape(0)), threads, results);
-        });
+        const void* arrays[] = {a.data(), activation.data(), pooled.data(), weight.data()};
+        return filled<T>(std::vector<std::size_t>(a.shape_ptr(), a.shape_ptr() + a.ndim()),
+                         [&](T* out) { job(arrays, static_cast<Index>(a.shape(0)), threads, out); });
       },
       "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "weight"_a.noconvert(),
       "geometry"_a, "pool"_a, "slope"_a, "threads"_a);
@@ -200,36 +259,34 @@ void bind(nb::module_& module) {
       "sequence_moments",
       [](const Array<T, 3>& a, const Array<T, 3>& delta, int threads) {
         const auto job = sequence_moments<T>({Index(a.shape(1)), Index(a.shape(2)), Index(delta.shape(2))});
-        return reduced<T>(job, {a.data(), delta.data()}, a.shape(0), threads);
+        return reduced(job, {a.data(), delta.data()}, a.shape(0), threads);
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
   module.def(
       "direct_moments",
       [](const Array<T, 2>& g, int threads) {
-        return reduced<T>(direct_moments<T>(g.shape(1)), {g.data()}, g.shape(0), threads);
+        return reduced(direct_moments<T>(g.shape(1)), {g.data()}, g.shape(0), threads);
       },
       "g"_a.noconvert(), "threads"_a);
   module.def(
       "position_sum_moments",
       [](const Array<T, 3>& delta, int threads) {
         const auto job = position_sum_moments<T>(delta.shape(1), delta.shape(2));
-        return reduced<T>(job, {delta.data()}, delta.shape(0), threads);
+        return reduced(job, {delta.data()}, delta.shape(0), threads);
       },
       "delta"_a.noconvert(), "threads"_a);
   module.def(
       "sequence_sum_moments",
       [](const Array<T, 3>& delta, int threads) {
         const auto job = sequence_sum_moments<T>(delta.shape(1), delta.shape(2));
-        return reduced<T>(job, {delta.data()}, delta.shape(0), threads);
+        return reduced(job, {delta.data()}, delta.shape(0), threads);
       },
       "delta"_a.noconvert(), "threads"_a);
   module.def(
       "embedding_moments",
       [](const Array<std::int64_t, 2>& ids, const Array<T, 3>& delta, Index vocabulary, int threads) {
-        const Index batch = delta.shape(0), positions = delta.shape(1), width = delta.shape(2);
-        return filled<double>({delta.shape(0), kAccumulator}, [&](double* out) {
-          embedding_moments<T>(ids.data(), delta.data(), batch, positions, width, vocabulary, threads, out);
-        });
+        const auto job = embedding_moments<T>(delta.shape(1), delta.shape(2), vocabulary);
+        return reduced(job, {ids.data(), delta.data()}, delta.shape(0), threads);
       },
       "ids"_a.noconvert(), "delta"_a.noconvert(), "vocabulary"_a, "threads"_a);
 }
@@ -259,6 +316,7 @@ NB_MODULE(_native, module) {
         });
       },
       nb::arg("logits").noconvert(), nb::arg("labels").noconvert());
+  module.attr("PROGRAM_KERNELS") = names_of_makers();
   nb::class_<BoundProgram>(module, "Program")
       .def(nb::init<const nb::list&>(), nb::arg("steps"))
       .def("run", &BoundProgram::run, nb::arg("arrays").noconvert(), nb::arg("scale").noconvert(), nb::arg("threads"));

@@ -1,10 +1,19 @@
+// Every kernel for batches. Here lies what does not depend on the instruction set: plans, threads, and float64 where
+// float32 does not do.
 #include "kernels.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
-#include <system_error>
+#include <string>
 #include <type_traits>
+#include <vector>
 
+#include "level.hpp"
 #include "parallel.hpp"
 #include "plan.hpp"
 
@@ -46,7 +55,12 @@ const Kernels<T>& kernels() {
 }
 
 // Where a sample's accumulators go.
-double* row(void* const* out, Index b) { return static_cast<double*>(out[0]) + b * kAccumulator; }
+double* row(void* out, Index b) { return static_cast<double*>(out) + b * kAccumulator; }
+
+template <class T>
+const T* array(const void* const* arrays, std::size_t place) {
+  return static_cast<const T*>(arrays[place]);
+}
 
 // Sums over positions in float32 are off by 1e-7 or so of their size, each by its own. Over many numbers that averages
 // out: skewness and kurtosis are then off by less than 1e-5 |mean| / sqrt(M2) (measured; Winograd's transforms cost the
@@ -59,32 +73,31 @@ constexpr Index kWidened = 1 << 20;  // numbers that are made float64 at a time,
 bool rounding_shows(const double* accumulator) { return accumulator[2] * accumulator[2] > kFar * accumulator[3]; }
 
 // Run a job on the samples listed, of which each array holds `sizes` numbers.
-void run_widened(const Job<double>& job, const float* const* arrays, const std::vector<Index>& sizes,
-                 const Index* samples, Index count, int threads, void* const* out) {
+void run_widened(const Job& job, const void* const* arrays, const std::vector<Index>& sizes, const Index* samples,
+                 Index count, int threads, void* out) {
   std::vector<std::vector<double>> wide(sizes.size());
-  std::vector<const double*> given;
+  std::vector<const void*> given;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
     wide[i].reserve(count * sizes[i]);
     for (Index s = 0; s < count; ++s) {
-      const float* from = arrays[i] + samples[s] * sizes[i];
+      const float* from = array<float>(arrays, i) + samples[s] * sizes[i];
       wide[i].insert(wide[i].end(), from, from + sizes[i]);
     }
     given.push_back(wide[i].data());
   }
   std::vector<double> rows(count * kAccumulator);
-  void* results[] = {rows.data()};
-  job(given.data(), count, threads, results);
+  job(given.data(), count, threads, rows.data());
   for (Index s = 0; s < count; ++s) std::copy_n(&rows[s * kAccumulator], kAccumulator, row(out, samples[s]));
 }
 
 // A job in T for gradients of so many numbers, and in float64 for the samples that need it.
 template <class T>
-Job<T> exact_where_needed(const Job<T>& job, const Job<double>& exact, Index numbers, const std::vector<Index>& sizes) {
+Job exact_where_needed(const Job& job, const Job& exact, Index numbers, const std::vector<Index>& sizes) {
   if constexpr (std::is_same_v<T, double>) {
     return exact;
   } else {
     const Index step = std::max<Index>(1, kWidened / std::accumulate(sizes.begin(), sizes.end(), Index{0}));
-    return [=](const float* const* arrays, Index batch, int threads, void* const* out) {
+    return [=](const void* const* arrays, Index batch, int threads, void* out) {
       if (numbers >= kFewNumbers) job(arrays, batch, threads, out);
       std::vector<Index> samples;
       for (Index b = 0; b < batch; ++b) {
@@ -100,10 +113,10 @@ Job<T> exact_where_needed(const Job<T>& job, const Job<double>& exact, Index num
 
 // A sum over positions of delta [rows, columns], for each of its channels.
 template <class T>
-Job<T> sum_moments(decltype(Kernels<T>::position_sum) Kernels<T>::*kernel, Index rows, Index columns, Index channels) {
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+Job sum_moments(decltype(Kernels<T>::position_sum) Kernels<T>::*kernel, Index rows, Index columns, Index channels) {
+  return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().*kernel;
-    const T* delta = arrays[0];
+    const T* delta = array<T>(arrays, 0);
     const Index size = rows * columns;
     for_each_sample(batch, size, threads, channels * sizeof(double), [&](Index b, const Scratch& scratch) {
       run(delta + b * size, rows, columns, scratch.as<double>(), row(out, b));
@@ -132,10 +145,10 @@ void force_simd_level(const std::string& name) {
 }
 
 template <class T>
-Job<T> outer_moments(Index inputs, Index outputs) {
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+Job outer_moments(Index inputs, Index outputs) {
+  return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().outer;
-    const T *a = arrays[0], *delta = arrays[1];
+    const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
     for_each_sample(batch, 4.0 * (inputs + outputs), threads, 0, [&](Index b, const Scratch&) {
       run(a + b * inputs, inputs, delta + b * outputs, outputs, row(out, b));
     });
@@ -149,11 +162,11 @@ Index inputs_in(const ConvPlan& plan) { return plan.groups * plan.channels * pla
 Index outputs_in(const ConvPlan& plan) { return plan.groups * plan.filters * plan.positions; }
 
 template <class T>
-Job<T> conv_job(const std::shared_ptr<const ConvTables>& tables) {
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+Job conv_job(const std::shared_ptr<const ConvTables>& tables) {
+  return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const ConvPlan& plan = tables->plan();
     const Kernels<T>& use = kernels<T>();
-    const T *a = arrays[0], *delta = arrays[1];
+    const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
     const Index a_size = inputs_in(plan), delta_size = outputs_in(plan);
     const double cost = static_cast<double>(delta_size) * plan.channels * plan.kernel_size / 8;
     for_each_sample(batch, cost, threads, use.conv_scratch(plan) * sizeof(T), [&](Index b, const Scratch& scratch) {
@@ -163,12 +176,12 @@ Job<T> conv_job(const std::shared_ptr<const ConvTables>& tables) {
 }
 
 template <class T>
-Job<T> unpooled_conv_job(const std::shared_ptr<const ConvTables>& tables,
+Job unpooled_conv_job(const std::shared_ptr<const ConvTables>& tables,
                          const std::shared_ptr<const LaneTables>& lanes, const PoolPlan& pool) {
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+  return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const ConvPlan& plan = tables->plan();
     const Kernels<T>& use = kernels<T>();
-    const T *a = arrays[0], *activation = arrays[1], *pooled = arrays[2];
+    const T *a = array<T>(arrays, 0), *activation = array<T>(arrays, 1), *pooled = array<T>(arrays, 2);
     const Index a_size = inputs_in(plan), delta_size = outputs_in(plan), pooled_size = pool.planes * pool.pooled_plane;
     const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
     const std::size_t bytes = use.unpooled_conv_scratch(plan, lanes->plan(), pool) * sizeof(T);
@@ -180,10 +193,10 @@ Job<T> unpooled_conv_job(const std::shared_ptr<const ConvTables>& tables,
 }
 
 template <class T>
-Job<T> sequence_job(const SequenceShape& shape) {
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+Job sequence_job(const SequenceShape& shape) {
+  return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const Kernels<T>& use = kernels<T>();
-    const T *a = arrays[0], *delta = arrays[1];
+    const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
     const Index a_size = shape.positions * shape.inputs, delta_size = shape.positions * shape.outputs;
     const double cost = static_cast<double>(a_size) * shape.outputs / 8;
     const std::size_t bytes = use.sequence_scratch(shape) * sizeof(T);
@@ -196,7 +209,7 @@ Job<T> sequence_job(const SequenceShape& shape) {
 }  // namespace
 
 template <class T>
-Job<T> conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
+Job conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
                     const Geometry& geometry) {
   const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
   const ConvPlan& plan = tables->plan();
@@ -205,7 +218,7 @@ Job<T> conv_moments(Index channels, Index filters, const std::vector<Index>& inp
 }
 
 template <class T>
-Job<T> unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
+Job unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
                              const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool) {
   const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
   const ConvPlan& plan = tables->plan();
@@ -218,15 +231,15 @@ Job<T> unpooled_conv_moments(Index channels, Index filters, const std::vector<In
 }
 
 template <class T>
-Job<T> unpooled_conv_input(Index channels, Index filters, const std::vector<Index>& input,
+Job unpooled_conv_input(Index channels, Index filters, const std::vector<Index>& input,
                            const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool, T slope) {
   const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
   const auto lanes = std::make_shared<const LaneTables>(tables->plan(), geometry, false);
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+  return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const ConvPlan& plan = tables->plan();
     const Kernels<T>& use = kernels<T>();
-    const T *a = arrays[0], *activation = arrays[1], *pooled = arrays[2], *weight = arrays[3];
-    T* passed = static_cast<T*>(out[0]);
+    const T *a = array<T>(arrays, 0), *activation = array<T>(arrays, 1), *pooled = array<T>(arrays, 2), *weight = array<T>(arrays, 3);
+    T* passed = static_cast<T*>(out);
     const Scratch ordered(filters * lanes->weights_of_one<T>() * sizeof(T));
     lanes->order_weights(weight, plan, filters, ordered.as<T>());
     const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
@@ -241,7 +254,7 @@ Job<T> unpooled_conv_input(Index channels, Index filters, const std::vector<Inde
 }
 
 template <class T>
-Job<T> sequence_moments(const SequenceShape& shape) {
+Job sequence_moments(const SequenceShape& shape) {
   const auto [positions, inputs, outputs] = shape;
   if (positions == 1) return outer_moments<T>(inputs, outputs);
   return exact_where_needed<T>(sequence_job<T>(shape), sequence_job<double>(shape), inputs * outputs,
@@ -249,54 +262,73 @@ Job<T> sequence_moments(const SequenceShape& shape) {
 }
 
 template <class T>
-Job<T> direct_moments(Index count) {
-  return [=](const T* const* arrays, Index batch, int threads, void* const* out) {
+Job direct_moments(Index count) {
+  return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().direct;
-    const T* g = arrays[0];
+    const T* g = array<T>(arrays, 0);
     for_each_sample(batch, 4.0 * count, threads, 0,
                     [&](Index b, const Scratch&) { run(g + b * count, count, row(out, b)); });
   };
 }
 
 template <class T>
-Job<T> position_sum_moments(Index channels, Index positions) {
+Job position_sum_moments(Index channels, Index positions) {
   return sum_moments<T>(&Kernels<T>::position_sum, channels, positions, channels);
 }
 
 template <class T>
-Job<T> sequence_sum_moments(Index positions, Index channels) {
+Job sequence_sum_moments(Index positions, Index channels) {
   return sum_moments<T>(&Kernels<T>::sequence_sum, positions, channels, channels);
 }
 
+namespace {
+
+// Rows of the table that ids name.
+std::vector<std::int64_t> rows_of(const std::int64_t* ids, Index count, Index vocabulary) {
+  std::vector<std::int64_t> rows(ids, ids + count);
+  for (std::int64_t& row : rows) {
+    if (row < -vocabulary || row >= vocabulary) {
+      throw std::out_of_range("id " + std::to_string(row) + " of a vocabulary of " + std::to_string(vocabulary));
+    }
+    if (row < 0) row += vocabulary;
+  }
+  return rows;
+}
+
+}  // namespace
+
 template <class T>
-void embedding_moments(const std::int64_t* ids, const T* delta, Index batch, Index positions, Index width,
-                       Index vocabulary, int threads, double* out) {
-  const auto run = kernels<T>().embedding;
-  const std::size_t sums_bytes = width * sizeof(double);
-  const std::size_t bytes = sums_bytes + positions * sizeof(Index);
-  for_each_sample(batch, 4.0 * positions * width, threads, bytes, [&](Index b, const Scratch& scratch) {
-    const std::int64_t* own = ids + b * positions;
-    Index* order = reinterpret_cast<Index*>(scratch.as<char>() + sums_bytes);
-    std::iota(order, order + positions, Index{0});
-    // Equal ids stay in order of position, so that the sums' rounding does not depend on the sort.
-    std::sort(order, order + positions, [own](Index x, Index y) { return own[x] != own[y] ? own[x] < own[y] : x < y; });
-    run(own, order, positions, delta + b * positions * width, width, vocabulary, scratch.as<double>(),
-        out + b * kAccumulator);
-  });
+Job embedding_moments(Index positions, Index width, Index vocabulary) {
+  return [=](const void* const* arrays, Index batch, int threads, void* out) {
+    const auto run = kernels<T>().embedding;
+    const std::vector<std::int64_t> rows = rows_of(array<std::int64_t>(arrays, 0), batch * positions, vocabulary);
+    const T* delta = array<T>(arrays, 1);
+    const std::size_t sums_bytes = width * sizeof(double);
+    const std::size_t bytes = sums_bytes + positions * sizeof(Index);
+    for_each_sample(batch, 4.0 * positions * width, threads, bytes, [&](Index b, const Scratch& scratch) {
+      const std::int64_t* own = rows.data() + b * positions;
+      Index* order = reinterpret_cast<Index*>(scratch.as<char>() + sums_bytes);
+      std::iota(order, order + positions, Index{0});
+      // Equal rows stay in order of position, so that the sums' rounding does not depend on the sort.
+      std::sort(order, order + positions,
+                [own](Index x, Index y) { return own[x] != own[y] ? own[x] < own[y] : x < y; });
+      run(own, order, positions, delta + b * positions * width, width, vocabulary, scratch.as<double>(), row(out, b));
+    });
+  };
 }
 
 #define GRADSCORE_INSTANTIATE(T)                                                                                       \
-  template Job<T> outer_moments(Index, Index);                                                                         \
-  template Job<T> conv_moments(Index, Index, const std::vector<Index>&, const std::vector<Index>&, const Geometry&);   \
-  template Job<T> unpooled_conv_moments(Index, Index, const std::vector<Index>&, const std::vector<Index>&,            \
+  template Job outer_moments<T>(Index, Index);                                                                         \
+  template Job conv_moments<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&, const Geometry&);   \
+  template Job unpooled_conv_moments<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&,            \
                                         const Geometry&, const PoolPlan&);                                             \
-  template Job<T> unpooled_conv_input(Index, Index, const std::vector<Index>&, const std::vector<Index>&,              \
+  template Job unpooled_conv_input<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&,              \
                                       const Geometry&, const PoolPlan&, T);                                            \
-  template Job<T> sequence_moments(const SequenceShape&);                                                              \
-  template Job<T> direct_moments(Index);                                                                               \
-  template Job<T> position_sum_moments(Index, Index);                                                                  \
-  template Job<T> sequence_sum_moments(Index, Index);                                                                  \
-  template void embedding_moments(const std::int64_t*, const T*, Index, Index, Index, Index, int, double*);
+  template Job sequence_moments<T>(const SequenceShape&);                                                              \
+  template Job direct_moments<T>(Index);                                                                               \
+  template Job position_sum_moments<T>(Index, Index);                                                                  \
+  template Job sequence_sum_moments<T>(Index, Index);                                                                  \
+  template Job embedding_moments<T>(Index, Index, Index);
 GRADSCORE_INSTANTIATE(float)
 GRADSCORE_INSTANTIATE(double)
 

@@ -21,45 +21,45 @@ struct Geometry {
   Index groups;
 };
 
-// A kernel with its tables, made once for arrays of one shape and called with batches of them: contiguous, and in the
-// order that its maker's comment names. `out` are double [batch, kAccumulator], but for unpooled_conv_input.
-template <class T>
-using Job = std::function<void(const T* const* arrays, Index batch, int threads, void* const* out)>;
+// A kernel with its tables, made once for arrays of one shape and called with batches of them. The arrays are contiguous,
+// in the order that the comment beside its maker names, and hold T, but for `ids`, which are std::int64_t. `out` is
+// double [batch, kAccumulator], but for unpooled_conv_input.
+using Job = std::function<void(const void* const* arrays, Index batch, int threads, void* out)>;
 
 template <class T>
-Job<T> outer_moments(Index inputs, Index outputs);  // a, delta
+Job outer_moments(Index inputs, Index outputs);  // a, delta
 
 template <class T>
-Job<T> conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
+Job conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
                     const Geometry& geometry);  // a, delta
 
 // The same where the derivative is known only behind a max pooling of `activation` [batch, filters, output…]. The
 // tables of `pool` must outlive the job.
 template <class T>
-Job<T> unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
+Job unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
                              const std::vector<Index>& output, const Geometry& geometry,
                              const PoolPlan& pool);  // a, activation, pooled delta
 
 // The derivative by that convolution's input, times 1 where `a` is positive, else `slope`: T, shaped as `a`.
 template <class T>
-Job<T> unpooled_conv_input(Index channels, Index filters, const std::vector<Index>& input,
+Job unpooled_conv_input(Index channels, Index filters, const std::vector<Index>& input,
                            const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool,
                            T slope);  // a, activation, pooled delta, weight
 
 template <class T>
-Job<T> sequence_moments(const SequenceShape& shape);  // a, delta
+Job sequence_moments(const SequenceShape& shape);  // a, delta
 
 template <class T>
-Job<T> direct_moments(Index count);  // g
+Job direct_moments(Index count);  // g
 
 template <class T>
-Job<T> position_sum_moments(Index channels, Index positions);  // delta
+Job position_sum_moments(Index channels, Index positions);  // delta
 
 template <class T>
-Job<T> sequence_sum_moments(Index positions, Index channels);  // delta
+Job sequence_sum_moments(Index positions, Index channels);  // delta
 
+// Negative ids count from the end. The job throws std::out_of_range for one that the vocabulary does not hold.
 template <class T>
-void embedding_moments(const std::int64_t* ids, const T* delta, Index batch, Index positions, Index width,
-                       Index vocabulary, int threads, double* out);
+Job embedding_moments(Index positions, Index width, Index vocabulary);  // ids, delta
 
 }  // namespace gradscore

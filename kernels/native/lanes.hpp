@@ -1,4 +1,11 @@
-// How outputs are spread over lanes. Included inside a level's namespace.
+// How outputs are spread over lanes.
+#pragma once
+
+#include "instruction_set.hpp"
+#include "level.hpp"
+#include "simd.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 template <class T>
 constexpr int kWidth = GRADSCORE_BYTES / sizeof(T);
@@ -23,3 +30,5 @@ Index one_block(Index left, Work&& work) {
 }
 
 constexpr Index round_up(Index value, Index step) { return (value + step - 1) / step * step; }
+
+}  // namespace gradscore::GRADSCORE_LEVEL

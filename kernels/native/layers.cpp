@@ -2,11 +2,16 @@
 #include "layers.hpp"
 
 #include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "accumulator.hpp"
+#include "level.hpp"
 
 namespace gradscore {
 namespace {
 
-#include "accumulator.hpp"
+using common::Moments;
 
 constexpr double kRounding = 1e-15;  // a standard deviation below this part of the mean is rounding of a constant
 

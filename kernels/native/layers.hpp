@@ -1,6 +1,7 @@
 // Accumulators of a network's parameters -> statistics of its layers and of all together; logits -> what they tell.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "level.hpp"

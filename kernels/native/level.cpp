@@ -1,47 +1,14 @@
-// All kernels for one instruction set. Built once per level: GRADSCORE_LEVEL names it, GRADSCORE_BYTES is its vectors'
-// size and GRADSCORE_ROWS the number of weights in a tile that its registers hold.
-//
-// Nothing but the level's table may leave this file, and no template of the standard library may be used in it: code
-// built for one instruction set must never stand in for another's.
-
-#include <cmath>    // INFINITY, NAN
-#include <cstring>  // memcpy
-#include <type_traits>
-#include <utility>
-
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
+// All kernels for one instruction set: built once for each level, with the definitions that instruction_set.hpp lists and
+// GRADSCORE_TABLE, the name of the level's table. Nothing but that table may leave this file.
 #include "level.hpp"
+
+#include "instruction_set.hpp"
+#include "products.hpp"
+#include "scattered.hpp"
+#include "sums.hpp"
 
 namespace gradscore {
 namespace GRADSCORE_LEVEL {
-
-constexpr int kRows = GRADSCORE_ROWS;
-constexpr int kDoubles = GRADSCORE_BYTES / sizeof(double);
-
-#include "accumulator.hpp"
-
-#include "simd.hpp"
-
-#include "moments.hpp"
-
-#include "pack.hpp"
-
-#include "lanes.hpp"
-
-#include "tile.hpp"
-
-#include "winograd.hpp"
-
-#include "products.hpp"
-
-#include "maxima.hpp"
-
-#include "scattered.hpp"
-
-#include "sums.hpp"
 
 template <class T>
 constexpr Kernels<T> table() {

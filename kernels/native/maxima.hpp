@@ -1,5 +1,18 @@
-// What a max pooling chose: each window's first maximum. Included inside a level's namespace. A window that holds NaN
-// passes on NaN, which makes its sample's statistics NaN.
+// What a max pooling chose: each window's first maximum. A window that holds NaN passes on NaN, which makes its sample's
+// statistics NaN.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "instruction_set.hpp"
+#include "lanes.hpp"
+#include "level.hpp"
+#include "simd.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 // A place in a plane, as wide as T, so that both fill the same vectors.
 template <class T>
@@ -155,3 +168,5 @@ const T* maxima(const PoolPlan& plan, const Index* place, const T* activation, c
   }
   return room;
 }
+
+}  // namespace gradscore::GRADSCORE_LEVEL

@@ -1,4 +1,4 @@
-// One pass over numbers, in float64, to an accumulator. Included inside a level's namespace after simd.hpp.
+// One pass over numbers, in float64, to an accumulator.
 //
 // Powers are summed about a shift, the mean of a block's first numbers, or 0 where that lies near enough; at the block's
 // end they become central moments and are merged (Pébay 2008, eqs. 2.1, 3.1). A constant gives M2 = 0 exactly. The shift
@@ -7,6 +7,17 @@
 //
 // Numbers that were themselves summed in float32 (a tile's) have their powers summed in float32 over short runs, where
 // these stay well inside its range: that costs 1e-7, as the numbers did.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "accumulator.hpp"
+#include "instruction_set.hpp"
+#include "level.hpp"
+#include "simd.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 constexpr Index kBlock = 16384, kFirst = 64;
 constexpr Index kShort = 64;                   // vectors of a run whose powers are summed in float32
@@ -334,3 +345,5 @@ class TileReducer {
   Index held_ = 0;
   Reducer<kDoubles> reducer_;
 };
+
+}  // namespace gradscore::GRADSCORE_LEVEL

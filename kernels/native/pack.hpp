@@ -1,10 +1,14 @@
-// Rearranging one sample so that the tile kernels read it in order. Included inside a level's namespace.
+// Rearranging one sample so that the tile kernels read it in order.
+#pragma once
 
-#if defined(__has_builtin)
-#if __has_builtin(__builtin_shufflevector) && !defined(GRADSCORE_PLAIN_VECTORS)
-#define GRADSCORE_SHUFFLE 1
-#endif
-#endif
+#include <cstring>
+#include <utility>
+
+#include "instruction_set.hpp"
+#include "level.hpp"
+#include "simd.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 #if defined(GRADSCORE_SHUFFLE)
 // Alternate the first (Half = 0) or second (Half = 1) halves of two vectors: x0 y0 x1 y1 …
@@ -92,3 +96,5 @@ void pad(const ConvPlan& plan, const T* from, T* to) {
     std::memcpy(to + segment.target, from + segment.source, sizeof(T) * segment.length);
   }
 }
+
+}  // namespace gradscore::GRADSCORE_LEVEL

@@ -2,10 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <functional>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "kernels.hpp"
+#include "level.hpp"
 
 namespace gradscore {
 

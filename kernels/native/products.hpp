@@ -1,5 +1,18 @@
-// Gradients that are a sum of products over positions: convolution and dense over a sequence. Included inside a level's
-// namespace after tile.hpp and winograd.hpp.
+// Gradients that are a sum of products over positions: convolution and dense over a sequence.
+#pragma once
+
+#include <cstddef>
+
+#include "instruction_set.hpp"
+#include "lanes.hpp"
+#include "level.hpp"
+#include "moments.hpp"
+#include "pack.hpp"
+#include "scratch.hpp"
+#include "tile.hpp"
+#include "winograd.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 // With few outputs per group, lanes are groups rather than outputs.
 template <class T>
@@ -126,3 +139,5 @@ void sequence(const SequenceShape& shape, const T* a, const T* delta, T* scratch
   }
   reducer.finish().write(out);
 }
+
+}  // namespace gradscore::GRADSCORE_LEVEL

@@ -7,11 +7,12 @@
 
 #include "kernels.hpp"
 #include "layers.hpp"
+#include "level.hpp"
 
 namespace gradscore {
 
 struct Step {
-  Job<float> job;
+  Job job;
   std::vector<Index> arrays;  // places among the given arrays, and then among those that steps before have made
   Index layer;                // whose accumulators it gives; −1: it makes an array
   Index size;                 // numbers of that array, for one sample
@@ -27,14 +28,14 @@ class Program {
 
   Index layers() const { return layers_.empty() ? 0 : layers_.back() + 1; }
 
-  // out is [batch, layers + 1, 8], as of layer_statistics.
-  void run(std::vector<const float*> arrays, const double* scale, Index batch, int threads, double* out) const {
+  // out is [batch, layers + 1, 8], as of layer_statistics. Throws std::out_of_range where an array is missing.
+  void run(std::vector<const void*> arrays, const double* scale, Index batch, int threads, double* out) const {
     std::vector<std::unique_ptr<float[]>> made;
     const std::unique_ptr<double[]> accumulators(new double[layers_.size() * batch * kAccumulator]);
     std::vector<const double*> parts;
     for (const Step& step : steps_) {
-      std::vector<const float*> given;
-      for (const Index place : step.arrays) given.push_back(arrays[place]);
+      std::vector<const void*> given;
+      for (const Index place : step.arrays) given.push_back(arrays.at(place));
       void* result = nullptr;
       if (step.layer < 0) {
         made.emplace_back(new float[step.size * batch]);
@@ -45,7 +46,7 @@ class Program {
         parts.push_back(part);
         result = part;
       }
-      step.job(given.data(), batch, threads, &result);
+      step.job(given.data(), batch, threads, result);
     }
     layer_statistics(parts, layers_, scale, batch, out);
   }

@@ -1,8 +1,24 @@
 // A convolution whose output's derivative is zero but for one position a window of a max pooling: products with what is
-// there, and none with zeros; statistics of its weights' gradient, and the derivative by its input. Included inside a level's namespace after products.hpp and maxima.hpp.
+// there, and none with zeros; statistics of its weights' gradient, and the derivative by its input.
 //
 // The input lies rearranged, all numbers of a cell side by side, so that a position's receptive field is a few runs of
 // neighbours, and vectors run along weights.
+#pragma once
+
+#include <cstddef>
+
+#include "instruction_set.hpp"
+#include "lanes.hpp"
+#include "level.hpp"
+#include "maxima.hpp"
+#include "moments.hpp"
+#include "pack.hpp"
+#include "products.hpp"
+#include "scratch.hpp"
+#include "simd.hpp"
+#include "tile.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 template <class T>
 Index vectors_of(const LanePlan& lanes) {
@@ -350,3 +366,5 @@ void unpooled_input(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan&
     }
   }
 }
+
+}  // namespace gradscore::GRADSCORE_LEVEL

@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <numeric>
 #include <random>
+#include <stdexcept>
+#include <vector>
 
 #include "kernels.hpp"
 #include "program.hpp"
@@ -15,6 +17,11 @@ namespace {
 
 int failures = 0;
 std::mt19937 generator(7);
+
+void fail(const char* what, const char* why) {
+  std::printf("%s %s: %s\n", simd_level().c_str(), what, why);
+  ++failures;
+}
 
 template <class T>
 std::vector<T> draw(Index count) {
@@ -82,9 +89,8 @@ std::vector<double> gradient_of(const Conv& c, const std::vector<T>& a, const st
   return g;
 }
 
-template <class T>
-void run(const Job<T>& job, const std::vector<const T*>& arrays, Index batch, int threads, void* out) {
-  job(arrays.data(), batch, threads, &out);
+void run(const Job& job, const std::vector<const void*>& arrays, Index batch, int threads, void* out) {
+  job(arrays.data(), batch, threads, out);
 }
 
 template <class T>
@@ -229,34 +235,51 @@ void try_streams(Index count, Index vocabulary) {
   const auto delta = draw<T>(count * width);
   std::vector<double> table(vocabulary * width);
   for (Index i = 0; i < count * width; ++i) table[ids[i / width] * width + i % width] += delta[i];
-  embedding_moments<T>(ids.data(), delta.data(), 1, count, width, vocabulary, 1, out.data());
+  for (Index i = 0; i < count; i += 2) ids[i] -= vocabulary;  // the same rows, counted from the end
+  run(embedding_moments<T>(count, width, vocabulary), {ids.data(), delta.data()}, 1, 1, out.data());
   expect<T>("embedding", table, out.data());
 }
 
-// Two layers and a derivative passed back between them, against the same jobs run one by one.
+// Three layers and a derivative passed back between them, against the same jobs run one by one.
 void try_program(int threads) {
   const Conv c{3, 5, 12, 10, 3, 1, 1, 0, 1};
   const Pooling pooling(c.rows(), c.columns(), 2, 2);
   const Index batch = 3, plane = c.height * c.width, pooled_plane = pooling.down * pooling.across;
+  const Index words = 4, width = 7, vocabulary = 3;
   const auto a = draw<float>(batch * c.channels * plane), pooled = draw<float>(batch * c.filters * pooled_plane);
   const auto seen = draw<float>(batch * c.filters * c.rows() * c.columns()), weight = draw<float>(c.filters * c.channels * 9);
+  const auto delta = draw<float>(batch * words * width);
+  std::vector<std::int64_t> ids{0, 2, -1, 1, 1, 1, -3, 0, 2, 2, 2, 2};
   const std::vector<Index> input{c.height, c.width}, output{c.rows(), c.columns()};
   const PoolPlan plan = pooling.plan(c.filters);
   const auto back = unpooled_conv_input<float>(c.channels, c.filters, input, output, c.geometry(), plan, 0.5f);
   const auto first = position_sum_moments<float>(c.channels, plane);
   const auto second = unpooled_conv_moments<float>(c.channels, c.filters, input, output, c.geometry(), plan);
+  const auto third = embedding_moments<float>(words, width, vocabulary);
   const std::vector<double> scale(batch, 2);
-  const Program program({{back, {0, 1, 2, 3}, -1, c.channels * plane}, {first, {4}, 0, 0}, {second, {0, 1, 2}, 1, 0}});
-  std::vector<double> found(batch * 3 * kAccumulator), wanted(found.size()), one(batch * kAccumulator), two(one.size());
-  program.run({a.data(), seen.data(), pooled.data(), weight.data()}, scale.data(), batch, threads, found.data());
+  const Program program({{back, {0, 1, 2, 3}, -1, c.channels * plane},
+                         {first, {6}, 0, 0},
+                         {second, {0, 1, 2}, 1, 0},
+                         {third, {4, 5}, 2, 0}});
+  const std::vector<const void*> arrays{a.data(), seen.data(), pooled.data(), weight.data(), ids.data(), delta.data()};
+  std::vector<double> found(batch * 4 * kAccumulator), wanted(found.size());
+  program.run(arrays, scale.data(), batch, threads, found.data());
   std::vector<float> passed(a.size());
+  std::vector<double> one(batch * kAccumulator), two(one.size()), three(one.size());
   run(back, {a.data(), seen.data(), pooled.data(), weight.data()}, batch, 1, passed.data());
   run(first, {passed.data()}, batch, 1, one.data());
   run(second, {a.data(), seen.data(), pooled.data()}, batch, 1, two.data());
-  layer_statistics({one.data(), two.data()}, {0, 1}, scale.data(), batch, wanted.data());
-  if (found != wanted) {
-    std::printf("%s program: not what its jobs give\n", simd_level().c_str());
-    ++failures;
+  run(third, {ids.data(), delta.data()}, batch, 1, three.data());
+  layer_statistics({one.data(), two.data(), three.data()}, {0, 1, 2}, scale.data(), batch, wanted.data());
+  if (found != wanted) fail("program", "not what its jobs give");
+  for (const std::int64_t outside : {vocabulary, -vocabulary - 1}) {
+    ids[5] = outside;
+    try {
+      program.run(arrays, scale.data(), batch, threads, found.data());
+      fail("program", "an id outside the vocabulary is taken");
+    } catch (const std::out_of_range&) {
+      continue;  // as it must be
+    }
   }
 }
 

@@ -1,5 +1,29 @@
-// Short vectors of W numbers. Included once by each level's source file, inside that level's own namespace, because
-// the same templates compiled for two instruction sets must not be merged by the linker.
+// Short vectors of W numbers.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+
+#include "instruction_set.hpp"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#if !defined(GRADSCORE_BYTES) || !defined(GRADSCORE_ROWS)
+#error "only the sources of a level include this: see instruction_set.hpp"
+#endif
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector) && !defined(GRADSCORE_PLAIN_VECTORS)
+#define GRADSCORE_SHUFFLE 1
+#endif
+#endif
+
+namespace gradscore::GRADSCORE_LEVEL {
+
+constexpr int kRows = GRADSCORE_ROWS;
+constexpr int kDoubles = GRADSCORE_BYTES / sizeof(double);
 
 #if defined(__GNUC__) && !defined(GRADSCORE_PLAIN_VECTORS)
 #define GRADSCORE_INLINE inline __attribute__((always_inline))
@@ -151,3 +175,5 @@ Vector<T, W> magnitude(Vector<T, W> x) {
   return x;
 }
 #endif
+
+}  // namespace gradscore::GRADSCORE_LEVEL

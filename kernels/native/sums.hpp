@@ -1,4 +1,15 @@
-// Gradients that need no tile: closed forms, streams and sums over positions. Included inside a level's namespace.
+// Gradients that need no tile: closed forms, streams and sums over positions.
+#pragma once
+
+#include <cstdint>
+
+#include "accumulator.hpp"
+#include "instruction_set.hpp"
+#include "level.hpp"
+#include "moments.hpp"
+#include "simd.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 template <class T>
 Moments moments(const T* values, Index count) {
@@ -89,3 +100,5 @@ void embedding(const std::int64_t* ids, const Index* order, Index positions, con
   }
   all.write(out);
 }
+
+}  // namespace gradscore::GRADSCORE_LEVEL

@@ -1,5 +1,12 @@
-// Tiles of G = sum_t delta_t a_t^T held in registers, reduced at once and forgotten. Included inside a level's
-// namespace.
+// Tiles of G = sum_t delta_t a_t^T held in registers, reduced at once and forgotten.
+#pragma once
+
+#include "instruction_set.hpp"
+#include "level.hpp"
+#include "moments.hpp"
+#include "simd.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 constexpr Index kRun = 128;  // positions summed in T before the sums are folded into float64
 
@@ -104,3 +111,5 @@ class Tiles {
     return tile<T, W, V, kRows, kind>;
   }
 };
+
+}  // namespace gradscore::GRADSCORE_LEVEL

@@ -1,11 +1,23 @@
 // Weight gradients of 3 × 3 convolutions at stride 1 by Winograd's F(3 × 3, 2 × 2) (Lavin and Gray 2016, *Fast Algorithms
-// for Convolutional Neural Networks*). Included inside a level's namespace after tile.hpp.
+// for Convolutional Neural Networks*).
 //
 // δ is cut into squares of 2 × 2 positions, which meet 4 × 4 inputs each. Along one axis, with d the inputs and f of δ,
 //     m = ((d0 - d2) f0, (d1 + d2) (f0 + f1)/2, (d2 - d1) (f0 - f1)/2, (d3 - d1) f1)
 //     g = (m0 + m1 + m2, m1 - m2, m1 + m2 + m3)
 // takes four multiplications instead of six; along both axes 16 instead of 36. Sums over squares are sums of m: for each
 // of the 16 points a product of two matrices, [filters, squares] · [squares, channels]. All factors are powers of two.
+#pragma once
+
+#include "instruction_set.hpp"
+#include "lanes.hpp"
+#include "level.hpp"
+#include "moments.hpp"
+#include "pack.hpp"
+#include "scratch.hpp"
+#include "simd.hpp"
+#include "tile.hpp"
+
+namespace gradscore::GRADSCORE_LEVEL {
 
 constexpr int kPoints = 16;
 constexpr Index kFewest = 8;        // channels, and filters, of a group below which the transforms cost what they save
@@ -279,3 +291,5 @@ void conv_by_winograd(const ConvPlan& plan, const T* a, const T* delta, T* scrat
     }
   }
 }
+
+}  // namespace gradscore::GRADSCORE_LEVEL

@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import gradscore
-from gradscore.extra_features import EXTRA_FEATURES
-from gradscore.manifest import Manifest, Shard
-from gradscore.sources import CONTAINERS
-from gradscore.unknown_kinds import KINDS
+from gradscore.inputs.sources import CONTAINERS
+from gradscore.scoring.extra_features import EXTRA_FEATURES
+from gradscore.tables.manifest import Manifest, Shard
+from gradscore.unknowns.kinds import KINDS
 from gradscore.verdict import METHODS, TRANSFORMS
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)

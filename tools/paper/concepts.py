@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore import InputError, open_source
-from gradscore.images import decode
 from gradscore.inputs.arrays import open_idx
-from gradscore.metadata import Preprocessing
+from gradscore.inputs.images import decode
+from gradscore.model.metadata import Preprocessing
 
 SIDE = 28
 PIXELS = Preprocessing("image", 1, SIDE, SIDE, scale=1.0, color="convert")  # grey, 28×28, still 0..255

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from gradscore.cases import Cases
+from gradscore.comparing.cases import Cases
+from gradscore.files.writing import replacing
 from gradscore.report.style import ROLES, SERIES
-from gradscore.writing import replacing
 from tools.paper.splits import Part, Repetition
 
 EXAMPLES = 10

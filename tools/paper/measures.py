@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from gradscore import ScoreTable, evaluate
-from gradscore.cases import Cases, collect
+from gradscore.comparing.cases import Cases, collect
 from tools.paper.scores import Tables
 
 FloatArray = NDArray[np.float64]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradscore import InputError
-from gradscore.writing import replacing
+from gradscore.files.writing import replacing
 from tools.paper import concepts as pictures
 from tools.paper import figures, scores, study, training
 from tools.paper.account import account

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from gradscore import Scorer, ScoreTable, __version__, export_classifier, features, prepare
-from gradscore.batch import table_metadata
-from gradscore.unknown_kinds import KINDS
-from gradscore.unknowns import score_unknowns
-from gradscore.writing import replacing
+from gradscore import Scorer, ScoreTable, __version__, export_classifier, prepare
+from gradscore.files.writing import replacing
+from gradscore.runs.scoring_run import table_metadata
+from gradscore.tables import table as features
+from gradscore.unknowns.kinds import KINDS
+from gradscore.unknowns.synthesis import score_unknowns
 from tools.paper.concepts import SIDE
 from tools.paper.splits import Part, Repetition
 

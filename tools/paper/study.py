@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from gradscore import ScoreTable
-from gradscore.cases import Cases
-from gradscore.writing import replacing
+from gradscore.comparing.cases import Cases
+from gradscore.files.writing import replacing
 from tools.paper import scores, training
 from tools.paper.concepts import Concepts
 from tools.paper.measures import METRICS, Fitting, Measures, fitting, measured, tested

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gradscore import InputError
-from gradscore.writing import replacing
+from gradscore.files.writing import replacing
 from models import paper_cnn
 from tools.paper.splits import Part, Repetition
 

@@ -1,0 +1,78 @@
+"""Options that several commands share, and how their text is read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradscore.errors import InputError
+
+if TYPE_CHECKING:
+    from gradscore.comparing.cases import Cases
+    from gradscore.tables.table import ScoreTable
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+ClassNames = Annotated[str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")]
+Labels = Annotated[
+    Path | None,
+    typer.Option("--labels", help="CSV with the columns id,label; by default folder names are the true classes."),
+]
+UnknownLabels = Annotated[
+    str, typer.Option("--unknown-labels", help="What a label that is no class means: error, or incorrect.")
+]
+Unknown = Annotated[
+    list[str] | None,
+    typer.Option("--unknown", help="Score table of inputs of no known class; PATH:N draws N of its rows. Repeatable."),
+]
+Convention = Annotated[str, typer.Option(help="hendrycks, openood or torch-uncertainty.")]
+DrawSeed = Annotated[int, typer.Option("--seed", help="Seed of the draw in PATH:N and of the bootstrap.")]
+
+
+ExtraFeatures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--features",
+        help="What to compute beside gradient and softmax: max_logit, energy, margin, gradnorm, activations. "
+        "Comma-separated; repeatable.",
+    ),
+]
+
+Transposed = Annotated[
+    bool, typer.Option("--idx-transposed", help="Images in idx files are stored transposed, as EMNIST's are.")
+]
+
+
+def print_json(value: Any) -> None:
+    """Print a value on stdout; it must not hold NaN or infinity, which JSON does not know."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def parts(text: str | None) -> list[str] | None:
+    """Split a comma-separated list."""
+    return [part.strip() for part in text.split(",")] if text else None
+
+
+def all_parts(texts: list[str] | None) -> list[str]:
+    """Split comma-separated lists, one after another."""
+    return [part for text in texts or [] for part in parts(text) or []]
+
+
+def labelled_cases(
+    known: "ScoreTable",
+    unknown: list[str] | None,
+    labels: Path | None,
+    unknown_labels: str,
+    seed: int,
+    made: "Mapping[str, ScoreTable] | None" = None,
+) -> "Cases":
+    """Join a table with true labels and tables of unknown inputs: those that are there (`made`), and PATH or PATH:N."""
+    from gradscore.comparing.cases import collect, read_unknown  # noqa: PLC0415 - `--help` answers at once
+
+    if unknown_labels not in ("error", "incorrect"):
+        raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")
+    tables = {**(made or {}), **read_unknown(unknown or [], seed=seed)}
+    return collect(known, tables, label_file=labels, unknown_labels=unknown_labels)  # type: ignore[arg-type]  # checked above

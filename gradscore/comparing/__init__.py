@@ -1,0 +1,1 @@
+"""Labelled rows, and confidences side by side on them."""

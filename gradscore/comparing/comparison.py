@@ -1,0 +1,192 @@
+"""Confidences side by side, on all cases and per group: scores of the classifier itself and any number of verdicts."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.comparing.cases import Cases
+from gradscore.errors import InputError
+from gradscore.metrics.evaluation import Evaluation, evaluate
+from gradscore.tables.table import require_same_features, require_same_model
+from gradscore.verdict import Verdict
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A confidence that is one feature: that feature, and whether larger means more confident (1) or less (−1)."""
+
+    feature: str
+    sign: int
+
+
+BASELINES: Mapping[str, Baseline] = MappingProxyType(
+    {
+        "max_softmax": Baseline("residual", -1),
+        "entropy": Baseline("entropy", -1),
+        "max_logit": Baseline("max_logit", 1),
+        "energy": Baseline("energy", 1),
+        "margin": Baseline("margin", 1),
+        "gradnorm": Baseline("gradnorm", 1),
+    }
+)
+"""Confidences that need no verdict; each is there where the table has its feature. The residual keeps the order of maximum
+softmax values that round to 1."""
+CALIBRATION = ("ece", "brier")  # of maximum softmax they are those of the probability; other baselines are none
+
+
+def load_verdicts(paths: Sequence[Path]) -> dict[str, Verdict]:
+    """Load verdicts, named by file; by whole path where another confidence has that name.
+
+    Raises
+    ------
+    ModelError
+        A file is no verdict.
+    InputError
+        A path is given twice.
+    """
+    count = Counter([*BASELINES, *(path.stem for path in paths)])
+    names = [path.stem if count[path.stem] == 1 else str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise InputError("a verdict is given twice: name each once with --verdict")
+    return {name: Verdict.load(path) for name, path in zip(names, paths, strict=True)}
+
+
+@dataclass(frozen=True)
+class GroupedEvaluation:
+    """One confidence: pooled over all cases, and per group.
+
+    A group's evaluation sets the positives against the negatives of that group alone, so its AUROC is that part of the
+    pooled one: their mean, weighted by the groups' negatives, is the pooled AUROC. Groups without negatives are absent.
+    """
+
+    pooled: Evaluation
+    groups: Mapping[str, Evaluation]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the pooled numbers, and those of each group under `groups`, ready for JSON."""
+        return {**self.pooled.as_dict(), "groups": {name: one.as_dict() for name, one in self.groups.items()}}
+
+
+def compare(
+    cases: Cases,
+    verdicts: Mapping[str, Verdict],
+    *,
+    convention: str = "hendrycks",
+    target: str = "correct",
+    resamples: int = 0,
+    seed: int = 0,
+) -> dict[str, GroupedEvaluation]:
+    """Evaluate each confidence on the rows whose features are all finite.
+
+    Parameters
+    ----------
+    target : a key of `TARGETS`, what a confidence should tell apart
+    convention, resamples, seed : as in `evaluate`
+
+    Raises
+    ------
+    MismatchError
+        A verdict belongs to another scoring model.
+    InputError
+        Only positive, or only negative cases are there, or a name is unknown.
+    """
+    if target not in TARGETS:
+        raise InputError(f"unknown target {target!r}; choose one of: {', '.join(TARGETS)}")
+    usable = cases.finite()
+    kept, positive = TARGETS[target](usable)
+    settings = {"convention": convention, "resamples": resamples, "seed": seed}
+    rows = positive[kept], usable.group[kept], usable.group_names
+    found = {name: _grouped(values[kept], *rows, settings) for name, values in confidences(usable, verdicts).items()}
+    softmax = _grouped(1.0 - usable.features[kept, usable.table.feature_names.index("residual")], *rows, settings)
+    return {
+        "max_softmax": _with_calibration(found.pop("max_softmax"), softmax),
+        **{name: _with_calibration(one, None) if name in BASELINES else one for name, one in found.items()},
+    }
+
+
+def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, FloatArray]:
+    """Return each confidence [N] by name, higher for more likely correct: the baselines that the table has, then the verdicts.
+
+    Raises
+    ------
+    MismatchError
+        A verdict belongs to another scoring model.
+    InputError
+        A verdict has the name of a baseline.
+    """
+    names = cases.table.feature_names
+    found = {
+        name: baseline.sign * cases.features[:, names.index(baseline.feature)]
+        for name, baseline in BASELINES.items()
+        if baseline.feature in names
+    }
+    for name, verdict in verdicts.items():
+        if name in BASELINES:
+            raise InputError(f"a verdict may not be named {name!r}, which is a confidence of its own: rename it")
+        require_same_features(verdict.feature_names, names, f"verdict {name}", "the table")
+        require_same_model(verdict.model_fingerprint, cases.table.model_fingerprint, f"verdict {name}", "the table")
+        found[name] = verdict.apply(cases.features)
+    return found
+
+
+def _correct(cases: Cases) -> tuple[BoolArray, BoolArray]:
+    return np.ones(len(cases), dtype=np.bool_), cases.correct
+
+
+def _in_distribution(cases: Cases) -> tuple[BoolArray, BoolArray]:
+    return np.ones(len(cases), dtype=np.bool_), cases.group == 0
+
+
+def _misclassified(cases: Cases) -> tuple[BoolArray, BoolArray]:
+    return cases.group == 0, cases.correct
+
+
+TARGETS: Mapping[str, Any] = MappingProxyType(
+    {
+        "correct": _correct,
+        "known": _in_distribution,
+        "misclassified": _misclassified,
+    }
+)
+"""What counts: correct predictions against all others; known concepts against unknown ones, however predicted (out-of-
+distribution detection); correct against wrong predictions among known concepts alone. Each gives which rows take part,
+and which of all rows are positive."""
+
+
+def _grouped(
+    values: FloatArray,
+    positive: BoolArray,
+    group: NDArray[np.int64],
+    names: tuple[str, ...],
+    settings: Mapping[str, Any],
+) -> GroupedEvaluation:
+    groups = {}
+    for index, name in enumerate(names):
+        taken = positive | (group == index)
+        if not positive[taken].all():
+            groups[name] = evaluate(values[taken], positive[taken], **settings)
+    return GroupedEvaluation(evaluate(values, positive, **settings), groups)
+
+
+def _with_calibration(ranked: GroupedEvaluation, probable: GroupedEvaluation | None) -> GroupedEvaluation:
+    """Return the first, with the calibration metrics of the second; without any where that is None."""
+    others = probable.groups if probable else {}
+    groups = {name: _calibrated(one, others.get(name)) for name, one in ranked.groups.items()}
+    return GroupedEvaluation(_calibrated(ranked.pooled, probable.pooled if probable else None), groups)
+
+
+def _calibrated(ranked: Evaluation, probable: Evaluation | None) -> Evaluation:
+    intervals = {name: interval for name, interval in ranked.intervals.items() if name not in CALIBRATION}
+    if probable is None:
+        return replace(ranked, ece=None, brier=None, intervals=intervals)
+    intervals |= {name: probable.intervals[name] for name in CALIBRATION if name in probable.intervals}
+    return replace(ranked, ece=probable.ece, brier=probable.brier, intervals=intervals)

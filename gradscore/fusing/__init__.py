@@ -1,0 +1,1 @@
+"""A scoring model and a verdict joined into one self-scoring model."""

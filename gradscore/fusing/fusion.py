@@ -1,0 +1,212 @@
+"""scoring model + verdict -> one self-scoring model: a classifier that knows its own doubt and needs nothing of ours to run."""
+
+import gc
+import hashlib
+import os
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+from gradscore.errors import InputError, ModelError
+from gradscore.files.digest import sha256_of_file
+from gradscore.files.writing import refuse_existing, replacing
+from gradscore.fusing.proof import check_fused
+from gradscore.graph.assemble.absorbing import absorb_affine
+from gradscore.graph.assemble.backsteps import append_backsteps
+from gradscore.graph.assemble.device_form import AT_ONCE_ON_DEVICE, arrange_for_device
+from gradscore.graph.assemble.feature_table import FeatureTable, add_output, append_features
+from gradscore.graph.assemble.head_statistics import HEAD_NAMES, append_head
+from gradscore.graph.differentiate.gradient import values_of
+from gradscore.graph.nodes.probing import BATCH
+from gradscore.graph.nodes.storing import write_model
+from gradscore.graph.normalize.dialect import infer_shapes
+from gradscore.graph.statistics.append import AT_ONCE
+from gradscore.model.metadata import HEAD_FEATURES, METADATA_KEY, SIGNAL_LABEL, ModelMetadata
+from gradscore.model.selfscoring import SelfScoringMetadata
+from gradscore.runtime.device import DEVICES
+from gradscore.runtime.session import CPU_PROVIDER
+from gradscore.scoring.scorer import Scorer
+from gradscore.tables.table import require_same_model
+from gradscore.verdict.inlining import inline_verdict, used_features
+from gradscore.verdict.model import Verdict
+from gradscore.version import __version__
+
+
+def fuse(
+    scoring: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    verdict: Verdict | str | os.PathLike[str] | None = None,
+    features: Sequence[str] = (),
+    drop_outputs: bool = False,
+    provider: str = CPU_PROVIDER,
+    overwrite: bool = False,
+) -> SelfScoringMetadata:
+    """Join a scoring model and a verdict into one ONNX file of standard operators; returns what is written about it.
+
+    The file has the classifier's own inputs and outputs, then `label` int64 [B], with a verdict `p_correct` float32 [B] and
+    `accept` bool [B], then `entropy`, `max_softmax`, `residual` float32 [B], and with `features` these as `features` float32
+    [B, F]. Only what these need is computed.
+
+    Parameters
+    ----------
+    scoring, out
+        The scoring model, and the file to write.
+    verdict
+        A verdict fitted to that scoring model's features, or its file.
+    features
+        Patterns such as "fc.*" of the features to put out; "*" for all.
+    drop_outputs
+        Go without those of the classifier's outputs that standard operators cannot make, instead of refusing.
+    provider
+        The execution provider whose kernels the statistics are arranged for, this or CUDAExecutionProvider. The file runs on
+        any, and gives the same.
+
+    Raises
+    ------
+    ModelError, InputError, MismatchError, UnsupportedOpError, OutputExistsError
+    """
+    source, target = Path(scoring), Path(out)
+    refuse_existing(target, overwrite=overwrite)
+    on_device = _is_device(provider)
+    known = _metadata_of(source)
+    _check_fusible(known, source, drop_outputs=drop_outputs)
+    judge = verdict if isinstance(verdict, Verdict) or verdict is None else Verdict.load(Path(verdict))
+    used = used_features(judge) if judge is not None else ()
+    fingerprint = sha256_of_file(source)
+    if judge is not None:
+        require_same_model(judge.model_fingerprint, fingerprint, "the verdict", str(source))
+        _require_known(used, known)
+    chosen = _chosen(known, features)
+    model = ir.load(source)
+    metadata = SelfScoringMetadata(
+        source_sha256=known.source_sha256,
+        scoring_sha256=fingerprint,
+        inputs=known.inputs,
+        classes=known.classes,
+        outputs=known.outputs,
+        added=_join(model, known, judge, chosen, used, on_device=on_device),
+        class_names=known.class_names,
+        preprocessing=known.preprocessing,
+        feature_names=chosen,
+        gradscore_version=__version__,
+        **_judged_by(judge),
+    )
+    with replacing(target, overwrite=overwrite) as part:
+        model.metadata_props.clear()
+        model.metadata_props[METADATA_KEY] = metadata.to_json()
+        write_model(model, part)
+        del model
+        gc.collect()
+        check_fused(part, source, metadata, judge)
+    return metadata
+
+
+def _is_device(provider: str) -> bool:
+    """Tell whether statistics are to be arranged for a device."""
+    if provider not in (CPU_PROVIDER, *DEVICES):
+        raise InputError(
+            f"nothing is known of what suits {provider!r}: leave --provider out, for a file that runs on any, or choose "
+            f"{' or '.join((CPU_PROVIDER, *DEVICES))}"
+        )
+    return provider in DEVICES
+
+
+def _metadata_of(path: Path) -> ModelMetadata:
+    """Read a scoring model's metadata."""
+    scorer = Scorer.load(path)
+    scorer.close()
+    return scorer.metadata
+
+
+def _check_fusible(known: ModelMetadata, path: Path, *, drop_outputs: bool) -> None:
+    if not known.outputs and not known.dropped_outputs:
+        raise ModelError(
+            f"{path} was prepared before `fuse` was there and lacks the classifier's outputs: prepare it again"
+        )
+    if known.dropped_outputs and not drop_outputs:
+        raise ModelError(
+            f"output {known.dropped_outputs[0]!r} of the classifier needs more than standard operators and a batch of any "
+            "size: --drop-outputs goes without it"
+        )
+    summed = [layer.name for layer in known.layers if any(item.kernel == "whole" for item in layer.reductions)]
+    if summed:
+        raise ModelError(
+            f"the gradient of layer {summed[0]!r} comes one sample at a time, which no batch can hold: "
+            "`gradscore prepare --allow-uncovered` leaves such parameters out"
+        )
+
+
+def _require_known(used: Sequence[str], known: ModelMetadata) -> None:
+    if extra := [name for name in used if name not in (*known.feature_names, *HEAD_NAMES)]:
+        raise InputError(
+            f"the verdict reads {extra[0]!r}, which a self-scoring model does not compute: fit one without it "
+            "(`gradscore fit --features` chooses by pattern)"
+        )
+
+
+def _chosen(known: ModelMetadata, patterns: Sequence[str]) -> tuple[str, ...]:
+    names = known.feature_names
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise InputError(f"no feature matches {pattern!r} (--features): the model has {', '.join(names[:5])}, …")
+    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _join(
+    model: ir.Model, known: ModelMetadata, verdict: Verdict | None, chosen: tuple[str, ...], used: tuple[str, ...],
+    *, on_device: bool,
+) -> dict[str, str]:  # fmt: skip
+    """Append statistics and verdict, and leave nothing that no output needs; returns what each added output is called."""
+    graph = infer_shapes(model).graph
+    append_backsteps(model, known.backsteps)
+    values, own = values_of(graph), {value.name: value for value in graph.outputs}
+    label = values[SIGNAL_LABEL]
+    head = append_head(graph, values[known.logits], label, known.classes)
+    at_once = AT_ONCE_ON_DEVICE if on_device else AT_ONCE
+    table = append_features(graph, known.layers, head, (*chosen, *used), at_once=at_once)
+    graph.outputs.clear()
+    graph.outputs.extend(own[name] for name in known.outputs)
+    added = {"label": add_output(graph, label, "label", ir.DataType.INT64, [BATCH])}
+    if verdict is not None:
+        p_correct = inline_verdict(graph, verdict, table.take(used))
+        accept = table.emit("GreaterOrEqual", p_correct, table.emit.constant(verdict.threshold, np.float64))
+        added["p_correct"] = _add_float(graph, table, p_correct, "p_correct", [BATCH])
+        added["accept"] = add_output(graph, accept, "accept", ir.DataType.BOOL, [BATCH])
+    for name in HEAD_FEATURES:
+        flat = table.emit("Squeeze", getattr(head, name).value, table.emit.integers(1))
+        added[name] = _add_float(graph, table, flat, name, [BATCH])
+    if chosen:
+        added["features"] = _add_float(graph, table, table.take(chosen), "features", [BATCH, len(chosen)])
+    common_passes.RemoveUnusedNodesPass()(model)
+    absorb_affine(graph)
+    if on_device:
+        arrange_for_device(model)
+    common_passes.RemoveUnusedNodesPass()(model)
+    common_passes.TopologicalSortPass()(model)
+    return added
+
+
+def _judged_by(verdict: Verdict | None) -> dict[str, Any]:
+    """Return what the metadata say of a verdict."""
+    if verdict is None:
+        return {}
+    return {
+        "used_features": used_features(verdict),
+        "threshold": verdict.threshold,
+        "verdict": {"method": verdict.method, "sha256": _sha256(verdict)},
+    }
+
+
+def _sha256(verdict: Verdict) -> str:
+    """Return the SHA-256 of the verdict's file."""
+    return hashlib.sha256(verdict.proto.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _add_float(graph: ir.Graph, table: FeatureTable, value: ir.Value, name: str, shape: Sequence[str | int]) -> str:
+    return add_output(graph, table.emit("Cast", value, to=ir.DataType.FLOAT), name, ir.DataType.FLOAT, shape)

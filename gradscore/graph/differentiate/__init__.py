@@ -1,0 +1,1 @@
+"""Pass 4: the engines that differentiate a graph, and the environment that one of them needs."""

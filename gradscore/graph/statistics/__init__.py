@@ -1,0 +1,1 @@
+"""Pass 8: the statistics of per-sample gradients as standard ONNX nodes."""

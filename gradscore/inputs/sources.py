@@ -1,0 +1,186 @@
+"""Whatever holds inputs -> entries with ids, in a fixed order, read one at a time.
+
+Folders, image files, globs, lists, archives, arrays, tables; local, or behind any URL that fsspec knows.
+"""
+
+import glob
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gradscore.errors import InputError
+from gradscore.inputs.archives import TarImages, ZipImages
+from gradscore.inputs.arrays import open_idx, open_npy, open_npz
+from gradscore.inputs.columns import open_arrow, open_parquet
+from gradscore.inputs.entries import ArrayRow, Entry, ImageEntry, ImageFile, Joined, Listing, ids_of
+from gradscore.inputs.folders import FolderFiles, ListedFiles
+from gradscore.inputs.remote import RemoteFiles, fetched, is_folder, is_url, remove, require_there
+
+__all__ = ["ArrayRow", "Entry", "ImageEntry", "ImageFile", "Source", "open_source"]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How the containers of one call are read."""
+
+    prefix: str
+    idx_transposed: bool
+
+
+_Container = Callable[[Path, _Reading], Listing]
+_TAR: _Container = lambda path, reading: TarImages(path, reading.prefix)  # noqa: E731 - a row of the table below
+_IDX: _Container = lambda path, reading: open_idx(path, transposed=reading.idx_transposed)  # noqa: E731
+CONTAINERS: Mapping[str, _Container] = {
+    ".npy": lambda path, _: open_npy(path),
+    ".npz": lambda path, _: open_npz(path),
+    ".zip": lambda path, reading: ZipImages(path, reading.prefix),
+    ".tar": _TAR,
+    ".tar.gz": _TAR,
+    ".tgz": _TAR,
+    ".tar.bz2": _TAR,
+    ".tar.xz": _TAR,
+    ".idx": _IDX,
+    ".idx.gz": _IDX,
+    "-ubyte": _IDX,
+    "-ubyte.gz": _IDX,
+    ".parquet": lambda path, _: open_parquet(path),
+    ".arrow": lambda path, _: open_arrow(path),
+    ".feather": lambda path, _: open_arrow(path),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Entries in a fixed order; its length is known before anything is read."""
+
+    entries: Sequence[Entry]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self.entries)
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids in order."""
+        return ids_of(self.entries)
+
+    def first(self, count: int | None) -> "Source":
+        """Return a source of the first so many entries; None for all."""
+        return self if count is None else Source(self.entries[:count])
+
+
+def open_source(paths: Sequence[str | os.PathLike[str]], *, idx_transposed: bool = False) -> Source:
+    """Collect the inputs of folders (recursive, sorted), image files and whatever `CONTAINERS` names by suffix.
+
+    Any of them may lie behind a URL; archives and tables are then fetched first. `@FILE` is a list of one image's path
+    or URL a line, relative to the working folder; `-` is such a list on stdin; a name with *, ? or [ that does not
+    exist itself is a glob, in which ** stands for any folders.
+
+    An id is the path below the folder or in the archive given, or the file's own path, or `arrays.npz#row`. With several
+    inputs the ids of folders and archives start with their names. Rows whose class is known, by an idx1 file beside an
+    idx3 file or by a column `label`, lie in a folder named after it: `3/train-images-idx3-ubyte#0`. Bytes of a file name
+    that are not UTF-8 are written as %XX. Linked folders are entered, but none inside itself. A file named by itself may
+    have any suffix: what it holds decides.
+
+    Parameters
+    ----------
+    idx_transposed
+        Images in idx files are stored with rows and columns exchanged, as those of EMNIST are.
+
+    Raises
+    ------
+    InputError
+        A path does not exist, a folder cannot be listed or holds no images, a container cannot be read, or two inputs
+        have the same id.
+    """
+    texts = [os.fspath(path) for path in paths]
+    listings = [
+        _listing(text, _Reading(_name(text) + "/" if len(texts) > 1 else "", idx_transposed)) for text in texts
+    ]  # fmt: skip
+    if not listings:
+        raise InputError("no inputs given: name image folders, image files or .npz arrays")
+    source = Source(listings[0] if len(listings) == 1 else Joined(listings))
+    _refuse_repeated(source)
+    return source
+
+
+def _refuse_repeated(source: Source) -> None:
+    """Compare hashes first: the ids of a million inputs at once would take the most memory of all."""
+    hashes = np.fromiter(map(hash, source.ids()), np.int64, len(source))
+    ordered = np.sort(hashes)
+    suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    seen: set[str] = set()
+    for name in source.ids() if suspects else ():
+        if name in seen:
+            raise InputError(f"two inputs have the id {name!r}: score them separately")
+        if hash(name) in suspects:
+            seen.add(name)
+
+
+def _listing(text: str, reading: _Reading) -> Listing:
+    if text == "-":
+        return ListedFiles.parse(sys.stdin.buffer.read(), "stdin")
+    if is_url(text):
+        return _remote(text, reading)
+    path = Path(text)
+    if path.is_dir():
+        return FolderFiles(path, reading.prefix)
+    if path.exists():
+        return _file(path, text, reading)
+    if text.startswith("@"):
+        return _list(Path(text[1:]))
+    if glob.has_magic(text):
+        return _globbed(text, reading)
+    raise InputError(f"{path}: no such file or folder")
+
+
+def _file(path: Path, text: str, reading: _Reading) -> Listing:
+    container = _container(path.name)
+    return container(path, reading) if container else ListedFiles([Path(text).as_posix()])
+
+
+def _container(name: str) -> _Container | None:
+    return next((open_ for suffix, open_ in CONTAINERS.items() if name.lower().endswith(suffix)), None)
+
+
+def _list(path: Path) -> Listing:
+    try:
+        return ListedFiles.parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(f"cannot read the list {path}: {error.strerror}") from error
+
+
+def _globbed(pattern: str, reading: _Reading) -> Listing:
+    found = sorted(name for name in glob.iglob(pattern, recursive=True) if not Path(name).is_dir())  # noqa: PTH207 - pathlib's drops ./
+    if not found:
+        raise InputError(f"{pattern}: no file matches")
+    if not any(_container(name) for name in found):
+        return ListedFiles(found)
+    return Joined([_file(Path(name), name, reading) for name in found])
+
+
+def _remote(url: str, reading: _Reading) -> Listing:
+    container = _container(url)
+    if container is not None:
+        copy = fetched(url)
+        try:
+            listing = container(copy, reading)
+        except BaseException:
+            remove(copy)
+            raise
+        weakref.finalize(listing, remove, copy)
+        return listing
+    if is_folder(url):
+        return RemoteFiles(url, reading.prefix)
+    require_there(url)
+    return ListedFiles([url])
+
+
+def _name(text: str) -> str:
+    return text.rstrip("/").rpartition("/")[2] if is_url(text) else Path(text).resolve().name

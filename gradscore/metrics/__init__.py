@@ -1,0 +1,1 @@
+"""How well a confidence tells right predictions from wrong ones."""

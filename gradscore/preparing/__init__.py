@@ -1,0 +1,1 @@
+"""classifier.onnx -> scoring model, and what a scoring model covers."""

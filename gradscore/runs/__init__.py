@@ -1,0 +1,1 @@
+"""A source scored into a table: shards, one at a time, that survive a killed process."""

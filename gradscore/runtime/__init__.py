@@ -1,0 +1,1 @@
+"""onnxruntime: sessions, providers, and tensors that stay on a device."""

@@ -1,0 +1,5 @@
+"""A batch of inputs -> labels and features."""
+
+from gradscore.scoring.scorer import COUNTERS, Scorer
+
+__all__ = ["COUNTERS", "Scorer"]

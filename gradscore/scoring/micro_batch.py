@@ -1,0 +1,15 @@
+"""How a batch is cut: pieces small enough for the caches and memory."""
+
+from gradscore.model.metadata import ModelMetadata
+from gradscore.runtime.session import CPU_PROVIDER
+from gradscore.scoring.backends import ScoringBackend
+
+_LARGEST = 128
+
+
+def micro_batch(metadata: ModelMetadata, backend: ScoringBackend, provider: str) -> int:
+    """Return how many samples to run at once; on a device a power of two, as the numbers of rows there are."""
+    if metadata.one_at_a_time:
+        return 1
+    most = max(1, min(_LARGEST, backend.fitting(metadata, provider)))
+    return most if provider == CPU_PROVIDER else 1 << (most.bit_length() - 1)

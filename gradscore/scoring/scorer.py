@@ -1,0 +1,259 @@
+"""The whole way: inputs -> batch -> signals -> statistics -> scores, one batch or a stream of them."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradscore.errors import InputError, ModelError
+from gradscore.files.digest import sha256_of_file
+from gradscore.inputs.content import SLOW
+from gradscore.inputs.entries import Listing, ids_of, paths_of
+from gradscore.inputs.prefetch.decoders import Decoders
+from gradscore.inputs.prefetch.found import Inputs, Part
+from gradscore.inputs.prefetch.pipeline import ReadAhead
+from gradscore.inputs.sources import Entry, Source
+from gradscore.model.metadata import METADATA_KEY, ModelMetadata
+from gradscore.model.weights import require_weights
+from gradscore.runtime.session import CPU_PROVIDER, SignalSession
+from gradscore.scoring.backends import ScoringBackend, backend_named
+from gradscore.scoring.computation import Computation
+from gradscore.scoring.extra_features import ExtraFeature, extras_named
+from gradscore.scoring.scores import ScoredBatch, Scores
+from gradscore.scoring.serving import BatchedScorer
+from gradscore.scoring.tensors import Batch, Tensors, tensors_of
+
+_log = logging.getLogger(__name__)
+
+FloatArray = NDArray[np.float64]
+Count = Callable[[str, float], None]
+COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seconds_total")
+
+
+class Scorer:
+    """A scoring model, loaded: batches in, scores out. Create with `Scorer.load`."""
+
+    def __init__(self, computation: Computation, fingerprint: str) -> None:
+        self.metadata = computation.metadata
+        self.fingerprint = fingerprint
+        self.backend = computation.backend.name
+        self._computation = computation
+        self._count: Count = _uncounted
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        providers: Sequence[str] | None = None,
+        backend: str = "auto",
+        threads: int | None = None,
+        features: Sequence[str] = (),
+    ) -> "Scorer":
+        """Load a scoring model written by `prepare`.
+
+        Parameters
+        ----------
+        providers
+            onnxruntime execution providers; one that is asked for and absent is an error. Default: CPU.
+        backend
+            Kernel back end, or "graph": the session itself computes the statistics, in single precision, wherever its
+            provider runs. "auto" is the fastest kernels there are, on other providers than the CPU's the graph.
+        threads
+            Threads for the session and the kernels alike; default: all cores.
+        features
+            Names in `EXTRA_FEATURES` of what to compute beside the gradient's features and those of the softmax.
+
+        Raises
+        ------
+        ModelError
+            The file is not a scoring model, or has not what an extra feature needs.
+        RuntimeUnavailableError
+            onnxruntime, a provider or the back end is not there.
+        InputError
+            An extra feature is not known, or cannot be had on the back end graph.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise ModelError(f"{file}: no such file; `gradscore prepare CLASSIFIER -o {file}` writes a scoring model")
+        back_end = backend_named(backend, providers)
+        extras = _extras(features, back_end)
+        model = back_end.model(file, (providers or [CPU_PROVIDER])[0])
+        session = SignalSession(model, providers=providers, threads=threads)
+        text = session.metadata_props.get(METADATA_KEY)
+        if text is None:
+            raise ModelError(
+                f"{file} is an ONNX model but not a scoring model: run `gradscore prepare {file} -o scoring.onnx`"
+            )
+        metadata = ModelMetadata.from_json(text, where=str(file))
+        require_weights(file, metadata)
+        _log.info("loaded %s: back end %s on %s", file, back_end.name, ", ".join(session.providers))
+        return cls(Computation(session, metadata, back_end, threads, extras), sha256_of_file(file))
+
+    def count_with(self, count: Count) -> None:
+        """Report to a monitoring system: after each batch `count` is called with each name of `COUNTERS` and an increase.
+
+        It is called from whichever thread scores, and must not block. For prometheus_client, with one Counter a name:
+        `scorer.count_with(lambda name, increase: counters[name].inc(increase))`.
+        """
+        self._count = count
+
+    def batched(self, max_batch: int = 32, max_delay_ms: float = 2.0) -> BatchedScorer:
+        """Return a front for single inputs, which it scores in batches; close it before the scorer.
+
+        Parameters
+        ----------
+        max_batch
+            Inputs scored together at most.
+        max_delay_ms
+            How long an input may wait for others.
+        """
+        return BatchedScorer(self._tensors, self._score_inputs, max_batch=max_batch, max_delay_ms=max_delay_ms)
+
+    def close(self) -> None:
+        """Stop the scorer's threads; it cannot score afterwards."""
+        self._computation.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the features, in the order of `Scores.features`."""
+        return self._computation.feature_names
+
+    @property
+    def extra_features(self) -> tuple[str, ...]:
+        """Names of the extra features that it was loaded with."""
+        return tuple(extra.name for extra in self._computation.extras)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The execution providers in use."""
+        return self._computation.providers
+
+    def score(self, batch: Batch) -> Scores:
+        """Score a batch: uint8 pixels are preprocessed as the metadata says, floats and token ids are taken as they are.
+
+        Arrays may be NumPy's or any that speak DLPack and lie in main memory. A sequence of bytes is a batch of encoded
+        images. A model of several inputs takes a mapping from their names to arrays. Safe to call from any thread.
+
+        Raises
+        ------
+        InputError
+            The array does not fit the model's input or lies on a device, or an image cannot be decoded.
+        """
+        return self._score_inputs(self._tensors(batch))
+
+    def layer_gradients(
+        self, batch: NDArray[Any] | Mapping[str, NDArray[Any]], layers: Sequence[str] | None = None
+    ) -> dict[str, dict[str, FloatArray]]:
+        """Return the per-sample gradients themselves: {layer: {parameter: float64 [B, *shape]}}.
+
+        Takes batch × parameters numbers of memory, 8 bytes each.
+
+        Raises
+        ------
+        InputError
+            The array does not fit the model's input, or a layer is not there.
+        """
+        known = {layer.name: layer for layer in self.metadata.layers}
+        if missing := [name for name in layers or () if name not in known]:
+            raise InputError(f"the model has no layer {missing[0]!r}: it has {', '.join(known)}")
+        if not self._computation.backend.shows_signals:
+            raise InputError(
+                f"the back end {self.backend} keeps no gradients: load the scorer with a kernel back end, such as numba"
+            )
+        chosen = [known[name] for name in layers] if layers is not None else list(known.values())
+        return self._computation.gradients(self._tensors(batch), chosen)
+
+    def stream(self, source: Iterable[Entry], *, batch_size: int = 256) -> Generator[ScoredBatch, None, None]:
+        """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
+        if batch_size < 1:
+            raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
+        with self._reading(source, batch_size) as ahead, closing(ahead.batches(_entries(source))) as batches:
+            for entries, parts in batches:
+                yield self._scored(tuple(ids_of(entries)), Inputs(parts), ahead.spare_threads())
+
+    def read_ahead(
+        self, source: Iterable[Entry], *, batch_size: int = 256
+    ) -> Generator[tuple[Sequence[Entry], Inputs], None, None]:
+        """Read the entries of a source in order and in threads: batches of entries, each with its input or its error."""
+        with self._reading(source, batch_size) as ahead, closing(ahead.batches(_entries(source))) as batches:
+            for entries, parts in batches:
+                yield entries, Inputs(parts)
+
+    @contextmanager
+    def _reading(self, source: Iterable[Entry], batch_size: int) -> Iterator[ReadAhead[Entry, Part]]:
+        how, inputs = self.metadata.preprocessing, len(source) if isinstance(source, Sized) else None
+        with Decoders(self.read, how, threads=self._computation.threads, inputs=inputs) as decoders:
+            size, entries = self._input_bytes(), _entries(source)
+            decoders.expect(paths_of(entries[:1]) if isinstance(entries, (Listing, list)) else None)
+            yield ReadAhead(decoders.read, batch_size=batch_size, threads=self._computation.threads, size_of_one=size)
+
+    def read(self, entry: Entry) -> NDArray[Any] | str:
+        """Return an entry's input as `score` takes it, without the batch dimension, or what is wrong with it."""
+        start = time.monotonic()
+        try:
+            return entry.read(self.metadata)
+        except InputError as error:
+            _log.warning("%s: %s", entry.id, error)
+            return str(error)
+        finally:
+            if (seconds := time.monotonic() - start) > SLOW:
+                _log.warning("%s took %.0f s to read", entry.id, seconds)
+
+    def _input_bytes(self) -> int:
+        tensor = self.metadata.inputs[0]
+        return math.prod(extent or 1 for extent in tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
+
+    def _scored(self, ids: tuple[str, ...], inputs: Inputs, threads: int) -> ScoredBatch:
+        parts = [
+            (rows, self._score_inputs(self._tensors(stacked), threads)) for rows, stacked in inputs.stacks()
+        ]  # fmt: skip
+        if len(parts) == 1 and len(parts[0][0]) == len(ids):
+            return ScoredBatch(ids, parts[0][1], inputs.errors())
+        labels = np.full(len(ids), -1, dtype=np.int64)
+        features = np.full((len(ids), len(self.feature_names)), np.nan)
+        for rows, scores in parts:
+            labels[rows], features[rows] = scores.label, scores.features
+        return ScoredBatch(ids, Scores(labels, features, self.feature_names), inputs.errors())
+
+    def _tensors(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        return tensors_of(batch, self.metadata)
+
+    def _score_inputs(self, inputs: Tensors, threads: int | None = None) -> Scores:
+        start = time.perf_counter()
+        scores = self._computation.scores(inputs, threads or self._computation.threads)
+        for name, increase in zip(COUNTERS, (len(scores), 1, time.perf_counter() - start), strict=True):
+            self._count(name, increase)
+        return scores
+
+
+def _entries(source: Iterable[Entry]) -> Iterable[Entry]:
+    """Return what may be a listing, whose parts need no entry each."""
+    return source.entries if isinstance(source, Source) else source
+
+
+def _uncounted(_name: str, _increase: float) -> None:
+    """Count nothing."""
+
+
+def _extras(names: Sequence[str], backend: ScoringBackend) -> tuple[ExtraFeature, ...]:
+    extras = extras_named(names)
+    if not backend.shows_signals and (of_layers := [extra.name for extra in extras if extra.reads_layers]):
+        raise InputError(
+            f"{of_layers[0]} reads what goes into the layers, and the back end {backend.name} keeps that to itself: leave it out of "
+            "--features, or choose a kernel back end with --backend, such as numba"
+        )
+    return extras

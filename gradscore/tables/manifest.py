@@ -1,0 +1,150 @@
+"""What a run is and what it has finished: identity and whole shards, together in `manifest.json` beside the shards.
+
+The identity holds everything that changes rows: the model, its preprocessing and features, versions, kernel back end,
+providers, batch size, and a digest of the listing of inputs. A run whose identity differs may not continue.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from gradscore.errors import InputError, MismatchError
+from gradscore.files.writing import replacing
+
+MANIFEST = "manifest.json"
+MANIFEST_KEY = b"gradscore.tables.manifest"  # where a joined Parquet file carries the manifest of its run
+FORMAT_VERSION = 1
+_AT_ONCE = 4096  # ids that are hashed together
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished file of consecutive rows."""
+
+    file: str
+    rows: int
+    failed: int
+    not_finite: int
+    size: int
+    sha256: str
+    first_error: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A run's identity and its finished shards, in order."""
+
+    identity: Mapping[str, Any]
+    shards: tuple[Shard, ...] = ()
+    complete: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of finished rows: where a continued run starts."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def total(self) -> int:
+        """Number of inputs of the run."""
+        return int(self.identity["inputs"])
+
+    def with_shard(self, shard: Shard) -> "Manifest":
+        """Return the manifest after one more shard."""
+        return replace(self, shards=(*self.shards, shard))
+
+    def to_json(self) -> str:
+        """Serialise to the text of a manifest file."""
+        return json.dumps({"format": FORMAT_VERSION, **asdict(self)}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, where: str) -> "Manifest":
+        """Parse what `to_json` wrote; `where` names the file in errors.
+
+        Raises
+        ------
+        InputError
+            It is damaged, or of another format.
+        """
+        try:
+            raw = json.loads(text)
+            if raw["format"] != FORMAT_VERSION:
+                raise InputError(
+                    f"{where} has format {raw['format']}, this gradscore reads {FORMAT_VERSION}: score anew"
+                )
+            return cls(raw["identity"], tuple(Shard(**shard) for shard in raw["shards"]), raw["complete"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{where} is no manifest of a scoring run ({error}): score anew with --overwrite"
+            ) from error
+
+    def write(self, folder: Path) -> None:
+        """Write the manifest by atomic rename."""
+        with replacing(folder / MANIFEST, overwrite=True) as part:
+            part.write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest | None":
+        """Read the manifest of a folder; None where it has none.
+
+        Raises
+        ------
+        InputError
+            It is damaged, of another format, or cannot be read.
+        """
+        path = folder / MANIFEST
+        try:
+            return cls.from_json(path.read_bytes(), where=str(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def listing_digest(ids: Iterable[str]) -> str:
+    """Return a SHA-256 over ids in order: it changes with any input lost, added, renamed or moved."""
+    digest, remaining = hashlib.sha256(), iter(ids)
+    while some := list(islice(remaining, _AT_ONCE)):
+        digest.update("\0".join((*some, "")).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def refuse_changed(ours: Mapping[str, Any], theirs: Mapping[str, Any], output: Path) -> None:
+    """Refuse to continue a run as another one.
+
+    Raises
+    ------
+    MismatchError
+        The identities differ; it names each difference.
+    """
+    keys = [key for key in dict.fromkeys((*theirs, *ours)) if theirs.get(key) != ours.get(key)]
+    if keys:
+        changes = "; ".join(f"{key} was {_short(theirs.get(key))}, is now {_short(ours.get(key))}" for key in keys)
+        raise MismatchError(
+            f"{output} was begun by another run ({changes}): repeat that run's model, inputs and options with --resume, "
+            "or start anew with --overwrite"
+        )
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """Refuse to read the shards of a run that has not ended: rows would be missing without a word.
+
+    Raises
+    ------
+    InputError
+        The folder's manifest says so.
+    """
+    manifest = Manifest.read(folder)
+    if manifest is not None and not manifest.complete:
+        raise InputError(
+            f"{folder} holds {manifest.rows:,} of {manifest.total:,} rows of an unfinished run: "
+            "finish it with `gradscore score … --resume`"
+        )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"{text[:12]}…" if len(text) == 64 else text

@@ -1,0 +1,1 @@
+"""Inputs that belong to no class."""

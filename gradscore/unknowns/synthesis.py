@@ -1,0 +1,171 @@
+"""Synthetic unknown concepts: inputs of the model's own shape that belong to no class, made, and scored in one step.
+
+Whatever a classifier says of them is wrong, so they teach a verdict what unknown inputs look like where no real ones
+are at hand. The same seed gives the same arrays. What kinds there are, and how each is made: `unknown_kinds.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gradscore.errors import InputError
+from gradscore.inputs.sources import Source
+from gradscore.model.metadata import ModelMetadata
+from gradscore.runs.scoring_run import table_metadata
+from gradscore.scoring.scorer import Scorer
+from gradscore.tables import table as features
+from gradscore.tables.table import ScoreTable
+from gradscore.unknowns.kinds import KINDS, Space
+
+IntArray = NDArray[np.int64]
+
+MOST_KNOWN = 1000  # inputs read to learn from
+SQRT3 = float(np.sqrt(3))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Inputs of known concepts in their own space: [N, ...], uint8 pixels or floats; and how many were unreadable."""
+
+    inputs: NDArray[Any]
+    unreadable: int
+
+
+def synthesise(
+    kind: str,
+    count: int,
+    metadata: ModelMetadata,
+    *,
+    known: NDArray[Any] | None = None,
+    labels: IntArray | None = None,
+    seed: int = 0,
+) -> NDArray[Any]:
+    """Return inputs of unknown concepts that the model can be given: uint8 pixels for image models, else float32.
+
+    Parameters
+    ----------
+    kind : a key of `KINDS`
+    count : how many
+    metadata : of the scoring model
+    known : [N, ...] inputs of known concepts, as `read_known` returns them; noise needs none
+    labels : int [N], the model's predictions for these; only "mixup" needs them
+
+    Raises
+    ------
+    InputError
+        The kind is not known, needs known inputs or an image model, or the model takes no single float input.
+    """
+    if kind not in KINDS:
+        raise InputError(f"unknown kind {kind!r}; choose one of: {', '.join(KINDS)}")
+    if count < 1:
+        raise InputError(f"cannot make {count} inputs: give a positive number")
+    rule, image = KINDS[kind], metadata.preprocessing.kind == "image"
+    if rule.needs_known and (known is None or not len(known)):
+        raise InputError(f"{kind} is made from inputs of known classes: give some with --known, or choose uniform")
+    if rule.needs_image and not image:
+        raise InputError(f"{kind} needs an image model, and this one takes arrays: choose uniform or permutation")
+    rng = np.random.default_rng([seed, *kind.encode()])
+    made = rule.make(_space(metadata, known, labels), count, rng).reshape(count, *_shape(metadata, known))
+    return np.round(made).astype(np.uint8) if image else made.astype(np.float32)
+
+
+def read_known(source: Source, metadata: ModelMetadata, *, seed: int = 0) -> Known:
+    """Read up to 1,000 inputs of a source in their own space, drawn at random where there are more.
+
+    Raises
+    ------
+    InputError
+        None of them can be read, or they differ in shape.
+    """
+    order = np.sort(np.random.default_rng(seed).permutation(len(source))[:MOST_KNOWN])
+    inputs, problems = [], []
+    for index in order:
+        try:
+            inputs.append(_own_space(source.entries[index].read(metadata), metadata))
+        except InputError as error:
+            problems.append(f"{source.entries[index].id}: {error}")
+    if not inputs:
+        raise InputError(f"none of {len(order)} known inputs can be read; the first: {problems[0]}")
+    if len({one.shape for one in inputs}) > 1:
+        raise InputError("known inputs differ in shape: give inputs of one shape with --known")
+    return Known(np.stack(inputs), len(problems))
+
+
+def make_unknowns(
+    scorer: Scorer, kind: str, count: int, *, known: NDArray[Any] | None = None, seed: int = 0
+) -> NDArray[Any]:
+    """Make inputs of unknown concepts for a scorer's model, which predicts the known inputs' classes itself.
+
+    Raises
+    ------
+    InputError
+        As for `synthesise`.
+    """
+    labels = None if known is None else scorer.score(known).label
+    return synthesise(kind, count, scorer.metadata, known=known, labels=labels, seed=seed)
+
+
+def score_unknowns(
+    scorer: Scorer, kind: str, count: int, *, known: NDArray[Any] | None = None, seed: int = 0
+) -> ScoreTable:
+    """Make inputs of unknown concepts and score them: a table as `score` writes, with the ids `<kind>#<number>`.
+
+    Raises
+    ------
+    InputError
+        As for `synthesise`.
+    """
+    inputs = make_unknowns(scorer, kind, count, known=known, seed=seed)
+    scores = scorer.score(inputs)
+    schema = features.schema(scorer.feature_names, table_metadata(scorer))
+    ids = [f"{kind}#{index}" for index in range(count)]
+    batch = features.to_batch(schema, ids=ids, labels=scores.label, features=scores.features)
+    return ScoreTable.of(pa.Table.from_batches([batch]))
+
+
+def _own_space(array: NDArray[Any], metadata: ModelMetadata) -> NDArray[Any]:
+    """Undo the preprocessing of an image; it started from 8 bits, so rounding finds the pixels again."""
+    preprocessing = metadata.preprocessing
+    if preprocessing.kind != "image" or array.dtype == np.uint8:
+        return array
+    mean, std = (np.asarray(part, np.float64).reshape(-1, 1, 1) for part in (preprocessing.mean, preprocessing.std))
+    return np.clip(np.round((array * std + mean) / preprocessing.scale), 0, 255).astype(np.uint8)
+
+
+def _shape(metadata: ModelMetadata, known: NDArray[Any] | None) -> tuple[int, ...]:
+    if len(metadata.inputs) != 1 or metadata.inputs[0].dtype not in ("float32", "float16", "float64"):
+        taken = ", ".join(f"{tensor.name} {tensor.dtype}" for tensor in metadata.inputs)
+        raise InputError(f"unknown concepts can be made for models of one float input; this one takes {taken}")
+    shape = metadata.input_shape[1:]
+    if known is not None and len(known):
+        fits = len(shape) == known.ndim - 1 and all(a in (None, b) for a, b in zip(shape, known.shape[1:], strict=True))
+        if not fits:
+            raise InputError(f"known inputs of shape {list(known.shape[1:])} do not fit the model's {list(shape)}")
+        return tuple(known.shape[1:])
+    if any(extent is None for extent in shape):
+        raise InputError(f"the model's input {list(shape)} has extents that vary: show it inputs with --known")
+    return tuple(extent for extent in shape if extent is not None)
+
+
+def _space(metadata: ModelMetadata, known: NDArray[Any] | None, labels: IntArray | None) -> Space:
+    shape, image = _shape(metadata, known), metadata.preprocessing.kind == "image"
+    samples = np.empty((0, *shape)) if known is None else known.astype(np.float64)
+    axes = (0, 2, 3) if image else (0,)  # moments per channel, or per number
+    low, high, mean, std = (0.0, 255.0, 127.5, 63.75) if image else (-SQRT3, SQRT3, 0.0, 1.0)  # uniform, variance 1
+    if len(samples):
+        mean, std = samples.mean(axis=axes, keepdims=True)[0], samples.std(axis=axes, keepdims=True)[0]
+    if len(samples) and not image:
+        low, high = samples.min(axis=0), samples.max(axis=0)
+    return Space(
+        shape=shape,
+        low=np.asarray(low),
+        high=np.asarray(high),
+        mean=np.asarray(mean),
+        std=np.asarray(std),
+        known=samples,
+        labels=np.empty(0, dtype=np.int64) if labels is None else labels,
+        image=image,
+    )

@@ -1,0 +1,1 @@
+"""From a table of cases to a fitted meta-classifier: transforms, methods, calibration, and their ONNX nodes."""

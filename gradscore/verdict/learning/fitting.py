@@ -1,0 +1,218 @@
+"""From a table of features and which predictions were right to a fitted meta-classifier with its threshold."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from gradscore.errors import InputError
+from gradscore.metrics.ranking import Ranking
+from gradscore.verdict.learning.calibration import CALIBRATIONS, Calibration
+from gradscore.verdict.learning.estimators import Estimator, exporter_of
+from gradscore.verdict.learning.methods import METHODS, Given, Method
+from gradscore.verdict.learning.noise import without_noise
+from gradscore.verdict.learning.settings import Settings
+from gradscore.verdict.learning.summary import asked, learned
+from gradscore.verdict.learning.thresholds import balanced_gain, describe
+from gradscore.verdict.learning.transforms import TRANSFORMS, Transform
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+FEWEST_PER_CLASS = 5
+FEWEST_PER_CLASS_AND_FOLD = 2
+MOST_TUNING_ROWS = 10_000  # a minute for the slowest penalties of 200 features
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a fit depends on but the rows: the same recipe and rows give the same verdict."""
+
+    method: Method
+    transform: type[Transform]
+    calibration: type[Calibration]
+    columns: IntArray
+    folds: int
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A transform, the classifiers whose mean probability is calibrated, the threshold, and how they came about."""
+
+    transform: Transform
+    members: tuple[Estimator, ...]
+    calibration: Calibration
+    threshold: float
+    summary: dict[str, Any]
+
+    def p_correct(self, features: FloatArray) -> FloatArray:
+        """Return P(correct) [N] of finite rows [N, F], by scikit-learn itself."""
+        return self.calibration(_mean_probability(self.members, self.transform(features)))
+
+
+def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], settings: Settings) -> Fitted:
+    """Fit a meta-classifier to rows [N, F] and outcomes [N]; errors are those of `Verdict.fit`."""
+    finite = np.isfinite(features).all(axis=1)
+    rows, right = features[finite], correct[finite]
+    excluded = int((~finite).sum())
+    _require_both_classes(right, excluded)
+    columns = without_noise(_columns_of(feature_names, settings.select), rows, feature_names)
+    recipe = _recipe(settings, right, columns)
+    held_out, penalty, notes = _cross_validated(rows, right, recipe)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        transform, members = _fitted(rows, right, recipe, penalty)
+    notes += sorted({str(warning.message).splitlines()[0] for warning in caught})
+    if settings.folds and not recipe.folds:
+        notes.append(
+            f"too few rows of one class for {settings.folds} folds: default penalty, threshold from training rows"
+        )
+    ranked, p = (right, _mean_probability(members, transform(rows))) if held_out is None else held_out
+    calibration = recipe.calibration.fit(p, ranked)
+    ranking = Ranking.of(calibration(p), ranked)
+    summary = {
+        "rows": len(right),
+        "correct": int(right.sum()),
+        "incorrect": int((~right).sum()),
+        "excluded_not_finite": excluded,
+        "penalty": penalty,
+        "folds": recipe.folds,
+        **asked(settings),
+        **learned(members, [feature_names[column] for column in transform.columns]),
+        "threshold_rows": "training" if held_out is None else "held out by cross-validation",
+        "threshold_balanced_accuracy": balanced_gain(ranking),
+        "notes": notes,
+    }
+    return Fitted(transform, members, calibration, settings.rule.threshold(ranking), summary)
+
+
+def _recipe(settings: Settings, correct: BoolArray, columns: IntArray) -> Recipe:
+    """Look up what the settings name, and refuse what cannot be."""
+    if settings.ensemble < 1 or settings.folds < 0 or settings.folds == 1:
+        raise InputError(
+            f"ensemble must be 1 or more, folds 0 or from 2 up; got {settings.ensemble} and {settings.folds}"
+        )
+    if settings.rule.needs_unseen_rows:
+        raise InputError(
+            f"a threshold by {describe(settings.rule)['rule']} needs rows that the verdict was not fitted on: fit first, "
+            "then call Verdict.decide_by with such rows (--calibration)"
+        )
+    recipe = Recipe(
+        _method_of(settings.method),
+        _named(TRANSFORMS, settings.transform, "transform"),
+        _named(CALIBRATIONS, settings.calibration, "calibration"),
+        columns,
+        _possible_folds(correct, settings.folds),
+        tuple(range(settings.seed, settings.seed + settings.ensemble)),
+    )
+    recipe.method.require(len(correct), len(recipe.columns))
+    if settings.calibration != "none" and not recipe.folds:
+        raise InputError(
+            f"{settings.calibration} calibration needs rows held out by cross-validation, but there is none: ask for "
+            f"folds, and give at least {FEWEST_PER_CLASS_AND_FOLD} correct and incorrect rows for each"
+        )
+    return recipe
+
+
+def _named(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    if name not in table:
+        raise InputError(f"unknown {kind} {name!r}; choose one of: {', '.join(table)}")
+    return table[name]
+
+
+def _method_of(method: str | Estimator) -> Method:
+    if isinstance(method, str):
+        return cast("Method", _named(METHODS, method, "method"))
+    exporter_of(method)
+    if not hasattr(method, "predict_proba"):
+        raise InputError(f"{type(method).__name__} with these settings gives no probabilities; a verdict needs them")
+    return Given(method)
+
+
+def _columns_of(feature_names: Sequence[str], select: Sequence[str] | None) -> IntArray:
+    """Return the indices of features that match any of the patterns, in the table's order."""
+    patterns = ("*",) if select is None else tuple(select)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in feature_names):
+            shown = ", ".join(feature_names[:5])
+            raise InputError(f"no feature matches {pattern!r} (--features); the table has {shown}, …")
+    chosen = [i for i, name in enumerate(feature_names) if any(fnmatchcase(name, one) for one in patterns)]
+    if not chosen:
+        raise InputError("no feature is selected (--features); leave the selection out to use all")
+    return np.array(chosen, dtype=np.int64)
+
+
+def _require_both_classes(correct: BoolArray, excluded: int) -> None:
+    right, wrong = int(correct.sum()), int((~correct).sum())
+    if min(right, wrong) < FEWEST_PER_CLASS:
+        left_out = f" ({excluded} more have NaN or Inf features or an error and cannot be used)" if excluded else ""
+        raise InputError(
+            f"cannot fit a verdict to {right} correct and {wrong} incorrect predictions{left_out}: at least "
+            f"{FEWEST_PER_CLASS} of each are needed. Score more data that the classifier was not trained on, or add "
+            "inputs of unknown classes, whose predictions count as incorrect"
+        )
+
+
+def _possible_folds(correct: BoolArray, folds: int) -> int:
+    rarer = min(int(correct.sum()), int((~correct).sum()))
+    return folds if rarer >= FEWEST_PER_CLASS_AND_FOLD * folds else 0
+
+
+def _cross_validated(
+    features: FloatArray, correct: BoolArray, recipe: Recipe
+) -> tuple[tuple[BoolArray, FloatArray] | None, float, list[str]]:
+    """Return (correct, held-out P(correct)) for the penalty of least held-out log loss, that penalty, and notes."""
+    if not recipe.folds:
+        return None, recipe.method.penalty, []
+    from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - loaded for fitting only
+
+    chosen = _tuning_rows(correct, recipe.seeds[0])
+    rows, right = features[chosen], correct[chosen]
+    penalties = recipe.method.penalties or (recipe.method.penalty,)
+    p = np.empty((len(penalties), len(right)))
+    splits = StratifiedKFold(recipe.folds, shuffle=True, random_state=recipe.seeds[0]).split(rows, right)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fold that did not converge shows in its held-out loss
+        for train, test in splits:
+            for index, penalty in enumerate(penalties):
+                transform, members = _fitted(rows[train], right[train], recipe, penalty)
+                p[index, test] = _mean_probability(members, transform(rows[test]))
+    likelihood = np.log(np.clip(np.where(right, p, 1 - p), 1e-15, None)).mean(axis=1)
+    best = int(np.argmax(likelihood))
+    notes = [] if len(right) == len(correct) else [f"cross-validated on {len(right)} of {len(correct)} rows"]
+    return (right, p[best]), penalties[best], notes
+
+
+def _tuning_rows(correct: BoolArray, seed: int) -> IntArray:
+    if len(correct) <= MOST_TUNING_ROWS:
+        return np.arange(len(correct))
+    from sklearn.model_selection import StratifiedShuffleSplit  # noqa: PLC0415 - loaded for fitting only
+
+    split = StratifiedShuffleSplit(1, train_size=MOST_TUNING_ROWS, random_state=seed)
+    return np.sort(next(split.split(correct, correct))[0])
+
+
+def _fitted(
+    features: FloatArray, correct: BoolArray, recipe: Recipe, penalty: float
+) -> tuple[Transform, tuple[Estimator, ...]]:
+    transform = recipe.transform.fit(features, recipe.columns)
+    if not len(transform.columns):
+        raise InputError(
+            f"all {len(recipe.columns)} features are constant over the {len(correct)} rows, so no verdict can be read "
+            "from them. Check that the inputs differ and that the model scores them (`gradscore inspect`)"
+        )
+    z = transform(features)
+    kept = recipe.method.columns(z, correct)
+    transform, z = transform.only(kept), z[:, kept]
+    members = [recipe.method.estimator(len(correct), penalty, seed).fit(z, correct) for seed in recipe.seeds]
+    return transform, tuple(members)
+
+
+def _mean_probability(members: Sequence[Estimator], z: FloatArray) -> FloatArray:
+    return np.asarray(np.mean([member.predict_proba(z)[:, 1] for member in members], axis=0), dtype=np.float64)

@@ -1,0 +1,21 @@
+"""What a fit is asked for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradscore.verdict.learning.estimators import Estimator
+from gradscore.verdict.learning.thresholds import BALANCED, Rule
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a fit is asked for, by name; the parameters of `Verdict.fit`."""
+
+    method: str | Estimator = "lasso"
+    transform: str = "signed-log"
+    calibration: str = "none"
+    select: Sequence[str] | None = None
+    folds: int = 5
+    ensemble: int = 1
+    seed: int = 0
+    rule: Rule = BALANCED

@@ -1,0 +1,52 @@
+"""What a verdict says of its own fit: plain values, ready for JSON."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gradscore.verdict.learning.estimators import Estimator
+from gradscore.verdict.learning.settings import Settings
+from gradscore.verdict.learning.thresholds import describe
+
+
+def asked(settings: Settings) -> dict[str, Any]:
+    """Return what was asked for, and of which versions."""
+    return {
+        "seed": settings.seed,
+        "ensemble": settings.ensemble,
+        "transform": settings.transform,
+        "calibration": settings.calibration,
+        "threshold_rule": describe(settings.rule),
+        "versions": {name: importlib.metadata.version(name) for name in ("gradscore", "numpy", "onnx", "scikit-learn")},
+    }
+
+
+def learned(members: Sequence[Estimator], used: list[str]) -> dict[str, Any]:
+    """Return what came of it: one of the classifiers, and the features that all of them read."""
+    return {
+        "estimator": type(members[0]).__name__,
+        "hyper_parameters": _plain(members[0].get_params()),
+        "used_features": used,
+        "coefficients": _coefficients(members, used),
+    }
+
+
+def _coefficients(members: Sequence[Estimator], names: Sequence[str]) -> dict[str, float] | None:
+    """Return the weights of a linear classifier that are not 0, largest first; None for other kinds."""
+    if not hasattr(members[0], "coef_"):
+        return None
+    weights = np.mean([np.ravel(member.coef_) for member in members], axis=0)
+    order = np.argsort(-np.abs(weights), kind="stable")
+    return {names[index]: float(weights[index]) for index in order if weights[index] != 0}
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values that JSON can hold; its numbers know no infinity."""
+    simple = (bool, int, str, type(None))
+    return {key: value if isinstance(value, simple) or _finite(value) else str(value) for key, value in values.items()}
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, float) and bool(np.isfinite(value))
