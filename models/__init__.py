@@ -1,1 +1,1 @@
-"""Definitions of the classifiers that the demo, the tests and the study train."""
+"""Classifiers for the demo, the tests, the benchmarks and the paper's study."""

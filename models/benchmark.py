@@ -1,4 +1,4 @@
-"""The classifiers that `gradscore bench scoring` and tools/benchmark.py measure, each with random weights."""
+"""Classifiers with random weights for `gradscore bench scoring` and tools/benchmark.py."""
 
 from collections.abc import Callable
 
@@ -27,17 +27,17 @@ def large_resnet18() -> nn.Module:
 
 
 def mlp() -> nn.Module:
-    """Return a perceptron 784-512-512-10."""
+    """Return a multilayer perceptron 784-512-512-10."""
     return _seeded(lambda: MLP(784, 512, 10))
 
 
 def transformer() -> nn.Module:
-    """Return two layers of width 128 over 64 positions."""
+    """Return a transformer of two layers, with width 128 and 64 positions."""
     return _seeded(Transformer)
 
 
 def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    """Draw the same weights in every process."""
+    """Make a module with a fixed seed, so that its weights are the same in every process."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return make()

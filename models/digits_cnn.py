@@ -1,4 +1,4 @@
-"""A small CNN for scikit-learn's 8×8 digits: seconds to train, four layers to look into."""
+"""A small CNN for scikit-learn's 8×8 digits, with four layers, which trains in seconds."""
 
 import torch
 from torch import nn

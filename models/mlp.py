@@ -1,4 +1,4 @@
-"""A perceptron with two hidden layers, for flat inputs."""
+"""A multilayer perceptron with two hidden layers, for flat inputs."""
 
 import torch
 from torch import nn

@@ -1,11 +1,11 @@
-"""ResNet-18 (He et al. 2016) in its two shapes: for images of 32×32 and of 224×224."""
+"""ResNet-18 (He et al. 2016) in two forms, for images of 32×32 and of 224×224."""
 
 import torch
 from torch import nn
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions and what they are added to."""
+    """A residual block of two 3×3 convolutions and their shortcut."""
 
     def __init__(self, channels: int, filters: int, stride: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Logits [B, classes] of colour images [B, 3, 32, 32]: a 3×3 stem, no pooling before the blocks."""
+    """Logits [B, classes] of colour images [B, 3, 32, 32]. The stem is a 3×3 convolution without pooling."""
 
     def __init__(self, classes: int = 10, width: int = 64) -> None:
         super().__init__()
@@ -44,12 +44,12 @@ class ResNet18(nn.Module):
         return self.fc(self.blocks(self.stem(images)).mean((2, 3)))
 
     def stem(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what goes into the blocks."""
+        """Return the input of the blocks."""
         return torch.relu(self.bn1(self.conv1(images)))
 
 
 class LargeResNet18(ResNet18):
-    """Logits [B, classes] of colour images [B, 3, 224, 224]: a 7×7 stem and a max pool before the blocks."""
+    """Logits [B, classes] of colour images [B, 3, 224, 224]. The stem is a 7×7 convolution and a max pool."""
 
     def __init__(self, classes: int = 1000, width: int = 64) -> None:
         super().__init__(classes, width)
@@ -57,5 +57,5 @@ class LargeResNet18(ResNet18):
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
 
     def stem(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what goes into the blocks."""
+        """Return the input of the blocks."""
         return self.pool(super().stem(images))

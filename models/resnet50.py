@@ -1,11 +1,11 @@
-"""ResNet-50 for 224×224 images (He et al. 2016), random weights; what GPUs are measured with."""
+"""ResNet-50 for 224×224 images (He et al. 2016), for the benchmark on a GPU."""
 
 import torch
 from torch import nn
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and what they are added to."""
+    """A residual block of 1×1, 3×3 and 1×1 convolutions and their shortcut."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()

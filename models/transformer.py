@@ -1,4 +1,4 @@
-"""A small transformer encoder over vectors, its mean classified."""
+"""A small transformer encoder over vectors. The mean of its positions is classified."""
 
 import torch
 from torch import nn
@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 class Layer(nn.Module):
-    """Self-attention, then two dense layers, each added to what it was given (pre-norm)."""
+    """Self-attention, then two dense layers, each with a residual connection (pre-norm)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

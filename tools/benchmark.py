@@ -1,6 +1,6 @@
-"""Run both benchmarks and write tools/results/benchmark.{json,md,svg}; the README's numbers come from there.
+"""Run both benchmarks and write tools/results/benchmark.{json,md,svg}, the source of the published numbers.
 
-Usage: python -m tools.benchmark [--threads N] [--repeats N]. Takes minutes; leave the machine alone meanwhile.
+Usage: python -m tools.benchmark [--threads N] [--repeats N]. It takes minutes. Do not use the machine meanwhile.
 """
 
 import argparse
@@ -30,12 +30,12 @@ class Measured:
     growth: Sequence[GrowthRow]
 
     def times(self, model: str, slow: str, fast: str = "gradscore") -> float | None:
-        """How many times faster one way is than another."""
+        """Return how many times faster one way is than another."""
         best = {row.candidate: row.timing.best for row in self.scoring if row.model == model and row.timing}
         return best[slow] / best[fast] if slow in best and fast in best else None
 
     def part(self, model: str, of: str) -> float | None:
-        """Gradscore's time as a part of another's."""
+        """Return gradscore's time divided by the time of another way."""
         times = self.times(model, of)
         return None if times is None else 1 / times
 
@@ -44,12 +44,12 @@ class Measured:
         return next((row for row in self.kernels if (row.case, row.backend) == (case, backend)), None)
 
     def share(self, case: str, backend: str = "native") -> float | None:
-        """Share of the machine's limit."""
+        """Return the rate of a kernel divided by the machine's limit."""
         row = self.kernel(case, backend)
         return row.share if row else None
 
     def against(self, case: str, other: str, backend: str = "native") -> float | None:
-        """How many times a back end is faster than another."""
+        """Return how many times faster a back end is than another."""
         row, slow = self.kernel(case, backend), self.kernel(case, other)
         return slow.timing.best / row.timing.best if row and slow else None
 
@@ -59,23 +59,23 @@ class Measured:
         return max((ratio for ratio in ratios if ratio is not None), default=None)
 
     def added_memory(self, model: str) -> float | None:
-        """Peak memory over the signals graph alone."""
+        """Return the peak memory relative to that of the signals graph alone, minus 1."""
         peak = {row.candidate: row.memory.peak for row in self.scoring if row.model == model and row.memory}
         return peak["gradscore"] / peak["signals alone"] - 1 if {"gradscore", "signals alone"} <= set(peak) else None
 
     def growth_of_time(self) -> float:
-        """Time per input of the largest call over that of the smallest."""
+        """Return the time per input of the largest call divided by that of the smallest."""
         return self.growth[-1].microseconds / self.growth[0].microseconds
 
     def growth_of_memory(self) -> float:
-        """Bytes that an input adds from the smallest call to the largest, over those of its scores."""
+        """Return the memory that an input adds, from the smallest to the largest call, divided by its scores' size."""
         low, high = self.growth[0], self.growth[-1]
         return (high.added - low.added) / (high.scores - low.scores)
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a number must reach and what it should; `least` numbers must be at least that, others at most."""
+    """The required and the desired value of a number. It must be at least that if `least`, else at most."""
 
     what: str
     value: Callable[[Measured], float | None]
@@ -84,7 +84,7 @@ class Target:
     least: bool
 
     def judged(self, measured: Measured) -> tuple[str, ...]:
-        """Cells of the targets' table."""
+        """Return the cells of the table of targets."""
         value, sign = self.value(measured), "≥" if self.least else "≤"
         if value is None:
             return self.what, f"{sign} {self.must:g}", f"{sign} {self.aim:g}", "not measured", ""
@@ -182,10 +182,10 @@ TARGETS = (
 
 
 def main() -> None:
-    """Measure, then write the three files."""
+    """Measure, and write the three files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="threads of every way of scoring")
-    parser.add_argument("--repeats", type=int, default=9, help="turns of each")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="threads for every way of scoring")
+    parser.add_argument("--repeats", type=int, default=9, help="repetitions of each measurement")
     options = parser.parse_args()
     measured = Measured(
         measure_kernels(repeats=max(15, options.repeats)),
@@ -215,9 +215,9 @@ def _report(measured: Measured, where: dict[str, object]) -> str:
             "",
             f"{where['processor']}, {where['threads']} threads, Python {where['python']}, {packages}. Written by "
             "`python -m tools.benchmark`.",
-            "Fastest of interleaved turns, every way on the same threads; no batch normalisation folded for any of them. A turn "
-            "is the mean of as many runs as fill 50 ms, at least one, after a run that is not counted. Spread: interquartile "
-            "range over the median.",
+            "Fastest of interleaved turns, every way with the same number of threads, no batch normalisation folded. A turn is "
+            "the mean of the runs in 50 ms, at least one, after a run that is not counted. Spread: interquartile range divided "
+            "by the median.",
             "",
             "## Targets",
             "",

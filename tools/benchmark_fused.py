@@ -1,6 +1,7 @@
-"""Self-scoring models beside the signals form with kernels and the plain classifier: `python -m tools.benchmark_fused`.
+"""Benchmark of self-scoring models against the signals form with kernels and the classifier alone.
 
-Writes tools/results/fused.md. Every figure is the fastest of many turns, all ways in turn in one process.
+Usage: python -m tools.benchmark_fused. It writes tools/results/fused.md. Every time is the fastest of many turns. All
+ways run in turn in one process.
 """
 
 import tempfile
@@ -19,7 +20,7 @@ from gradscore.runtime.session import CPU_PROVIDER, load_onnxruntime
 
 RESULTS = Path(__file__).parent / "results" / "fused.md"
 BATCH = 32
-REST = 0.1  # seconds: by the runtime's own settings threads spin on for longer than by ours
+REST = 0.1  # seconds: with the runtime's own settings, threads spin longer than with gradscore's
 LAST_STAGE = ("blocks.6.*", "blocks.7.*", "fc.*")
 SIX_OF_LAST_STAGE = (
     "blocks.6.conv2.l2", "blocks.7.conv1.max", "blocks.7.conv2.l2", "blocks.7.conv2.std", "fc.l1", "fc.kurtosis",
@@ -33,7 +34,7 @@ SIX = {
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio of two ways' times that must not be exceeded."""
+    """The largest allowed ratio of the times of two ways."""
 
     model: str
     way: str
@@ -53,7 +54,7 @@ TARGETS = (
 
 
 def _verdict(scorer: Scorer, names: Sequence[str], rows: np.ndarray) -> Verdict:
-    """Fit a verdict that reads just these features; what it says is no matter here."""
+    """Fit a verdict that reads exactly these features. Its quality does not matter here."""
     scores = scorer.score(rows)
     return Verdict.fit(
         scores.features, scores["all.l2"] < np.median(scores["all.l2"]), feature_names=scores.feature_names,
@@ -62,7 +63,7 @@ def _verdict(scorer: Scorer, names: Sequence[str], rows: np.ndarray) -> Verdict:
 
 
 def _session(path: Path, workload: Workload) -> Task:
-    """Open a file as those do who have nothing of ours: with the runtime's own settings but for the number of threads."""
+    """Open a file as a user without gradscore does: only the number of threads is set."""
     runtime = load_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = workload.threads
@@ -72,7 +73,7 @@ def _session(path: Path, workload: Workload) -> Task:
 
 
 def _fused_ways(workload: Workload, scorer: Scorer) -> dict[str, Path]:
-    """Write the self-scoring models to be measured."""
+    """Write the self-scoring models to measure, and return their paths by way."""
     name, folder = workload.name, workload.folder
     rows = np.random.default_rng(1).standard_normal((60, *workload.classifier.shape), dtype=np.float32)
     verdict = _verdict(scorer, SIX[name], rows)
@@ -87,7 +88,7 @@ def _fused_ways(workload: Workload, scorer: Scorer) -> dict[str, Path]:
 
 
 def _measure(name: str, folder: Path, threads: int, repeats: int) -> tuple[list[str], dict[str, float]]:
-    """Return table rows and seconds by way."""
+    """Return the rows of the table, and seconds by way."""
     workload = make_ready(name, folder / name, threads=threads)
     scorer = Scorer.load(workload.scoring, threads=threads)
     files = _fused_ways(workload, scorer)
@@ -128,8 +129,8 @@ def main(threads: int = 2, repeats: int = 40) -> None:
             "# Self-scoring models",
             "",
             f"`python -m tools.benchmark_fused`: batches of {BATCH}, {threads} threads, fastest of many turns, all ways in turn.",
-            "The classifier and the self-scoring models run in sessions with onnxruntime's own settings but for the number of threads.",
-            "FLOPs count two for a multiplication with addition; those of the classifier alone are 1.",
+            "The classifier and the self-scoring models run with onnxruntime's own settings; only the number of threads is set.",
+            "A multiplication with an addition counts as two FLOPs. The classifier alone has 1.",
             "",
             "| model | way | µs an input | × classifier | nodes added | bytes added | × FLOPs |",
             "|---|---|---:|---:|---:|---:|---:|",

@@ -1,7 +1,7 @@
-"""What a CUDA device does: kernels against the reference and their limit, ResNet-50 at 224² beside torch on it.
+"""Benchmark on a CUDA device: kernels against the reference and their limit, ResNet-50 at 224² against torch.
 
-Usage: python -m tools.benchmark_gpu [--batch N] [--kernels-only]. Writes tools/results/gpu.md. Needs torch with CUDA,
-numba-cuda and, for scoring, onnxruntime-gpu and the gradient builder. All of it is float32: TF32 is off.
+Usage: python -m tools.benchmark_gpu [--batch N] [--kernels-only]. It writes tools/results/gpu.md. It needs torch with
+CUDA, numba-cuda and, for scoring, onnxruntime-gpu and the gradient builder. All arithmetic is float32: TF32 is off.
 """
 
 import argparse
@@ -23,22 +23,22 @@ from gradscore.scoring.scores import Scores
 
 RESULTS = Path(__file__).parent / "results" / "gpu.md"
 PROVIDER = "CUDAExecutionProvider"
-CALLS = 16  # of a kernel between two waits for the device
-CHECKED = 4  # samples of a kernel compared with the reference, and images with the CPU's features
+CALLS = 16  # kernel calls between two waits for the device
+CHECKED = 4  # samples compared with the reference, and images compared with the CPU
 Row = tuple[str, ...]
-Score = Callable[[NDArray[np.float32]], Any]  # images to columns by feature
+Score = Callable[[NDArray[np.float32]], Any]  # images -> columns by feature name
 
 
 def main() -> None:
-    """Print one table a part, and keep them."""
+    """Print one table per part, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=32, help="images of a batch of ResNet-50")
-    parser.add_argument("--kernels-only", action="store_true", help="leave out scoring, which needs onnxruntime-gpu")
+    parser.add_argument("--kernels-only", action="store_true", help="omit scoring, which needs onnxruntime-gpu")
     options = parser.parse_args()
     import torch
 
     if "cuda" not in kernels.available_backends() or not torch.cuda.is_available():
-        sys.exit(f"no CUDA device, or numba-cuda or torch without CUDA: {torch.__version__}")
+        sys.exit(f"no CUDA device, no numba-cuda, or torch {torch.__version__} without CUDA: see `gradscore doctor`")
     torch.backends.cudnn.allow_tf32 = False
     text = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}\n"
     heading = ("case", "cuda, alone", "cuda, of many", "rate", "of its limit", "native, one core", "error")
@@ -50,7 +50,10 @@ def main() -> None:
 
 
 def kernel_rows() -> Iterator[Row]:
-    """Every case on arrays that lie in device memory; the error is the worst of a statistic to the reference's, by its scale."""
+    """Yield a row per case, on arrays in device memory.
+
+    The error is the largest difference of a statistic from the reference, relative to the statistic's scale.
+    """
     import torch
 
     limits = {"GFLOP/s": _limit(_product(torch)), "GB/s": _limit(_reading(torch))}
@@ -75,7 +78,7 @@ def kernel_rows() -> Iterator[Row]:
 
 
 def _together(call: Callable[[], object]) -> None:
-    """Call a kernel as a model's program does: the device is asked for the results of all calls at once."""
+    """Call a kernel several times as a model's program does, with one wait for all results."""
     from gradscore_kernels.backends.cuda.launches import together
 
     with together():
@@ -99,7 +102,7 @@ def _limit(limit: Limit) -> float:
 
 
 def scoring_rows(batch: int) -> Iterator[Row]:
-    """Scoring on the device beside torch's ways on the same device; errors are those of `CHECKED` images to the CPU's kernels."""
+    """Yield a row per way of scoring on the device. Errors compare `CHECKED` images with the CPU's kernels."""
     import torch
 
     from gradscore import Scorer, export_classifier, prepare
@@ -115,7 +118,7 @@ def scoring_rows(batch: int) -> Iterator[Row]:
         prepare(folder / "classifier.onnx", folder / "scoring.onnx")
         cpu = Scorer.load(folder / "scoring.onnx")
         expected = cpu.score(images[:CHECKED])
-        # How far apart two correct float32 computations are on these weights: a unit at its kink may fall to either side.
+        # Two correct float32 computations differ this much on these weights, because a ReLU near 0 may go either way.
         near = cpu.score(images[:CHECKED] * np.float32(1 + 1.2e-7))
         load = partial(Scorer.load, folder / "scoring.onnx", providers=[PROVIDER])
         ways: dict[str, Score] = {f"gradscore, back end {name}": load(backend=name).score for name in ("graph", "cuda")}
@@ -133,7 +136,7 @@ def scoring_rows(batch: int) -> Iterator[Row]:
 
 
 def _self_scoring(folder: Path) -> Score:
-    """Return what a self-scoring file, arranged for the device, gives in a session of its own."""
+    """Return a function that runs a self-scoring model, optimised for the device, in its own session."""
     from gradscore import fuse
     from gradscore.runtime.session import open_session
 
@@ -148,7 +151,7 @@ def _self_scoring(folder: Path) -> Score:
 
 
 def _memory(torch: Any, task: Callable[[], object]) -> int:
-    """Return how much device memory is taken once a task has run that was not before."""
+    """Return the device memory that a task takes, in bytes."""
     torch.cuda.empty_cache()
     before = torch.cuda.mem_get_info()[0]
     task()
@@ -157,7 +160,11 @@ def _memory(torch: Any, task: Callable[[], object]) -> int:
 
 
 def _error(found: Scores | dict[str, NDArray[np.float32]], expected: Scores) -> float:
-    """Return the worst difference of a feature by its scale: its size, at least the layer's l2 per weight or 1 for shapes."""
+    """Return the largest difference of a feature relative to its scale.
+
+    The scale is the feature's size, but at least the layer's standard deviation for minimum, maximum and mean, and at
+    least 1 for skewness and kurtosis.
+    """
     worst = 0.0
     for name in expected.feature_names:
         layer, _, statistic = name.rpartition(".")
@@ -171,7 +178,7 @@ def _error(found: Scores | dict[str, NDArray[np.float32]], expected: Scores) -> 
 
 
 class _OnDevice:
-    """A workload whose module and batch lie on the device."""
+    """A workload whose module and batch are on the device."""
 
     def __init__(self, module: Any, batch: Any) -> None:
         self.module, self.batch = module, batch

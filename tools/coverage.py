@@ -1,8 +1,8 @@
-"""Write the table of what is covered: model family, exporter, engine, layers, covered weights, error against torch.
+"""Write the table of covered models: family, exporter, engine, layers, covered weights, error against torch.
 
-Usage: PYTHONPATH=tests python -m tools.coverage. The families are those of tests/zoo.py; the error is the largest of any
-layer's statistics, against torch in float64 on the scale that tests/oracle.py uses. Writes tools/results/coverage.md and
-coverage.json.
+Usage: PYTHONPATH=tests python -m tools.coverage. The families are those of the tests' zoo. The error is the largest of
+any layer's statistics, compared with torch in float64 on the scale of the tests' oracle. The program writes
+tools/results/coverage.md and coverage.json.
 """
 
 import json
@@ -23,12 +23,12 @@ from gradscore.graph.differentiate.engines import ENGINES
 
 RESULTS = Path(__file__).parent / "results"
 BOTH_EXPORTERS = ("attention", "cnn_1d", "efficientnet", "gru", "lstm", "resnet", "unet", "vit")
-NOISE = 1e-6  # a layer whose whole gradient is smaller than this share of the network's is float32 rounding
+NOISE = 1e-6  # a layer with a smaller fraction of the network's gradient norm holds only float32 rounding errors
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model, written by one exporter, differentiated by one engine."""
+    """The result for one model, exporter and engine."""
 
     family: str
     exporter: str
@@ -42,7 +42,7 @@ class Row:
 
 
 def main() -> None:
-    """Prepare, score and compare every member; write both tables."""
+    """Prepare, score and compare every model, and write both tables."""
     warnings.simplefilter("ignore")
     rows = []
     for row in _rows():
@@ -82,7 +82,7 @@ def _engines(family: str, exporter: str, module: Any, example: Any, folder: Path
 
 
 def _error(family: str, module: Any, example: Any, scorer: Scorer) -> tuple[float, int]:
-    """Return the largest error of any statistic, and how many weights stand in layers that torch has too."""
+    """Return the largest error of any statistic, and the number of weights in layers that torch also has."""
     scores, largest = scorer.score(example.numpy()), 0.0
     for row in range(len(example)):
         label, by_name, _ = zoo.gradients(module, example[row])
@@ -97,7 +97,7 @@ def _error(family: str, module: Any, example: Any, scorer: Scorer) -> tuple[floa
             found, expected = zoo.layer_features(scores, row, layer, chosen, by_name)
             if expected[f"{layer.name}.l2"] > NOISE * network:
                 largest = max(largest, _distance(found, expected, f"{layer.name}."))
-        if compared == 0:  # a converter with names of its own: all weights together
+        if compared == 0:  # the converter renamed all layers: compare all weights together
             wanted = {f"all.{key}": value for key, value in oracle.statistics(whole).items()}
             largest = max(largest, _distance({key: float(scores[key][row]) for key in wanted}, wanted, "all."))
             compared = whole.size
@@ -116,10 +116,10 @@ def _distance(found: dict[str, float], expected: dict[str, float], layer: str) -
 def _markdown(rows: list[Row]) -> Iterator[str]:
     yield "# What is covered"
     yield ""
-    yield "Random weights, small configurations. Written by `PYTHONPATH=tests python -m tools.coverage`. Covered: the share of all"
-    yield "weights whose gradient enters the statistics. Compared: the share that stands in layers which torch has under the"
-    yield "same name; an exporter that folds a batch norm or looks a table up ahead of time makes layers of its own. Error: the"
-    yield "largest of any statistic of any such layer against torch in float64, one sample at a time."
+    yield "Random weights, small configurations. Written by `PYTHONPATH=tests python -m tools.coverage`. Covered: the fraction of"
+    yield "all weights whose gradient is in the statistics. Compared: the fraction in layers that torch has under the same name;"
+    yield "an exporter that folds a batch norm or evaluates a table in advance makes other layers. Error: the largest error of"
+    yield "any statistic of any such layer against torch in float64, one sample at a time."
     yield ""
     yield "| family | exporter | engine | layers | weights | covered | compared | error |"
     yield "|---|---|---|---|---|---|---|---|"

@@ -1,6 +1,6 @@
-"""The main job on an embedded default: scikit-learn's handwritten digits, a small CNN, and a verdict on each prediction.
+"""The demo: train a small CNN on scikit-learn's handwritten digits, and get a verdict on each prediction.
 
-Usage: python -m tools.demo FOLDER. Everything is written below FOLDER, which is made anew.
+Usage: python -m tools.demo FOLDER. Everything is written to FOLDER. An existing FOLDER is deleted first.
 """
 
 import shutil
@@ -24,7 +24,7 @@ GRADSCORE = Path(sys.executable).with_name("gradscore")
 
 
 def main() -> None:
-    """Run every step and print what a user would type."""
+    """Run every step, and print the commands that a user would type."""
     folder = Path(sys.argv[1])
     shutil.rmtree(folder, ignore_errors=True)
     images, labels = _digits()

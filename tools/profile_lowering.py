@@ -1,9 +1,9 @@
-"""Where the time goes before and after lowering: the training operators as emitted, against the standard ones they became.
+"""Profile of a graph before and after lowering: training operators against the standard ones that replace them.
 
-Usage: python -m tools.profile_lowering. Profiles the paper's CNN and ResNet-18 with onnxruntime's own profiler, one thread:
-the graph as the gradient builder emits it in the builder's own runtime, the only one with kernels for it, and the lowered
-graph in this environment's runtime; both compute the signals of the same layers. The two take turns. Writes
-tools/results/lowering.md.
+Usage: python -m tools.profile_lowering. It profiles the paper's CNN and ResNet-18 with onnxruntime's own profiler on one
+thread. The graph before lowering runs in the gradient builder's runtime, the only one with kernels for it. The lowered
+graph runs in this environment's runtime. Both compute the signals of the same layers, and run in turn. The program
+writes tools/results/lowering.md.
 """
 
 import json
@@ -70,7 +70,7 @@ def _section(name: str, batch: int, folder: Path) -> Iterator[str]:
 
 
 def _emitted(classifier: Path) -> ir.Model:
-    """Return the classifier with its gradients as the builder emits them, seeded, the layers' signals its outputs."""
+    """Return the classifier with its gradients as the builder emits them, its seed, and the signals as outputs."""
     read = read_classifier(classifier)
     model = normalize(read.proto, read.weights)
     head = find_head(model.graph)
@@ -88,7 +88,7 @@ def _emitted(classifier: Path) -> ir.Model:
 
 
 def _profile(model: Path, folder: Path, site: str, batch: int) -> Counter[str]:
-    """Return microseconds a sample by operator."""
+    """Return microseconds per sample by operator."""
     command = [sys.executable, *(["-I", "-S"] if site else []), "-c", _PROFILER, str(model), str(folder / "rows.npy")]
     done = subprocess.run(
         [*command, str(folder / "profile"), str(RUNS), site], capture_output=True, text=True, check=False
@@ -109,11 +109,11 @@ def _heading() -> list[str]:
     return [
         "# Before and after lowering",
         "",
-        "Microseconds a sample by operator, from onnxruntime's own profiler, one thread, written by",
-        "`python -m tools.profile_lowering`: forward and backward to the layers' outputs, statistics not counted. Before: what the",
-        f"gradient builder emits, in its own runtime (onnxruntime-training {builder.VERSION}). After: the scoring model, in stock",
-        "onnxruntime; its graph keeps δ behind max pools at the pool's own size, and what passes it back from one pool to the next",
-        "is the kernels' work, not counted here (benchmark.md has the whole). Best of three rounds taken in turn.",
+        "Microseconds per sample by operator, from onnxruntime's own profiler, one thread, written by",
+        "`python -m tools.profile_lowering`: forward and backward to the layers' outputs, without statistics. Before: the graph",
+        f"of the gradient builder, in its own runtime (onnxruntime-training {builder.VERSION}). After: the scoring model, in stock",
+        "onnxruntime. Its graph keeps δ behind max pools at the size of the pool's output. The kernels pass δ from one pool back",
+        "to the next, which is not counted here (benchmark.md has the total). Best of three rounds taken in turn.",
     ]
 
 

@@ -1,7 +1,7 @@
-"""Retrace the study of Oberdiek, Rottmann and Gottschalk (2018) and write its tables and figures beside ours.
+"""Reproduce the study of Oberdiek, Rottmann and Gottschalk (2018), and write its tables and figures.
 
-Usage: python tools/reproduce_paper.py --data-dir DIR -o tools/results/paper/. DIR holds the data sets' own files, see
-tools/paper/concepts.py; without it scikit-learn's digits stand in. Every step is cached: a killed run goes on where it was.
+Usage: python tools/reproduce_paper.py --data-dir DIR -o tools/results/paper/. DIR holds the files of the data sets, see
+tools/paper/concepts.py. Without it, scikit-learn's digits are used. Every step is cached, so a killed run can resume.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the study."""
     options = _options(arguments)
     if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))  # a script's own folder is there, and not the one above with models/ and tools/
+        sys.path.insert(0, str(ROOT))  # a script's path has its own folder, but not the parent with models/ and tools/
     from tools.paper.report import reproduce
 
     reproduce(
@@ -34,13 +34,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data-dir", type=Path, help="folder with the data sets; scikit-learn's digits without")
+    parser.add_argument("--data-dir", type=Path, help="folder with the data sets; default: scikit-learn's digits")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for tables and figures")
-    parser.add_argument("--cnns", type=int, default=10, help="repetitions, each with a split and a CNN of its own")
-    parser.add_argument("--networks", type=int, default=5, help="neural meta-classifiers a CNN")
-    parser.add_argument("--miniature", action="store_true", help="few pictures and epochs: does everything still work?")
+    parser.add_argument("--cnns", type=int, default=10, help="repetitions, each with its own split and CNN")
+    parser.add_argument("--networks", type=int, default=5, help="neural meta-classifiers per CNN")
+    parser.add_argument(
+        "--miniature", action="store_true", help="few pictures and epochs, to check that everything works"
+    )
     parser.add_argument("--cache", type=Path, help="folder for weights, scores and results of single fits")
-    parser.add_argument("--jobs", type=int, default=usable_cores(), help="repetitions at a time")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="repetitions that run at a time")
     return parser.parse_args(arguments)
 
 

@@ -1,6 +1,7 @@
-"""Does memory stay where it is however long a run lasts? Scores generated images and watches the process grow, or not.
+"""Soak test of memory: score many generated images, and record the memory of the process during the run.
 
-Usage: python -m tools.soak SCORING_MODEL OUTPUT [COUNT, default 1,000,000]. The model takes images. The last line is one JSON object.
+Usage: python -m tools.soak SCORING_MODEL OUTPUT [COUNT]. The model must take images. COUNT is 1,000,000 by default. The
+last line of the output is one JSON object.
 """
 
 import io
@@ -17,13 +18,13 @@ from gradscore import Scorer, Source
 from gradscore.inputs.entries import Entry, ImageEntry, Listing
 from gradscore.runs.scoring_run import score_to_parquet
 
-PICTURES = 1000  # different ones, encoded once
-WARM = 0.1  # of the run, after which memory should not grow
+PICTURES = 1000  # different images, encoded once
+WARM = 0.1  # fraction of the run after which memory should not grow
 
 
 @dataclass(frozen=True)
 class Generated(ImageEntry):
-    """An image that no file holds."""
+    """A generated image in memory."""
 
     id: str
     png: bytes
@@ -34,7 +35,7 @@ class Generated(ImageEntry):
 
 
 class Pictures(Listing):
-    """As many images as asked for, made as they are read; every thousandth is broken."""
+    """A listing of `count` generated images. Every thousandth is broken."""
 
     def __init__(self, count: int, shape: tuple[int, int, int]) -> None:
         self._count = count
@@ -46,12 +47,12 @@ class Pictures(Listing):
         return self._count
 
     def entry(self, index: int) -> Entry:
-        """Return one."""
+        """Return the entry of one image."""
         return Generated(f"{index:09d}.png", self._pngs[index % PICTURES])
 
 
 def main() -> None:
-    """Score, watch, print."""
+    """Score the images, record the memory, and print the result."""
     model, out = map(Path, sys.argv[1:3])
     count = int(sys.argv[3]) if len(sys.argv) > 3 else 1_000_000
     held: list[float] = []

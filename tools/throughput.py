@@ -1,11 +1,11 @@
-"""How near the pipeline comes to its slowest stage: rates of reading alone, scoring alone, and the whole way to a table.
+"""Throughput of reading alone, of scoring alone, and of the whole pipeline to a table.
 
 Usage: python -m tools.throughput SCORING_MODEL OUTPUT_FOLDER [IDX_IMAGES | IMAGE_FOLDER]. An idx file, such as MNIST's
-train-images-idx3-ubyte.gz, is first written out as one PNG an image. The stages take turns over all images; a first round,
-which brings the files into memory, is not counted. Reading alone is done by the decoding stage as it is in the pipeline, on
-two cores by one process; whoever asks for the inputs only counts them. Reading and scoring share the cores: `possible` is
-the ratio that processor time alone would leave. Memory is that of a process of its own for a tenth of the images, and for
-all, with the process that decodes for it. The last line is one JSON object.
+train-images-idx3-ubyte.gz, is first written out as one PNG per image. The stages run in turn over all images. A first
+round, which loads the files into the page cache, is not counted. Reading alone uses the decoding stage of the pipeline.
+Reading and scoring share the cores: `possible` is the ratio that CPU time alone would allow. Memory is measured in
+separate processes, for a tenth of the images and for all, and includes their decoding processes. The last line of the
+output is one JSON object.
 """
 
 import json
@@ -47,7 +47,7 @@ print(sum(peaks.values()) / 1024)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     model, out, images = map(Path, sys.argv[1:4])
     out.mkdir(parents=True, exist_ok=True)
     folder = images if images.is_dir() else _as_pngs(images, out / "png")
@@ -81,8 +81,8 @@ def _round(scorer: Scorer, source: Source, out: Path) -> dict[str, tuple[float, 
 
 
 def _peak(model: Path, folder: Path, out: Path, count: int) -> float:
-    """Return the largest resident memory of scoring so many images, in MiB."""
-    names = [str(entry.path) for entry in open_source([folder]).entries[:count]]  # type: ignore[attr-defined]  # of a folder
+    """Return the peak resident memory of scoring `count` images, in MiB."""
+    names = [str(entry.path) for entry in open_source([folder]).entries[:count]]  # type: ignore[attr-defined]  # entries of a folder have a path
     (out / "list.txt").write_text("\n".join(names), encoding="utf-8")
     command = [sys.executable, "-c", PEAK, str(model), f"@{out}/list.txt", str(out / "scores.parquet")]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -95,14 +95,14 @@ def _decode(scorer: Scorer, source: Source) -> None:
 
 
 def _measured(stage: Callable[[], object], count: int) -> tuple[float, float]:
-    """Return inputs a second, and microseconds of processor time an input."""
+    """Return inputs per second, and microseconds of CPU time per input."""
     wall, cpu = time.perf_counter(), _cpu()
     stage()
     return count / (time.perf_counter() - wall), (_cpu() - cpu) / count * 1e6
 
 
 def _cpu() -> float:
-    """Return the processor time of this process and of those that it has ended."""
+    """Return the CPU time of this process and of its ended children."""
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system
 

@@ -1,7 +1,7 @@
-"""Install a built wheel into a clean environment outside the checkout and run the main job there.
+"""Install a built wheel into a clean environment outside the checkout, and prepare and score a model there.
 
-Usage: python -m tools.try_wheel DIST. Uses the same constraints as the checkout, and the torch of this environment only to
-export a model.
+Usage: python -m tools.try_wheel DIST. It uses the constraints of the checkout. The torch of this environment only exports
+the model.
 """
 
 import subprocess
@@ -22,7 +22,7 @@ assert scores.features.shape == (5, len(scorer.feature_names)) and np.isfinite(s
 
 
 def main() -> None:
-    """Try the only wheel in the folder."""
+    """Install and run the only wheel in the folder."""
     (wheel,) = Path(sys.argv[1]).resolve().glob("*.whl")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,9 +1,9 @@
-"""Predictions, and how far to trust each, from one file: needs onnxruntime and NumPy, and nothing of gradscore's.
+"""Predictions with P(correct) from one self-scoring model, with onnxruntime and NumPy but without gradscore.
 
 Usage: python score.py self_scoring.onnx inputs.npy
 
-inputs.npy holds a batch: uint8 pixels [B, C, H, W], prepared as the model's metadata says, or any numbers that the model
-takes as they are. Prints one JSON object a row.
+inputs.npy holds a batch: uint8 pixels [B, C, H, W], which are normalised as the model's metadata says, or numbers that
+the model takes unchanged. The program prints one JSON object per row.
 """
 
 import json
@@ -16,11 +16,11 @@ import onnxruntime
 
 
 def main() -> None:
-    """Read the arguments, run the model once, print its rows."""
+    """Read the arguments, run the model once and print its rows."""
     model, inputs = sys.argv[1:]
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     about = json.loads(session.get_modelmeta().custom_metadata_map["gradscore"])
-    added = about["added"]  # what the model knows of each prediction, and which output holds it
+    added = about["added"]  # maps each value of a prediction to the output that holds it
     batch = prepared(np.load(inputs, allow_pickle=False), about["preprocessing"], about["inputs"][0]["dtype"])
     columns = session.run(list(added.values()), {about["inputs"][0]["name"]: batch})
     for values in zip(*columns, strict=True):
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def prepared(batch: np.ndarray, preprocessing: dict[str, Any], dtype: str) -> np.ndarray:
-    """Return uint8 pixels [B, C, H, W] as (pixel · scale − mean) / std; other numbers as they are."""
+    """Return uint8 pixels [B, C, H, W] as (pixel · scale − mean) / std, and other numbers unchanged."""
     if batch.dtype == np.uint8:
         mean, std = (np.float32(preprocessing[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
         batch = (batch.astype(np.float32) * np.float32(preprocessing["scale"]) - mean) / std
@@ -36,7 +36,7 @@ def prepared(batch: np.ndarray, preprocessing: dict[str, Any], dtype: str) -> np
 
 
 def row_of(values: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-    """Return one prediction's values as JSON can hold them, features by their names."""
+    """Return the values of one prediction for JSON, with features by name."""
     row = {name: plain(value) for name, value in values.items() if name != "features"}
     if "features" in values:
         row["features"] = dict(zip(about["feature_names"], map(plain, values["features"]), strict=True))
@@ -44,7 +44,7 @@ def row_of(values: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a NumPy number as JSON can hold it: NaN is None."""
+    """Return a NumPy number for JSON: NaN and infinity become None."""
     number = value.item()
     return None if isinstance(number, float) and not math.isfinite(number) else number
 

@@ -1,6 +1,8 @@
-"""A service: an image in, its class and how likely that is to be right out. Requests that come together are scored together.
+"""A web service that takes an image and returns its class and P(correct).
 
-Needs fastapi and uvicorn. Usage: SCORING=scoring.onnx VERDICT=verdict.onnx uvicorn --factory app:from_environment
+Requests that arrive at the same time are scored as one batch. The service needs fastapi and uvicorn.
+
+Usage: SCORING=scoring.onnx VERDICT=verdict.onnx uvicorn --factory app:from_environment
 """
 
 import os
@@ -16,22 +18,22 @@ from fastapi.responses import PlainTextResponse
 
 from gradscore import InputError, MismatchError, Scorer, Verdict
 
-LARGEST = 20_000_000  # bytes of one image
+LARGEST = 20_000_000  # bytes of an image at most
 
 
 def from_environment() -> FastAPI:
-    """Return the service of the files that the environment names."""
+    """Return the service for the files named by the environment variables SCORING and VERDICT."""
     return service(Path(os.environ["SCORING"]), Path(os.environ["VERDICT"]))
 
 
 def service(scoring: Path, verdict_file: Path) -> FastAPI:
-    """Return the service of a scoring model and a verdict on it."""
+    """Return the service for a scoring model and its verdict."""
     verdict = Verdict.load(verdict_file)
     counts, lock = Counter[str](), threading.Lock()
 
     def count(name: str, increase: float) -> None:
         with lock:
-            counts[name] += increase  # type: ignore[assignment]  # seconds, too
+            counts[name] += increase  # type: ignore[assignment]  # some counters are seconds
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -71,5 +73,5 @@ async def _content(request: Request) -> bytes:
     async for part in request.stream():
         content += part
         if len(content) > LARGEST:
-            raise HTTPException(413, f"an image of more than {LARGEST:,} bytes is not read")
+            raise HTTPException(413, f"the image is too large: at most {LARGEST:,} bytes are accepted")
     return bytes(content)

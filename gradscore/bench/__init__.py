@@ -1,1 +1,1 @@
-"""Measures: the kernels beside the machine's limits, and scoring beside other ways to the same numbers."""
+"""Benchmarks: kernels against the limits of the machine, and scoring against other implementations."""

@@ -1,4 +1,4 @@
-"""The ways that are measured side by side, gradscore's own first."""
+"""Candidates of the scoring benchmark: gradscore's own ways first, then other implementations."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ PEERS = 'pip install "gradscore[export,peers]"'
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way: what it gives, the module it needs, the line that installs it, and how to start it."""
+    """One way to be measured: its result, the module it needs, the command that installs it, and its start."""
 
     gives: str
     module: str
@@ -34,12 +34,12 @@ class Candidate:
 
     @property
     def is_here(self) -> bool:
-        """Whether the module it needs is installed."""
+        """Whether the required module is installed."""
         return find_spec(self.module) is not None
 
 
 class SignalsAlone(Computation):
-    """A scorer's computation without kernels: the same session, micro-batches and threads, no statistics."""
+    """The computation of a scorer without kernels: same session, micro-batches and threads, but no statistics."""
 
     def _micro_batch(self, inputs: Mapping[str, NDArray[Any]], **_: Any) -> tuple[Any, list[NDArray[np.float64]]]:
         labels = self._session.run(inputs)[SIGNAL_LABEL]

@@ -1,4 +1,4 @@
-"""The measured times as a chart: one panel a model, one bar a way."""
+"""Chart of the measured times, with one panel per model and one bar per way."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,12 +15,12 @@ CHART_ENDINGS = (".png", ".svg")
 
 
 def save_chart(rows: Sequence[ScoringRow], path: Path) -> None:
-    """Draw µs per input on a logarithmic axis; ways that give less than all statistics are paler.
+    """Draw µs per input on a logarithmic axis. Ways that give fewer than all statistics are paler.
 
     Raises
     ------
     InputError
-        The file's name ends in neither .png nor .svg.
+        The file name does not end in .png or .svg.
     GradscoreError
         matplotlib is not installed.
     """
@@ -54,9 +54,17 @@ def save_chart(rows: Sequence[ScoringRow], path: Path) -> None:
 
 
 def check_chart(path: Path) -> None:
-    """Refuse a chart that could not be written, before anything is measured."""
+    """Refuse a chart that cannot be written. Call this before the measurement.
+
+    Raises
+    ------
+    InputError
+        The file name does not end in .png or .svg.
+    GradscoreError
+        matplotlib is not installed.
+    """
     if path.suffix not in CHART_ENDINGS:
-        raise InputError(f"--chart {path}: a chart is {' or '.join(CHART_ENDINGS)}")
+        raise InputError(f"--chart {path}: the file name must end in {' or '.join(CHART_ENDINGS)}")
     try:
         import_module("matplotlib")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""How scoring grows with the number of samples: time per input, and memory, over ever larger calls."""
+"""Growth of scoring with the number of samples: time per input and memory of larger and larger calls."""
 
 import shutil
 import tempfile
@@ -21,14 +21,18 @@ _WAY = "gradscore"
 
 @dataclass(frozen=True)
 class GrowthRow:
-    """Scoring so many inputs in one call.
+    """The time and memory of scoring `samples` inputs in one call.
 
     Attributes
     ----------
+    samples
+        Inputs in the call.
+    timing
+        Seconds of the call.
     added
-        Bytes at the highest point over those resident before the call, which the inputs are among.
+        Peak memory of the call minus the memory before it, in bytes. The inputs are in memory before the call.
     scores
-        Bytes of the scores that the call returns.
+        Size of the scores that the call returns, in bytes.
     """
 
     samples: int
@@ -38,14 +42,14 @@ class GrowthRow:
 
     @property
     def microseconds(self) -> float:
-        """Fastest turn per input."""
+        """Time per input in the fastest turn, in µs."""
         return self.timing.best / self.samples * 1e6
 
 
 def measure_growth(
     model: str = "paper-cnn", *, samples: Sequence[int] = SAMPLES, threads: int | None = None, repeats: int = 7
 ) -> list[GrowthRow]:
-    """Score one model's inputs in calls of each size, in turn; memory is measured in processes of its own."""
+    """Score one model's inputs in calls of each size, in turn. Memory is measured in separate processes."""
     with tempfile.TemporaryDirectory() as folder:
         first = make_ready(model, Path(folder) / "first", threads=threads or usable_cores())
         workloads = {count: _repeated(first, count) for count in samples}
@@ -64,7 +68,7 @@ def _row(workload: Workload, samples: int, timing: Timing, row_bytes: int) -> Gr
 
 
 def _repeated(workload: Workload, samples: int) -> Workload:
-    """Return the workload with its inputs repeated up to so many."""
+    """Return the workload with its inputs repeated to `samples` inputs."""
     folder = workload.folder.parent / str(samples)
     folder.mkdir()
     shutil.copy(workload.scoring, folder)

@@ -1,4 +1,4 @@
-"""The kernel calls that are measured, each with the work that its limit counts."""
+"""The measured kernel calls, each with its work in the unit of its limit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ SAME = (1, 1, 1, 1)
 
 @dataclass(frozen=True)
 class KernelCase:
-    """A kernel, the shapes of its arrays and its other arguments."""
+    """One kernel call: the kernel, the shapes of its arrays, and its other arguments."""
 
     kernel: str
     shapes: tuple[tuple[int, ...], ...]
     extra: dict[str, Any] = field(default_factory=dict)
 
     def arrays(self) -> list[NDArray[Any]]:
-        """Draw the arrays, the same every time."""
+        """Draw the arrays, with a fixed seed."""
         rng = np.random.default_rng(0)
         arrays: list[NDArray[Any]] = [rng.standard_normal(shape, dtype=np.float32) for shape in self.shapes]
         if self.kernel == "embedding_moments":
@@ -38,12 +38,12 @@ class KernelCase:
 
     @property
     def work(self) -> float:
-        """GFLOP of a tile kernel, GB read by a streaming one."""
+        """Work of the call: GFLOP of a tile kernel, or GB read by a streaming kernel."""
         return WORK.get(self.kernel, _gigabytes)(self)
 
     @property
     def limit(self) -> limits.Limit:
-        """What the machine can do of that work."""
+        """The limit of the machine for this kind of work."""
         return limits.multiply() if self.kernel in WORK else limits.read()
 
 

@@ -1,4 +1,4 @@
-"""Every kernel on every back end beside the machine's limit, on one core."""
+"""Benchmark of every kernel on every back end against the machine's limit, on one core."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from gradscore.errors import InputError
 
 LIMIT = "limit"
 SUM = "numpy sum alone"
-SCIPY = "numpy + scipy"  # the calls that anyone would write; measured where a gradient is given as it is
+SCIPY = "numpy + scipy"  # the obvious implementation, measured for kernels that take the gradient itself
 
 
 @dataclass(frozen=True)
 class KernelRow:
-    """One kernel call on one back end.
+    """The measurement of one kernel call on one back end.
 
     Attributes
     ----------
     rate
-        Work over the fastest turn, in `unit`.
+        Work divided by the time of the fastest turn, in `unit`.
     share
-        That rate over the rate of the limit, fastest turns of both.
+        The rate divided by the rate of the limit, both from their fastest turns.
     """
 
     case: str
@@ -42,16 +42,16 @@ class KernelRow:
 def measure_kernels(
     *, backends: Sequence[str] | None = None, names: Sequence[str] | None = None, repeats: int = 15
 ) -> list[KernelRow]:
-    """Measure kernels on one core; every case's back ends and limit run in turn.
+    """Measure kernels on one core. The back ends and the limit of a case run in turn.
 
     Raises
     ------
     InputError
-        No case, or no back end that is here, has such a name.
+        A case does not exist, or a back end is not available.
     """
     chosen = _chosen("case", names, CASES)
     here = _chosen("back end", backends, [name for name in kernels.available_backends() if name != "reference"])
-    with import_module("threadpoolctl").threadpool_limits(1):  # it comes with scikit-learn; the limits are BLAS calls
+    with import_module("threadpoolctl").threadpool_limits(1):  # comes with scikit-learn; the limits are BLAS calls
         return [row for name in chosen for row in _measure(name, CASES[name], here, repeats)]
 
 
@@ -84,7 +84,7 @@ def _measure(name: str, case: KernelCase, backends: Sequence[str], repeats: int)
 
 def scipy_statistics(g: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the eight statistics of each row with one NumPy or SciPy call each."""
-    from scipy import stats  # noqa: PLC0415 - heavy, and needed for this rival alone
+    from scipy import stats  # noqa: PLC0415 - heavy, and needed only here
 
     return np.array(
         [
@@ -106,5 +106,5 @@ def scipy_statistics(g: NDArray[np.float32]) -> NDArray[np.float64]:
 def _chosen(what: str, wanted: Sequence[str] | None, there: Sequence[str] | dict[str, KernelCase]) -> list[str]:
     missing = [name for name in wanted or [] if name not in there]
     if missing:
-        raise InputError(f"there is no {what} called {missing[0]!r}: choose from {', '.join(there)}")
+        raise InputError(f"unknown {what} {missing[0]!r}: choose from {', '.join(there)}")
     return list(wanted or there)

@@ -1,6 +1,7 @@
-"""Peak memory of one way in processes of its own: `python -m gradscore.bench.memory MODEL FOLDER THREADS WAY`.
+"""Peak memory of one way, measured in separate processes.
 
-Which micro-batches happen to run at the same moment decides how much stands at once: of several processes the median counts.
+A process runs `python -m gradscore.bench.memory MODEL FOLDER THREADS WAY`. The peak depends on which micro-batches
+happen to run at the same time, so the result is the median of several processes.
 """
 
 import json
@@ -15,26 +16,26 @@ from gradscore.bench.workloads import Workload
 from gradscore.errors import GradscoreError
 
 ROUNDS = 3
-PATIENCE = 10.0  # seconds, after which no further round begins
+PATIENCE = 10.0  # seconds after which no further round starts
 PROCESSES = 5
-ENOUGH = 12.0  # seconds, after which no further process begins
+ENOUGH = 12.0  # seconds after which no further process starts
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes resident once the way was ready (modules imported, model loaded), and at the highest point."""
+    """Resident memory in bytes: once the way is ready (modules imported, model loaded), and at its peak."""
 
     ready: int
     peak: int
 
 
 def measure_memory(workload: Workload, candidate: str) -> Memory:
-    """Run the candidate in fresh processes, one after the other; returns what the median one took.
+    """Run the candidate in new processes, one after the other, and return the memory of the median one.
 
     Raises
     ------
     GradscoreError
-        The process failed, or this system does not tell a process's peak.
+        A process failed, or this system does not report the peak memory of a process.
     """
     start, found = perf_counter(), [_in_a_process(workload, candidate)]
     while len(found) < PROCESSES and perf_counter() - start < ENOUGH:
@@ -56,17 +57,19 @@ def _in_a_process(workload: Workload, candidate: str) -> Memory:
 
 
 def _kilobytes(field: str) -> int:
-    """Read a field of this process's status. `ru_maxrss` would not do: it begins with the peak of whoever forked."""
+    """Read a field of this process's status. `ru_maxrss` is no alternative: it includes the parent's peak."""
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except FileNotFoundError as error:
-        raise GradscoreError("peak memory is read from /proc/self/status, which this system does not have") from error
+        raise GradscoreError(
+            "peak memory needs /proc/self/status, which this system lacks: measure on Linux"
+        ) from error
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def main() -> None:
     """Measure one candidate and print its memory as JSON."""
-    from gradscore.bench.candidates import CANDIDATES  # noqa: PLC0415 - the parent needs none of them
+    from gradscore.bench.candidates import CANDIDATES  # noqa: PLC0415 - the parent does not need them
 
     name, folder, threads, candidate = sys.argv[1:]
     task = CANDIDATES[candidate].start(Workload(name, Path(folder), int(threads)))

@@ -1,7 +1,7 @@
-"""Other ways to per-sample gradient statistics: each returns a function that handles one batch.
+"""Other implementations of per-sample gradient statistics: each returns a function that processes one batch.
 
-All take the loss −log p at the predicted label, eval mode, float32, and reduce gradients to the same eight statistics
-by `statistics_of` (but for gradient-metrics, which brings six of its own).
+All use the loss −log p at the predicted label, eval mode and float32. They reduce gradients to the same eight
+statistics by `statistics_of`, except gradient-metrics, which has six statistics of its own.
 """
 
 import warnings
@@ -19,12 +19,12 @@ from gradscore.bench.workloads import Workload
 if TYPE_CHECKING:
     import torch
 
-# torch is an extra, and heavy: every function imports it itself.
+# torch is optional and heavy, so each function imports it when it runs.
 # ruff: noqa: PLC0415
 
 
 def statistics_of(gradients: Iterable[tuple[str, "torch.Tensor"]]) -> NDArray[np.float64]:
-    """Return the eight statistics of every layer and of all, [B, 8·(layers + 1)], of per-sample gradients by name."""
+    """Return the eight statistics of each layer and of all layers, [B, 8·(layers + 1)], from per-sample gradients."""
     layers: dict[str, list[torch.Tensor]] = {}
     for name, gradient in gradients:
         layers.setdefault(name.rpartition(".")[0], []).append(gradient.flatten(1))
@@ -34,7 +34,7 @@ def statistics_of(gradients: Iterable[tuple[str, "torch.Tensor"]]) -> NDArray[np
 
 
 def _accumulators(parts: Sequence["torch.Tensor"]) -> NDArray[np.float64]:
-    """n, Σ|g|, mean, M2, M3, M4, min, max of each row of a layer's gradients, by vectorised torch in two passes."""
+    """Return n, Σ|g|, mean, M2, M3, M4, min and max of each row of a layer's gradients, in two vectorised passes."""
     import torch
 
     g = parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
@@ -49,7 +49,7 @@ def _accumulators(parts: Sequence["torch.Tensor"]) -> NDArray[np.float64]:
 
 
 def forward_and_backward(workload: Workload) -> Task:
-    """One ordinary training step's forward and backward of the batch: no per-sample gradient, no statistics."""
+    """Start forward and backward of an ordinary training step, without per-sample gradients and statistics."""
     import torch
 
     module, batch = workload.module, torch.as_tensor(workload.batch)
@@ -58,7 +58,7 @@ def forward_and_backward(workload: Workload) -> Task:
 
 
 def by_vmap(workload: Workload) -> Task:
-    """torch.func: vmap of grad."""
+    """Start `vmap` of `grad` from torch.func."""
     import torch
     from torch.func import functional_call, grad, vmap
 
@@ -74,7 +74,7 @@ def by_vmap(workload: Workload) -> Task:
 
 
 def by_loop(workload: Workload) -> Task:
-    """Forward and backward one sample at a time."""
+    """Start a loop of forward and backward over single samples."""
     import torch
 
     module, batch = workload.module, torch.as_tensor(workload.batch)
@@ -88,7 +88,7 @@ def by_loop(workload: Workload) -> Task:
 
 
 def by_backpack(workload: Workload) -> Task:
-    """BackPACK's BatchGrad extension."""
+    """Start BackPACK with its BatchGrad extension."""
     import copy
 
     import torch
@@ -101,7 +101,7 @@ def by_backpack(workload: Workload) -> Task:
 
     def step() -> NDArray[np.float64]:
         with backpack.backpack(extensions.BatchGrad()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a module without a rule is refused here, not warned of
+            warnings.simplefilter("ignore")  # a module without a rule is an error below
             torch.autograd.backward(_losses(module(batch)).sum())
         missing = [name for name, value in parameters.items() if not hasattr(value, "grad_batch")]
         if missing:
@@ -116,7 +116,7 @@ def by_backpack(workload: Workload) -> Task:
 
 
 def by_gradient_metrics(workload: Workload) -> Task:
-    """gradient-metrics: one backward per sample through the batch's graph."""
+    """Start gradient-metrics: one backward pass per sample through the graph of the batch."""
     import torch
 
     metrics = import_module("gradient_metrics.metrics")
@@ -138,7 +138,7 @@ def by_gradient_metrics(workload: Workload) -> Task:
 
 
 def _losses(logits: "torch.Tensor") -> "torch.Tensor":
-    """−log p at the predicted label, [B]."""
+    """Return −log p at the predicted label, [B]."""
     import torch
 
     return torch.nn.functional.cross_entropy(logits, logits.detach().argmax(1), reduction="none")

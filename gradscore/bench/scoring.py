@@ -1,4 +1,4 @@
-"""Scoring beside other ways to the same statistics, all in one process, in turn; memory of each in its own."""
+"""Benchmark of scoring against other implementations: time in turn in one process, memory in separate ones."""
 
 import tempfile
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from gradscore.errors import GradscoreError, InputError
 
 @dataclass(frozen=True)
 class ScoringRow:
-    """One way on one model.
+    """The measurement of one way on one model.
 
     Attributes
     ----------
     timing, memory
-        None where the way cannot go, or was not asked for.
+        Time and memory of one batch. None if the way cannot run on the model.
     note
-        Why there is no timing, and what to do about it; empty otherwise.
+        Why there is no timing, and what to do. Empty if there is one.
     """
 
     model: str
@@ -36,7 +36,7 @@ class ScoringRow:
 
     @property
     def microseconds(self) -> float | None:
-        """Fastest turn per input."""
+        """Time per input in the fastest turn, in µs."""
         return None if self.timing is None else self.timing.best / self.batch * 1e6
 
 
@@ -47,7 +47,7 @@ def measure_scoring(
     threads: int | None = None,
     repeats: int = 7,
 ) -> list[ScoringRow]:
-    """Measure the chosen ways (default: all) on the chosen models (default: all).
+    """Measure the chosen ways on the chosen models. By default, all are measured.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def measure_scoring(
     """
     unknown = [name for name in candidates or [] if name not in CANDIDATES]
     if unknown:
-        raise InputError(f"there is no way called {unknown[0]!r}: choose from {', '.join(CANDIDATES)}")
+        raise InputError(f"unknown way {unknown[0]!r}: choose from {', '.join(CANDIDATES)}")
     rows = []
     for model in models or COMPARED:
         with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +87,13 @@ def _measure(workload: Workload, names: list[str], repeats: int) -> list[Scoring
 
 
 def _started(workload: Workload, name: str) -> Task:
-    """Start a way and let it go once, so that what it cannot do is known before anything is timed."""
+    """Start a way and run it once, so that it fails before the measurement if it cannot run.
+
+    Raises
+    ------
+    GradscoreError
+        The way is not installed, or cannot run on this model.
+    """
     candidate = CANDIDATES[name]
     if not candidate.is_here:
         raise GradscoreError(f"not installed: {candidate.install}")

@@ -1,4 +1,4 @@
-"""The measured numbers as tables for a terminal or a Markdown file, and as plain JSON."""
+"""Tables of the measurements, for a terminal, a Markdown file or JSON."""
 
 import platform
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ PACKAGES = ("gradscore", "numpy", "numba", "onnxruntime", "torch", "backpack-for
 
 
 def kernel_table(rows: Sequence[KernelRow]) -> Table:
-    """Headings and cells of the kernels' table."""
+    """Return the headings and cells of the table of kernels."""
     headings = ("case", "back end", "median", "spread", "rate", "of the limit")
     cells: list[tuple[str, ...]] = [
         (
@@ -37,7 +37,7 @@ def kernel_table(rows: Sequence[KernelRow]) -> Table:
 
 
 def scoring_table(rows: Sequence[ScoringRow]) -> Table:
-    """Headings and cells of scoring's table; the ratio is to gradscore's own time on the same model."""
+    """Return the headings and cells of the table of scoring. Ratios are to gradscore's time on the same model."""
     headings = ("model", "way", "gives", "µs per input", "median", "spread", "× gradscore", "peak memory")
     own = {row.model: row.timing.best for row in rows if row.candidate == "gradscore" and row.timing}
     cells: list[tuple[str, ...]] = []
@@ -55,7 +55,7 @@ def scoring_table(rows: Sequence[ScoringRow]) -> Table:
 
 
 def growth_table(rows: Sequence[GrowthRow]) -> Table:
-    """Headings and cells of the table of ever larger calls."""
+    """Return the headings and cells of the table of larger and larger calls."""
     headings = ("inputs in one call", "µs per input", "median", "spread", "memory added", "scores among it")
     cells: list[tuple[str, ...]] = [
         (
@@ -79,12 +79,12 @@ def markdown(table: Table) -> str:
 
 
 def plain(rows: Sequence[KernelRow] | Sequence[ScoringRow] | Sequence[GrowthRow]) -> list[dict[str, Any]]:
-    """Return rows as JSON holds them."""
+    """Return rows as plain values for JSON."""
     return [asdict(row) for row in rows]
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Say on what the numbers were measured."""
+    """Return the machine and the package versions of a measurement."""
     return {
         "processor": _processor(),
         "system": platform.system(),

@@ -1,4 +1,4 @@
-"""Times of several tasks, measured in turn, so that what disturbs the machine disturbs all of them."""
+"""Timing of several tasks in turn, so that a disturbance of the machine affects all of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,21 +8,21 @@ import numpy as np
 
 Task = Callable[[], object]
 
-_REST = 0.02  # seconds in which the thread pools of the task before fall asleep
-_TURN = 0.05  # seconds that a turn is worth at least
-_SETTLED = 1.0  # seconds of a run that does not notice what the task before left in the caches and in memory
+_REST = 0.02  # seconds until the thread pools of the previous task are asleep
+_TURN = 0.05  # seconds that a turn lasts at least
+_SETTLED = 1.0  # seconds of a run that is too long to be affected by the caches that the previous task left
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one task over several turns.
+    """The times of one task over several turns.
 
     Attributes
     ----------
     best, median
-        Fastest turn and median turn, each the mean of its runs.
+        Seconds of the fastest and the median turn. The time of a turn is the mean of its runs.
     spread
-        Interquartile range over the median.
+        Interquartile range divided by the median.
     turns
         Number of turns.
     """
@@ -42,14 +42,25 @@ class Timing:
 def interleaved(
     tasks: Mapping[str, Task], *, repeats: int, patience: float = 20.0, turn: float = _TURN, rest: float = _REST
 ) -> dict[str, Timing]:
-    """Give all tasks `repeats` turns, one after the other, on the same terms.
+    """Run all tasks in turn, `repeats` turns each, under the same conditions.
 
-    A turn begins with a `rest`, in which the threads that the task before left spinning fall asleep, and with a run that
-    is not counted: it finds the caches full of the other's numbers and its memory given back. The counted runs follow
-    until `turn` seconds are full, at least one; the turn's time is their mean. So a task of a few milliseconds is seen
-    as a service sees it that does nothing else. A task whose runs take a second or more does without the uncounted run.
+    A turn starts with a `rest`, in which the spinning threads of the previous task fall asleep. Then one run is not
+    counted, because the caches still hold the data of the previous task. Counted runs follow for `turn` seconds, at
+    least one. The time of the turn is their mean. A task of a few milliseconds is thus measured as in a service that
+    does nothing else. If a run takes a second or more, the uncounted run is omitted.
 
-    A task that has taken more than `patience` counted seconds rests from then on, but has two turns at least.
+    Parameters
+    ----------
+    tasks
+        Tasks by name.
+    repeats
+        Turns of each task, at least two.
+    patience
+        Counted seconds after which a task gets no further turn, once it has had two.
+    turn
+        Shortest length of the counted part of a turn, in seconds.
+    rest
+        Pause before each turn, in seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     spent = dict.fromkeys(tasks, 0.0)
@@ -66,7 +77,7 @@ def interleaved(
 
 
 def _counted(task: Task, least: float) -> tuple[float, int]:
-    """Run a task until so many seconds are full; return the seconds and the number of runs."""
+    """Run a task for at least `least` seconds, and return the seconds and the number of runs."""
     runs, taken, start = 0, 0.0, perf_counter()
     while not runs or taken < least:
         task()

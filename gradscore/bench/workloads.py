@@ -1,4 +1,4 @@
-"""The classifiers that scoring is measured on, made ready in a folder: classifier.onnx, scoring.onnx, inputs.npy."""
+"""Workloads of the benchmark: classifiers prepared in a folder as classifier.onnx, scoring.onnx and inputs.npy."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchmarkModel:
-    """A factory of torch modules, the shape of one input and the size of a batch."""
+    """A classifier of the benchmark: its torch factory, the shape of one input and the batch size."""
 
     title: str
     factory: str
@@ -32,12 +32,12 @@ BENCHMARK_MODELS = {
     "transformer": BenchmarkModel("transformer, 2 layers, d 128, T 64", "models.benchmark:transformer", (64, 32), 64),
     "resnet18-224": BenchmarkModel("ResNet-18, 224×224", "models.benchmark:large_resnet18", (3, 224, 224), 32),
 }
-COMPARED = ("paper-cnn", "resnet18", "mlp", "transformer")  # where all ways take minutes, not hours, and some gigabytes
+COMPARED = ("paper-cnn", "resnet18", "mlp", "transformer")  # all ways take minutes and a few gigabytes on these
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A classifier with its files in a folder; `module` and `batch` load what they need when asked."""
+    """A classifier with its files in a folder. `module` and `batch` are loaded at first use."""
 
     name: str
     folder: Path
@@ -45,7 +45,7 @@ class Workload:
 
     @property
     def classifier(self) -> BenchmarkModel:
-        """What is measured."""
+        """The measured classifier."""
         return BENCHMARK_MODELS[self.name]
 
     @property
@@ -60,7 +60,7 @@ class Workload:
 
     @cached_property
     def module(self) -> "torch.nn.Module":
-        """The torch module in eval mode, with torch on as many threads as everybody else."""
+        """The torch module in eval mode. Loading it also sets the number of torch's threads."""
         import torch  # noqa: PLC0415 - scoring does not need it
 
         from gradscore.exporting.export import load_module  # noqa: PLC0415 - loads torch
@@ -76,12 +76,12 @@ class Workload:
 
 
 def make_ready(name: str, folder: Path, *, threads: int) -> Workload:
-    """Export and prepare a classifier; batch normalisations stay layers of their own, as the other ways see them.
+    """Export and prepare a classifier. Batch normalisations stay separate layers, as in the other ways.
 
     Raises
     ------
     InputError
-        There is no such classifier, or its definition is not at hand.
+        The classifier does not exist, or its module is missing.
     GradscoreError
         torch is not installed.
     """
@@ -92,14 +92,14 @@ def make_ready(name: str, folder: Path, *, threads: int) -> Workload:
     from gradscore import export_classifier, prepare  # noqa: PLC0415 - loads onnx
 
     if name not in BENCHMARK_MODELS:
-        raise InputError(f"there is no benchmark model {name!r}: choose from {', '.join(BENCHMARK_MODELS)}")
+        raise InputError(f"unknown benchmark model {name!r}: choose from {', '.join(BENCHMARK_MODELS)}")
     folder.mkdir(parents=True, exist_ok=True)
     workload = Workload(name, folder, threads)
     try:
         module = workload.module
     except InputError as error:
         raise InputError(
-            f"{error}; the benchmark's models stand in gradscore's repository: run it from a checkout"
+            f"{error}; the benchmark's models are in gradscore's repository: run it from a checkout"
         ) from error
     rng = np.random.default_rng(0)
     batch = rng.standard_normal((workload.classifier.batch, *workload.classifier.shape), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The command line: one file a command group."""
+"""The command line, with one file per group of commands."""
 
 from gradscore.cli.commands import app, main
 

@@ -1,4 +1,4 @@
-"""`gradscore bench`: parse, one call, print."""
+"""The commands `gradscore bench kernels` and `gradscore bench scoring`."""
 
 import json
 from pathlib import Path
@@ -11,20 +11,20 @@ from gradscore.cli.options import AsJson
 if TYPE_CHECKING:
     from gradscore.bench.tables import Table
 
-# Commands import what they need, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
 
-bench_app = typer.Typer(help="Measure kernels and scoring on this machine.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure the speed of kernels and scoring on this machine.", no_args_is_help=True)
 
 
 @bench_app.command("kernels")
 def bench_kernels(
-    case: Annotated[list[str] | None, typer.Option(help="Measure this case alone. Repeatable.")] = None,
-    backend: Annotated[list[str] | None, typer.Option(help="Measure this back end alone. Repeatable.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="Turns of each.")] = 15,
+    case: Annotated[list[str] | None, typer.Option(help="Measure only this case. Repeatable.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Measure only this back end. Repeatable.")] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Repetitions of each measurement.")] = 15,
     as_json: AsJson = False,
 ) -> None:
-    """Measure every kernel on one core, beside the memory's and the matrix product's speed in the same run.
+    """Measure every kernel on one core, and for comparison the speed of memory and of a matrix product.
 
     Example: gradscore bench kernels --backend native
     """
@@ -40,14 +40,16 @@ def bench_kernels(
 
 @bench_app.command("scoring")
 def bench_scoring(
-    model: Annotated[list[str] | None, typer.Option(help="Measure on this model alone. Repeatable.")] = None,
-    way: Annotated[list[str] | None, typer.Option(help="Measure this way alone. Repeatable.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of everybody; default: all cores.")] = None,
-    repeats: Annotated[int, typer.Option(min=2, help="Turns of each.")] = 7,
-    chart: Annotated[Path | None, typer.Option(help="Write a chart, .svg or .png.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Measure only this model. Repeatable.")] = None,
+    way: Annotated[list[str] | None, typer.Option(help="Measure only this implementation. Repeatable.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads for every implementation. Default: all cores.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=2, help="Repetitions of each measurement.")] = 7,
+    chart: Annotated[Path | None, typer.Option(help="Also write a chart to this file, .svg or .png.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure scoring beside other ways to the same statistics, and the memory of each. Takes minutes.
+    """Measure the speed and memory of scoring, against other implementations of the same statistics. Takes minutes.
 
     Example: gradscore bench scoring --model paper-cnn --way gradscore --way "torch vmap"
     """
@@ -73,7 +75,7 @@ def _print_json(value: Any) -> None:
 
 
 def _print_table(table: "Table") -> None:
-    """Print a table; a pipe or a file has no width to wrap at."""
+    """Print a table. Into a pipe or a file, it is not wrapped."""
     from rich.console import Console
     from rich.table import Table as Grid
 

@@ -1,4 +1,8 @@
-"""The command line: parse, one call into the API, print. Data to stdout or files, progress and errors to stderr."""
+"""The application: its entry point, and the commands export, prepare, inspect, builder and doctor.
+
+A command parses its options, makes one call into the API and prints. Data goes to stdout or files. Progress and errors
+go to stderr.
+"""
 
 import io
 import os
@@ -21,13 +25,13 @@ from gradscore.errors import GradscoreError, InputError
 from gradscore.runs.stopping import EXIT_INTERRUPTED, StoppedError
 from gradscore.version import __version__
 
-# Commands import what they need, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
 
 EXIT_ERROR = 1
 
 app = typer.Typer(
-    help="How likely is each prediction of a classifier to be right?",
+    help="Tell how likely each prediction of a classifier is to be right.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -39,8 +43,8 @@ app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:
-    """Run the command line; an error is one line on stderr and exit code 1, an interruption one line and 130."""
-    warnings.filterwarnings("ignore", module="PIL")  # what Pillow finds wrong with an image stands in its row
+    """Run the command line. An error is one line on stderr with exit code 1, an interruption one line with 130."""
+    warnings.filterwarnings("ignore", module="PIL")  # the table already records a broken image in its row
     _mend_streams()
     try:
         app()
@@ -51,7 +55,7 @@ def main() -> None:
     except OSError as error:
         _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), EXIT_ERROR)
     except MemoryError:
-        _fail("out of memory: a smaller --batch-size or fewer --threads need less", EXIT_ERROR)
+        _fail("out of memory: use a smaller --batch-size or fewer --threads", EXIT_ERROR)
     except SystemExit as end:
         if end.code != EXIT_INTERRUPTED:
             raise
@@ -59,10 +63,10 @@ def main() -> None:
 
 
 def _mend_streams() -> None:
-    """Print × as an escape where the encoding lacks it, and nothing at all where a stream is closed (`2>&-`)."""
+    """Escape characters that the terminal's encoding lacks, and discard output to a closed stream (`2>&-`)."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process lives
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -82,28 +86,30 @@ def _version(value: bool) -> None:
 def _root(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Register the options that stand before a command."""
+    """Register the options that come before a command."""
 
 
 @app.command()
 def export(
     factory: Annotated[
-        str, typer.Argument(help="package.module:factory, called without arguments; or a Hugging Face model's folder.")
+        str, typer.Argument(help="package.module:factory, called without arguments, or a Hugging Face model's folder.")
     ],
     output: Output,
     input_shape: Annotated[str | None, typer.Option(help="Shape of one input, such as 1x28x28.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="State dict (.pt, never unpickled) or .safetensors.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights: .safetensors, or a state dict (.pt), which is never unpickled.")
+    ] = None,
     class_names: ClassNames = None,
     fold_batch_norm: Annotated[
         bool,
         typer.Option(
-            "--fold-batch-norm", help="Merge batch normalisations into convolutions: faster, other gradients."
+            "--fold-batch-norm", help="Merge batch normalisations into convolutions: faster, but other gradients."
         ),
     ] = False,
-    exporter: Annotated[str, typer.Option(help="torch's exporter: dynamo, or torchscript, which traces.")] = "dynamo",
+    exporter: Annotated[str, typer.Option(help="Exporter of torch: dynamo, or torchscript (tracing).")] = "dynamo",
     overwrite: Overwrite = False,
 ) -> None:
-    """Export a torch classifier.
+    """Export a PyTorch or Hugging Face classifier to ONNX.
 
     Example: gradscore export models.digits_cnn:DigitsCNN --input-shape 1x8x8 -o classifier.onnx
     """
@@ -121,7 +127,7 @@ def export(
         export_classifier(loaded.module, loaded.example, output, **options)
     else:
         if input_shape is None:
-            raise InputError("--input-shape is missing: give one input's extents, such as 1x28x28")
+            raise InputError("--input-shape is missing: give the shape of one input, such as 1x28x28")
         shape = _extents(input_shape, "--input-shape", "1x28x28")
         module = load_module(factory, weights)
         import torch
@@ -134,32 +140,35 @@ def export(
 def prepare(
     classifier: Annotated[Path, typer.Argument(help="The classifier's ONNX file.")],
     output: Output,
-    logits: Annotated[str | None, typer.Option(help="Output with the class scores, if there are several.")] = None,
+    logits: Annotated[
+        str | None, typer.Option(help="Name of the output with the logits, if there are several.")
+    ] = None,
     class_names: ClassNames = None,
     scale: Annotated[
-        float | None, typer.Option(help="A pixel 0..255 becomes (pixel·scale − mean) / std; default 1/255, 0 and 1.")
+        float | None, typer.Option(help="A pixel 0..255 becomes (pixel·scale − mean) / std. Defaults: 1/255, 0 and 1.")
     ] = None,
-    mean: Annotated[str | None, typer.Option(help="One number, or one a channel, comma-separated.")] = None,
-    std: Annotated[str | None, typer.Option(help="One number, or one a channel, comma-separated.")] = None,
+    mean: Annotated[str | None, typer.Option(help="One number, or one per channel, comma-separated.")] = None,
+    std: Annotated[str | None, typer.Option(help="One number, or one per channel, comma-separated.")] = None,
     color: Annotated[
-        str | None, typer.Option(help="Image of another channel count: strict (error, the default) or convert.")
+        str | None, typer.Option(help="Images with other channels: strict (an error, the default) or convert.")
     ] = None,
     resize: Annotated[
-        str | None, typer.Option(help="Resize images to this shorter side, or HxW; default the model's size.")
+        str | None,
+        typer.Option(help="Resize the shorter side of images to this, or to HxW. Default: the model's size."),
     ] = None,
     crop: Annotated[
-        str | None, typer.Option(help="Then cut out the model's size: center, or none (the default).")
+        str | None, typer.Option(help="After resizing, crop to the model's size: center, or none (the default).")
     ] = None,
     interpolation: Annotated[
-        str | None, typer.Option(help="bilinear (the default), bicubic, lanczos or nearest.")
+        str | None, typer.Option(help="Of resizing: bilinear (the default), bicubic, lanczos or nearest.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Gradient engine.")] = "ort-training",
+    engine: Annotated[str, typer.Option(help="Engine that differentiates the graph.")] = "ort-training",
     allow_uncovered: Annotated[
-        bool, typer.Option("--allow-uncovered", help="Leave parameters without a rule out of the statistics.")
+        bool, typer.Option("--allow-uncovered", help="Accept parameters without a rule; the statistics omit them.")
     ] = False,
     external_data: Annotated[
         bool,
-        typer.Option("--external-data", help="Write large weights into a file beside the model, whatever its size."),
+        typer.Option("--external-data", help="Write large weights into a file beside the model, even below 2 GB."),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -208,9 +217,9 @@ for commands in (cli_scoring, cli_fit, cli_verdicts, cli_unknowns, cli_report, c
 
 @builder_app.command("install")
 def builder_install(
-    force: Annotated[bool, typer.Option("--force", help="Install again even if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Install again, even if it is installed.")] = False,
 ) -> None:
-    """Install onnxruntime-training into an environment of its own in your cache folder (about 30 MB)."""
+    """Install onnxruntime-training into a separate environment in your cache folder (about 30 MB)."""
     from gradscore.graph.differentiate import builder
 
     present = builder.status()
@@ -221,7 +230,7 @@ def builder_install(
 
 @builder_app.command("status")
 def builder_status(as_json: AsJson = False) -> None:
-    """Tell whether the gradient builder is installed, and where."""
+    """Print whether the gradient builder is installed, and where."""
     from gradscore.graph.differentiate import builder
 
     status = builder.status()
@@ -234,7 +243,7 @@ def builder_status(as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
-    """Print versions, providers, kernel back ends, and problems."""
+    """Print versions, providers, kernel back ends and problems of this installation. Exit code 1: problems."""
     from gradscore.cli import console
     from gradscore.preparing.inspection import examine_installation
 
@@ -245,7 +254,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 def _names(text: str | None) -> list[str] | None:
-    """Read names from a file, one a line, or from the text itself."""
+    """Read names from a file, one per line, or from the text itself."""
     if text is None:
         return None
     if "," in text:
@@ -254,7 +263,7 @@ def _names(text: str | None) -> list[str] | None:
         lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise InputError(
-            f"--class-names: there is no file {text!r}; names themselves are separated by commas"
+            f"--class-names: the file {text!r} does not exist; to give names themselves, separate them by commas"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--class-names: {text} cannot be read as text in UTF-8: {error}") from error
@@ -271,5 +280,5 @@ def _numbers(text: str, flag: str) -> list[float]:
 def _extents(text: str, flag: str, example: str) -> list[int]:
     parts = text.lower().split("x")
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise InputError(f"{flag} is {text!r}: give extents, such as {example}")
+        raise InputError(f"{flag} is {text!r}: give positive sizes, such as {example}")
     return [int(part) for part in parts]

@@ -1,4 +1,4 @@
-"""What the command line prints: tables on stdout, progress and summaries on stderr."""
+"""Output of the command line: tables on stdout, progress and summaries on stderr."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,19 +11,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:  # scoring one image need not wait for the evaluation's modules
+if TYPE_CHECKING:  # `score` starts faster without the modules of the evaluation
     from gradscore.comparing.comparison import GroupedEvaluation
     from gradscore.metrics.evaluation import Evaluation
     from gradscore.runs.scoring_run import Summary
     from gradscore.verdict import Importance, Verdict
 
 SHOWN_METRICS = {"auroc": "AUROC", "aupr_in": "AUPR-In", "aupr_out": "AUPR-Out", "fpr95": "FPR95"}
-_MOST_IMPORTANT = 12  # rows a kind
-_PIPE_WIDTH = 1000  # a file or a pipe has no width to wrap at; a table takes no more than it needs
+_MOST_IMPORTANT = 12  # rows per kind
+_PIPE_WIDTH = 1000  # wide enough that tables are not wrapped in a file or a pipe
 
 
 class _Plain(Console):
-    """A console that prints paths and names as they are: no markup, no emoji, no colours of its own."""
+    """A console that prints paths and names unchanged, without markup, emoji or colours."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         terminal = (sys.stderr if stderr else sys.stdout).isatty()
@@ -34,7 +34,7 @@ class _Plain(Console):
 
 
 class _Speed(ProgressColumn):
-    """Inputs handled per second."""
+    """Column with the inputs scored per second."""
 
     def render(self, task: Task) -> Text:
         """Show the speed of the run so far."""
@@ -43,7 +43,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with images/s on stderr where that is a terminal; yields the function that advances it."""
+    """Show a progress bar on stderr if it is a terminal, and yield the function that advances the bar."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     console = _Plain(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
@@ -52,11 +52,11 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def show_summary(summary: "Summary") -> None:
-    """Print in two lines what a scoring run did."""
+    """Print the summary of a scoring run."""
     console, rows = _Plain(stderr=True), summary.scored + summary.failed
     if summary.resumed == rows:
         console.print(
-            f"nothing left to score: all {rows:,} inputs were done already, {summary.failed:,} failed: {summary.output}"
+            f"nothing left to score: all {rows:,} inputs were already done, {summary.failed:,} failed: {summary.output}"
         )
     else:
         console.print(
@@ -72,7 +72,7 @@ def show_summary(summary: "Summary") -> None:
 
 
 def show_fit(verdict: "Verdict", output: Path, left_out: int) -> None:
-    """Print what a verdict was fitted to."""
+    """Print the rows and the threshold of a fitted verdict."""
     summary = verdict.summary
     console = _Plain(stderr=True)
     console.print(
@@ -93,7 +93,7 @@ def show_verdicts(counts: Mapping[str, int], output: Path) -> None:
 
 
 def show_comparison(comparison: "Mapping[str, GroupedEvaluation]", convention: str) -> None:
-    """Print one row a confidence over all cases, then one a confidence and group, metrics in percent."""
+    """Print the metrics of each confidence in percent, over all cases and then for each group."""
     first = next(iter(comparison.values())).pooled
     groups = list(next(iter(comparison.values())).groups)
     table = Table()
@@ -114,7 +114,7 @@ def show_comparison(comparison: "Mapping[str, GroupedEvaluation]", convention: s
 
 
 def show_explanation(found: "Sequence[Importance]") -> None:
-    """Print how much AUROC is lost without each layer, statistic and feature, the largest losses of each kind."""
+    """Print the AUROC lost without each layer, statistic and feature, largest losses first."""
     table = Table()
     table.add_column("kind")
     table.add_column("name", overflow="fold")
@@ -139,7 +139,7 @@ def _percent(evaluation: "Evaluation", metric: str) -> str:
 
 
 def show_inspection(report: Mapping[str, Any]) -> None:
-    """Print a model's facts: a scoring model's parameters, or what a self-scoring model puts out and costs."""
+    """Print the parameters of a scoring model, or the outputs and cost of a self-scoring model."""
     (_show_scoring if report["kind"] == "scoring" else _show_self_scoring)(report)
 
 

@@ -1,4 +1,4 @@
-"""The command that fits a verdict to score tables."""
+"""The command `gradscore fit`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,7 @@ from gradscore.errors import InputError
 if TYPE_CHECKING:
     from gradscore.verdict.learning.thresholds import Rule
 
-# Commands import what they need, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
 
 
@@ -33,51 +33,66 @@ def register(app: typer.Typer) -> None:
 
 
 def fit(
-    scores: Annotated[Path, typer.Argument(help="Score table of labelled inputs that the classifier never saw.")],
+    scores: Annotated[
+        Path, typer.Argument(help="Score table of labelled inputs that the classifier was not trained on.")
+    ],
     output: Output,
     unknown: Unknown = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
     with_noise: Annotated[
-        int | None, typer.Option(min=1, help="Make and score so many noise inputs of each kind, as unknown ones.")
+        int | None, typer.Option(min=1, help="Also make and score this many unknown inputs of each kind in --noise.")
     ] = None,
-    noise: Annotated[str, typer.Option(help="Kinds for --with-noise; see `gradscore unknowns`.")] = "uniform",
-    model: Annotated[Path | None, typer.Option(help="The scoring model, for --with-noise.")] = None,
+    noise: Annotated[
+        str, typer.Option(help="Kinds for --with-noise, comma-separated; see `gradscore unknowns`.")
+    ] = "uniform",
+    model: Annotated[Path | None, typer.Option(help="The scoring model; required by --with-noise.")] = None,
     known: KnownInputs = None,
     idx_transposed: Transposed = False,
     method: Annotated[str, typer.Option(help="lasso, glm, ridge, elastic-net, threshold, nn or boosting.")] = "lasso",
     features: Annotated[
-        str | None, typer.Option(help="Patterns of the features to use, such as 'fc.*,entropy'.")
+        str | None, typer.Option(help="Patterns of the features to use, such as 'fc.*,entropy'. Default: all.")
     ] = None,
-    transform: Annotated[str, typer.Option(help="What features go through first: signed-log or quantile.")] = (
-        "signed-log"
-    ),
-    calibrate: Annotated[str, typer.Option(help="none, platt or isotonic, learned from held-out rows.")] = "none",
-    folds: Annotated[int, typer.Option(help="Cross-validation for penalty, threshold and calibration; 0: none.")] = 5,
-    ensemble: Annotated[int, typer.Option(help="Classifiers of consecutive seeds to average (nn, boosting).")] = 1,
-    target_precision: Annotated[float | None, typer.Option(help="Accept as many as keep this precision.")] = None,
-    target_recall: Annotated[float | None, typer.Option(help="Accept as few as keep this recall.")] = None,
-    max_fpr: Annotated[float | None, typer.Option(help="Accept at most this share of the incorrect rows.")] = None,
-    cost_fp: Annotated[float | None, typer.Option(help="Cost of accepting an incorrect one; with --cost-fn.")] = None,
-    cost_fn: Annotated[float | None, typer.Option(help="Cost of rejecting a correct one; with --cost-fp.")] = None,
+    transform: Annotated[str, typer.Option(help="Transform of the features: signed-log or quantile.")] = "signed-log",
+    calibrate: Annotated[
+        str, typer.Option(help="Calibration learned on held-out rows: none, platt or isotonic.")
+    ] = "none",
+    folds: Annotated[
+        int, typer.Option(help="Cross-validation folds for penalty, threshold and calibration. 0: none.")
+    ] = 5,
+    ensemble: Annotated[int, typer.Option(help="Classifiers to average, with consecutive seeds (nn, boosting).")] = 1,
+    target_precision: Annotated[
+        float | None, typer.Option(help="Accept as many rows as possible with this precision, 0 to 1.")
+    ] = None,
+    target_recall: Annotated[
+        float | None, typer.Option(help="Accept as few rows as possible with this recall, 0 to 1.")
+    ] = None,
+    max_fpr: Annotated[
+        float | None, typer.Option(help="Accept at most this fraction of the incorrect rows, 0 to 1.")
+    ] = None,
+    cost_fp: Annotated[
+        float | None, typer.Option(help="Cost of accepting an incorrect row. Requires --cost-fn.")
+    ] = None,
+    cost_fn: Annotated[float | None, typer.Option(help="Cost of rejecting a correct row. Requires --cost-fp.")] = None,
     max_risk: Annotated[
-        float | None, typer.Option(help="Bound the chance of incorrect and accepted (conformal; --calibration).")
+        float | None,
+        typer.Option(help="Bound the probability that a row is incorrect and accepted. Requires --calibration."),
     ] = None,
     max_fpr_risk: Annotated[
         float | None,
-        typer.Option(help="Bound the chance that an incorrect one is accepted (conformal; --calibration)."),
+        typer.Option(help="Bound the probability that an incorrect row is accepted. Requires --calibration."),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Score table of further labelled inputs, to set the threshold on.")
+        Path | None, typer.Option(help="Score table of further labelled inputs, to choose the threshold on.")
     ] = None,
     calibration_unknown: Annotated[
-        list[str] | None, typer.Option(help="As --unknown, for --calibration. Repeatable.")
+        list[str] | None, typer.Option(help="Like --unknown, for --calibration. Repeatable.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed and rows give the same verdict.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed. The same seed and rows give the same verdict.")] = 0,
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fit a meta-classifier and its threshold.
+    """Fit a verdict to labelled rows: a meta-classifier for P(correct), and its threshold.
 
     Example: gradscore fit scores.parquet --unknown noise.parquet:200 -o verdict.onnx
     """
@@ -91,7 +106,7 @@ def fit(
     targets = {"target-precision": target_precision, "target-recall": target_recall, "max-fpr": max_fpr}
     rule = _rule({**targets, "conformal-risk": max_risk, "conformal-fpr": max_fpr_risk}, cost_fp, cost_fn)
     if calibration_unknown and not calibration:
-        raise InputError("--calibration-unknown goes with --calibration: give the table of known classes too")
+        raise InputError("--calibration-unknown requires --calibration: also give a table of known classes")
     table = ScoreTable.read(scores)
     made = {}
     if with_noise:
@@ -123,18 +138,18 @@ def fit(
 
 
 def _rule(given: dict[str, float | None], cost_fp: float | None, cost_fn: float | None) -> "Rule":
-    """Return the rule that the flags ask for, the balanced one where there are none."""
+    """Return the threshold rule chosen by the flags, or the balanced rule if there are none."""
     from gradscore.verdict.learning.thresholds import THRESHOLDS
 
     chosen: list[tuple[str, tuple[float, ...]]] = [
         (name, (value,)) for name, value in given.items() if value is not None
     ]
     if (cost_fp is None) != (cost_fn is None):
-        raise InputError("--cost-fp and --cost-fn go together: only their ratio means something")
+        raise InputError("--cost-fp and --cost-fn go together: give both, because only their ratio matters")
     if cost_fp is not None and cost_fn is not None:
         chosen.append(("cost", (cost_fp, cost_fn)))
     if len(chosen) > 1:
-        raise InputError(f"{' and '.join(name for name, _ in chosen)} each choose a threshold: ask for one of them")
+        raise InputError(f"{' and '.join(name for name, _ in chosen)} each choose a threshold: give only one of them")
     name, values = chosen[0] if chosen else ("balanced", ())
     rule: Rule = THRESHOLDS[name](*values)
     return rule

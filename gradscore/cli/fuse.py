@@ -1,4 +1,4 @@
-"""`gradscore fuse`: parse, one call, print."""
+"""The command `gradscore fuse`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ import typer
 
 from gradscore.cli.options import Output, Overwrite, parts
 
-# Commands import what they need, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
 
 
@@ -19,27 +19,28 @@ def register(app: typer.Typer) -> None:
 def fuse(
     scoring: Annotated[Path, typer.Argument(help="A scoring model.")],
     output: Output,
-    verdict: Annotated[Path | None, typer.Option(help="A verdict: adds P(correct), and accept or reject.")] = None,
+    verdict: Annotated[Path | None, typer.Option(help="A verdict. It adds P(correct), and accept or reject.")] = None,
     features: Annotated[
         str | None,
-        typer.Option(help="Features to put out as well: patterns such as fc.*,all.l2, comma-separated; * all."),
+        typer.Option(help="Features to add as outputs: comma-separated patterns, such as fc.*,all.l2. *: all."),
     ] = None,
     drop_outputs: Annotated[
-        bool, typer.Option("--drop-outputs", help="Go without outputs that standard operators cannot make.")
+        bool, typer.Option("--drop-outputs", help="Omit outputs that standard operators cannot compute.")
     ] = False,
     triton: Annotated[
         Path | None,
-        typer.Option(help="Put it into this Triton model repository, too, configured for dynamic batching."),
+        typer.Option(help="Also write it into this Triton model repository, configured for dynamic batching."),
     ] = None,
     provider: Annotated[
         str | None,
         typer.Option(
-            help="Arrange it for CUDAExecutionProvider: sooner done there, later on a CPU. Either runs on both."
+            help="Provider to optimise for. CUDAExecutionProvider is faster on a GPU, slower on a CPU; both forms run "
+            "on both. Default: CPUExecutionProvider."
         ),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Join a scoring model and a verdict into one ONNX file that runs in any onnxruntime, without gradscore.
+    """Fuse a scoring model and a verdict into one ONNX file that runs in any onnxruntime, without gradscore.
 
     Example: gradscore fuse scoring.onnx --verdict verdict.onnx -o self_scoring.onnx
     """

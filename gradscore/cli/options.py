@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their text is read."""
+"""Options shared by several commands, and the parsing of their values."""
 
 import json
 from collections.abc import Mapping
@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-ClassNames = Annotated[str | None, typer.Option(help="Names, comma-separated, or a file with one a line.")]
+ClassNames = Annotated[str | None, typer.Option(help="Class names, comma-separated, or a file with one per line.")]
 Labels = Annotated[
     Path | None,
-    typer.Option("--labels", help="CSV with the columns id,label; by default folder names are the true classes."),
+    typer.Option("--labels", help="CSV with the true classes, columns id,label. Default: folder names."),
 ]
 UnknownLabels = Annotated[
-    str, typer.Option("--unknown-labels", help="What a label that is no class means: error, or incorrect.")
+    str, typer.Option("--unknown-labels", help="What a label that is not a class means: error, or incorrect.")
 ]
 Unknown = Annotated[
     list[str] | None,
-    typer.Option("--unknown", help="Score table of inputs of no known class; PATH:N draws N of its rows. Repeatable."),
+    typer.Option("--unknown", help="Score table of inputs of no known class. PATH:N draws N of its rows. Repeatable."),
 ]
-Convention = Annotated[str, typer.Option(help="hendrycks, openood or torch-uncertainty.")]
+Convention = Annotated[
+    str, typer.Option(help="How AUPR and FPR95 are computed: hendrycks, openood, torch-uncertainty.")
+]
 DrawSeed = Annotated[int, typer.Option("--seed", help="Seed of the draw in PATH:N and of the bootstrap.")]
 
 
@@ -36,18 +38,17 @@ ExtraFeatures = Annotated[
     list[str] | None,
     typer.Option(
         "--features",
-        help="What to compute beside gradient and softmax: max_logit, energy, margin, gradnorm, activations. "
-        "Comma-separated; repeatable.",
+        help="Extra features: max_logit, energy, margin, gradnorm, activations. Comma-separated; repeatable.",
     ),
 ]
 
 Transposed = Annotated[
-    bool, typer.Option("--idx-transposed", help="Images in idx files are stored transposed, as EMNIST's are.")
+    bool, typer.Option("--idx-transposed", help="Transpose the images of idx files: those of EMNIST need it.")
 ]
 
 
 def print_json(value: Any) -> None:
-    """Print a value on stdout; it must not hold NaN or infinity, which JSON does not know."""
+    """Print a value as JSON on stdout. It must not contain NaN or infinity, which JSON lacks."""
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
@@ -57,7 +58,7 @@ def parts(text: str | None) -> list[str] | None:
 
 
 def all_parts(texts: list[str] | None) -> list[str]:
-    """Split comma-separated lists, one after another."""
+    """Split comma-separated lists into one list."""
     return [part for text in texts or [] for part in parts(text) or []]
 
 
@@ -69,8 +70,8 @@ def labelled_cases(
     seed: int,
     made: "Mapping[str, ScoreTable] | None" = None,
 ) -> "Cases":
-    """Join a table with true labels and tables of unknown inputs: those that are there (`made`), and PATH or PATH:N."""
-    from gradscore.comparing.cases import collect, read_unknown  # noqa: PLC0415 - `--help` answers at once
+    """Join a labelled table with tables of unknown inputs: those in `made`, and those read from PATH or PATH:N."""
+    from gradscore.comparing.cases import collect, read_unknown  # noqa: PLC0415 - `--help` stays fast
 
     if unknown_labels not in ("error", "incorrect"):
         raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")

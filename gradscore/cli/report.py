@@ -1,4 +1,4 @@
-"""The command that writes a report."""
+"""The command `gradscore report`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,7 @@ from gradscore.cli.options import (
 if TYPE_CHECKING:
     from gradscore.inputs.sources import Source
 
-# Commands import what they need, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
 
 
@@ -36,24 +36,26 @@ def report(
     output: Output,
     unknown: Unknown = None,
     verdict: Annotated[
-        list[Path] | None, typer.Option(help="Verdict; repeatable. The first decides, the others are compared.")
+        list[Path] | None, typer.Option(help="A verdict. Repeatable: the first decides, the others are compared.")
     ] = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
     images: Annotated[
         list[str] | None,
-        typer.Option(help="Inputs as they were scored, for pictures: PATH, or NAME=PATH for --unknown. Repeatable."),
+        typer.Option(help="The scored inputs, to show pictures: PATH, or NAME=PATH for --unknown. Repeatable."),
     ] = None,
     idx_transposed: Transposed = False,
-    png: Annotated[Path | None, typer.Option(help="Folder for each figure as a PNG.")] = None,
-    title: Annotated[str, typer.Option(help="The page's title.")] = "How far can these predictions be trusted?",
+    png: Annotated[Path | None, typer.Option(help="Folder to write each figure to as a PNG.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "How far can these predictions be trusted?",
     convention: Convention = "hendrycks",
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for 95 % intervals; 0: none.")] = 1000,
+    bootstrap: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples for 95 % intervals. 0: no intervals.")
+    ] = 1000,
     seed: DrawSeed = 0,
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write one HTML page with tables, figures and pictures, which loads nothing from anywhere.
+    """Write one HTML page with tables, figures and pictures. It loads nothing from other files or sites.
 
     Example: gradscore report test.parquet --unknown noise.parquet --verdict verdict.onnx -o report.html
     """
@@ -76,7 +78,7 @@ def report(
 
 
 def _sources(texts: list[str] | None, groups: tuple[str, ...], idx_transposed: bool) -> "dict[str, Source]":
-    """Read PATH, for the known rows, and NAME=PATH, for the unknown table NAME."""
+    """Open the sources given as PATH (for the known rows) or NAME=PATH (for the unknown table NAME)."""
     from gradscore.inputs.sources import open_source
 
     places: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""The command line's middle: inputs into a score table, and whether a table is all there."""
+"""The commands `gradscore score` and `gradscore verify`."""
 
 import sys
 from contextlib import closing
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gradscore.runs.scoring_run import Summary
     from gradscore.scoring.scorer import Scorer
 
-# Commands import what they need, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
 
 EXIT_SOME_FAILED = 3
@@ -42,7 +42,7 @@ def score(
         list[str],
         typer.Argument(
             help="Image folders (recursive), image files, globs, .zip and .tar archives, idx, .npy, .npz, .parquet and "
-            ".arrow files, URLs (s3://…), @FILE with one of an image's path a line, or - for such a list on stdin."
+            ".arrow files, URLs (s3://…), @FILE with one image path per line, or - for such a list on stdin."
         ),
     ],
     output: Annotated[
@@ -55,31 +55,31 @@ def score(
     ],
     features: ExtraFeatures = None,
     batch_size: Annotated[
-        str, typer.Option(callback=_batch_size, help="Inputs read and scored together, or auto for the fastest.")
+        str, typer.Option(callback=_batch_size, help="Inputs in a batch, or auto for the fastest size.")
     ] = "256",
-    shard_rows: Annotated[int, typer.Option(min=1, help="Rows that are finished at a time.")] = 2048,
+    shard_rows: Annotated[int, typer.Option(min=1, help="Rows in a shard. A finished shard survives a crash.")] = 2048,
     precision: Annotated[
-        str, typer.Option(help="float64, or float32 for tables of half the size; norms below 1e-38 are then 0.")
+        str, typer.Option(help="float64, or float32 for tables of half the size. In float32, norms below 1e-38 are 0.")
     ] = "float64",
-    limit: Annotated[int | None, typer.Option(min=1, help="Score only the first so many inputs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Score only this many inputs, the first ones.")] = None,
     idx_transposed: Transposed = False,
-    providers: Annotated[str | None, typer.Option(help="onnxruntime providers, comma-separated; default CPU.")] = None,
+    providers: Annotated[str | None, typer.Option(help="onnxruntime providers, comma-separated. Default: CPU.")] = None,
     backend: Annotated[
         str, typer.Option(help="Back end of the statistics: auto, native, numba, reference or graph.")
     ] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of decoding, session and kernels; default all cores.")
+        int | None, typer.Option(min=1, help="Threads for decoding, session and kernels. Default: all cores.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a run that was stopped; start where there is none.")
+        bool, typer.Option("--resume", help="Continue a stopped run. If there is none, start one.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Load the model, list and read the first inputs, and stop.")
+        bool, typer.Option("--dry-run", help="Load the model, list the inputs, read the first 16, and stop.")
     ] = False,
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score inputs into a table. Exit code 3: done, but some inputs could not be read; 130, 143: stopped by a signal.
+    """Score inputs into a table. Exit code 3: done, but some inputs could not be read. 130, 143: stopped by a signal.
 
     Example: gradscore score scoring.onnx images/ -o scores.parquet
     """
@@ -90,7 +90,7 @@ def score(
 
     streamed, destination = output == STDOUT, Destination(output)
     if streamed and (as_json or resume):
-        raise InputError("-o - streams the table itself: --json and --resume need an output file")
+        raise InputError("-o - writes the table to stdout: --json and --resume need an output file")
     if not streamed:
         destination.refuse_taken(overwrite=overwrite, resume=resume)
     with stoppable(destination.kept):
@@ -109,14 +109,14 @@ def score(
 
 
 def verify(
-    output: Annotated[Path, typer.Argument(help="What `score` wrote: a Parquet file or a folder of shards.")],
+    output: Annotated[Path, typer.Argument(help="Output of `score`: a Parquet file or a folder of shards.")],
     inputs: Annotated[
-        list[str] | None, typer.Argument(help="The inputs again, to compare with; default: the listing of the run.")
+        list[str] | None, typer.Argument(help="The inputs, to compare with. Default: the ids that the run recorded.")
     ] = None,
     idx_transposed: Transposed = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that a score table is whole: every input once, in order, every shard unchanged.
+    """Check that a score table is complete: every input once, in order, every shard unchanged.
 
     Example: gradscore verify scores.parquet images/
     """
@@ -173,7 +173,7 @@ def _conclude(summary: "Summary", as_json: bool) -> None:
 
 
 def _resolved(text: str, scorer: "Scorer", source: "Source", destination: "Destination | None") -> int:
-    """Read a batch size; a run that is continued keeps the one that `auto` found when it began."""
+    """Return the batch size. With `auto`, a resumed run keeps the size that its start found."""
     from gradscore.runs.scoring_run import fastest_batch_size
 
     if text != AUTO:
@@ -183,7 +183,7 @@ def _resolved(text: str, scorer: "Scorer", source: "Source", destination: "Desti
 
 
 def _show_plan(scorer: "Scorer", source: "Source", as_json: bool) -> None:
-    """Say what a run would do, after reading the first inputs."""
+    """Read the first inputs, and print what a run would do."""
     tried = [(entry.id, scorer.read(entry)) for entry in source.entries[:16]]
     problems = [f"{name}: {found}" for name, found in tried if isinstance(found, str)]
     plan = {

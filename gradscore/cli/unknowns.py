@@ -1,4 +1,4 @@
-"""The command that makes inputs of no known class, and what `fit --with-noise` shares with it."""
+"""The command `gradscore unknowns`, and the noise for `fit --with-noise`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from gradscore.scoring.scorer import Scorer
     from gradscore.tables.table import ScoreTable
 
-# Commands import what they need, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
 
 KnownInputs = Annotated[
-    list[str] | None, typer.Option("--known", help="Inputs of known classes, to make unknown ones from. Repeatable.")
+    list[str] | None,
+    typer.Option("--known", help="Inputs of known classes, from which some kinds are made. Repeatable."),
 ]
 
 
@@ -32,14 +33,14 @@ def unknowns(
     kind: Annotated[
         str, typer.Option(help="uniform, normal, permutation, patches, blur, inversion or mixup.")
     ] = "uniform",
-    count: Annotated[int, typer.Option(min=1, help="How many to make.")] = 200,
+    count: Annotated[int, typer.Option(min=1, help="Number of inputs to make.")] = 200,
     known: KnownInputs = None,
     idx_transposed: Transposed = False,
     features: ExtraFeatures = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed. The same seed gives the same inputs.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make inputs of no known class: scored, as a table (.parquet), or the inputs themselves (.npz).
+    """Make inputs of no known class, and write their score table (.parquet) or the inputs themselves (.npz).
 
     Example: gradscore unknowns scoring.onnx --kind uniform --count 200 -o uniform.parquet
     """
@@ -48,7 +49,7 @@ def unknowns(
 
     writers = {".parquet": _write_scored, ".npz": _write_inputs}
     if output.suffix not in writers:
-        raise InputError(f"{output} must end in .parquet, for a score table, or .npz, for the inputs themselves")
+        raise InputError(f"{output} must end in .parquet (a score table) or .npz (the inputs themselves)")
     refuse_existing(output, overwrite=overwrite)
     scorer = Scorer.load(model, features=all_parts(features))
     inputs = _known_inputs(scorer, known, idx_transposed, seed)
@@ -70,7 +71,7 @@ def noise_tables(
     from gradscore.unknowns.synthesis import score_unknowns
 
     if model is None:
-        raise InputError("--with-noise makes inputs and scores them: name the scoring model with --model")
+        raise InputError("--with-noise makes and scores inputs: give the scoring model with --model")
     scorer = Scorer.load(model, features=features)
     inputs = _known_inputs(scorer, known, idx_transposed, seed)
     names = parts(kinds) or []

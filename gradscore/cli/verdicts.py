@@ -1,4 +1,4 @@
-"""The commands that use verdicts: apply, evaluate, explain."""
+"""The commands `gradscore apply`, `evaluate` and `explain`, which use verdicts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,10 +18,10 @@ from gradscore.cli.options import (
     print_json,
 )
 
-# Commands import what they need, so that `--help` answers at once.
+# Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
 
-Verdicts = Annotated[list[Path] | None, typer.Option("--verdict", help="Verdict to compare; repeatable.")]
+Verdicts = Annotated[list[Path] | None, typer.Option("--verdict", help="Verdict to compare. Repeatable.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def apply(
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Add P(correct) and accept or reject to every row.
+    """Compute P(correct) for every row of a score table, and accept or reject it.
 
     Example: gradscore apply scores.parquet --verdict verdict.onnx -o verdicts.parquet
     """
@@ -71,13 +71,17 @@ def evaluate(
     unknown_labels: UnknownLabels = "error",
     convention: Convention = "hendrycks",
     target: Annotated[
-        str, typer.Option(help="What to tell apart: correct (of all), known (of unknown) or misclassified (of known).")
+        str,
+        typer.Option(
+            help="What to separate: correct (correct from all other rows), known (known from unknown classes) or "
+            "misclassified (correct from wrong predictions, known classes only)."
+        ),
     ] = "correct",
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for 95 % intervals; 0: none.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Bootstrap resamples for 95 % intervals. 0: no intervals.")] = 0,
     seed: DrawSeed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare maximum softmax, entropy, extra features that the table has, and verdicts.
+    """Compare verdicts with maximum softmax, entropy and the table's extra features, as confidences.
 
     Example: gradscore evaluate test.parquet --unknown noise.parquet --verdict verdict.onnx
     """
@@ -100,11 +104,11 @@ def explain(
     unknown: Unknown = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
-    repeats: Annotated[int, typer.Option(min=1, help="Permutations of each feature.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Permutations of each layer, statistic and feature.")] = 5,
     seed: DrawSeed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show which layers, statistics and features a verdict leans on.
+    """Show which layers, statistics and features a verdict depends on, by permutation importance.
 
     Example: gradscore explain test.parquet --unknown noise.parquet --verdict verdict.onnx
     """

@@ -1,1 +1,1 @@
-"""Labelled rows, and confidences side by side on them."""
+"""Comparison of confidences on labelled rows."""

@@ -1,4 +1,4 @@
-"""Score tables and true labels -> cases: features, and which predictions were right; for fitting and evaluation."""
+"""Score tables and true labels -> cases for fitting and evaluation: features and outcomes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,32 +12,32 @@ from gradscore.comparing import labels
 from gradscore.errors import InputError, MismatchError
 from gradscore.tables.table import ScoreTable, require_same_features, require_same_model
 
-KNOWN = "known"  # the group of the rows whose classes the model knows
+KNOWN = "known"  # the group of rows whose classes the model has
 NO_TABLES: Mapping[str, ScoreTable] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Cases:
-    """Rows with a known outcome, inputs with an error left out.
+    """Rows with a known outcome. Rows with an error are left out.
 
     Attributes
     ----------
     features
         float64 [N, F].
     correct
-        bool [N]; always False for unknown concepts.
+        bool [N], whether each prediction is right. Always False for unknown concepts.
     group
         int64 [N], index into `group_names`.
     group_names
         "known", then the name of each table of unknown concepts.
     ids
-        [N] names of the inputs, unique within a group.
+        Names of the N inputs, unique within a group.
     label, truth
-        int64 [N], predicted and true class; the truth is −1 for unknown concepts.
+        int64 [N], predicted and true class. The true class is −1 for unknown concepts.
     table
-        The known rows' table, whose model and features all share.
+        The table of the known rows. All rows have its model and features.
     left_out
-        Number of rows with an error.
+        Number of rows left out because of an error.
     """
 
     features: NDArray[np.float64]
@@ -54,7 +54,7 @@ class Cases:
         return len(self.correct)
 
     def finite(self) -> "Cases":
-        """Return the rows whose features are all finite: no confidence can be read from the others."""
+        """Return the rows whose features are all finite. The other rows have no confidence."""
         rows = np.flatnonzero(np.isfinite(self.features).all(axis=1))
         return replace(
             self,
@@ -74,12 +74,27 @@ def collect(
     label_file: Path | None = None,
     unknown_labels: labels.OnUnknown = "error",
 ) -> Cases:
-    """Join rows of known concepts, labelled by folder or CSV, and tables of unknown ones by name, never right.
+    """Join labelled rows of known concepts with tables of unknown concepts.
+
+    Every prediction for an unknown concept counts as incorrect.
+
+    Parameters
+    ----------
+    known
+        Score table of inputs whose classes the model has.
+    unknown
+        Score tables of unknown concepts, by name.
+    label_file
+        CSV file with the columns `id` and `label`. Without it, the folders of the inputs name their classes.
+    unknown_labels
+        What a label in `known` that is not a class of the model means: "error", or "incorrect" for a wrong prediction.
 
     Raises
     ------
-    InputError, MismatchError
-        A label is missing or no class of the model, a table is named "known", or tables come from different models.
+    InputError
+        A label is missing or is not a class of the model, or a table of unknown concepts is named "known".
+    MismatchError
+        The tables come from different models, or the known table has no class names.
     """
     if KNOWN in unknown:
         raise InputError(f"a table of unknown concepts may not be named {KNOWN!r}: rename its file")
@@ -108,17 +123,31 @@ def collect(
 def true_labels(
     table: ScoreTable, label_file: Path | None, unknown_labels: labels.OnUnknown = "error"
 ) -> NDArray[np.int64]:
-    """Return each row's true class from a CSV, or from its folder where no CSV is given."""
+    """Return the true class of each row, int64 [N], from a CSV file, or from folders if there is none.
+
+    Raises
+    ------
+    MismatchError
+        The table has no class names.
+    InputError
+        A label is missing or is not a class of the model.
+    """
     names = table.class_names
     if names is None:
-        raise MismatchError("the score table names no classes: score again with this version")
+        raise MismatchError("the score table has no class names: score again with this version")
     if label_file is not None:
         return labels.from_csv(label_file, table.ids(), names, unknown=unknown_labels)
     return labels.from_folders(table.ids(), names, unknown=unknown_labels)
 
 
 def sample(table: ScoreTable, count: int, *, seed: int) -> ScoreTable:
-    """Return `count` rows without an error, drawn without replacement, in their own order."""
+    """Return `count` rows without an error, drawn without replacement, in the table's order.
+
+    Raises
+    ------
+    InputError
+        The table has fewer scored rows than `count`, or `count` is not positive.
+    """
     rows = np.flatnonzero(table.valid())
     if count < 1 or count > len(rows):
         raise InputError(f"cannot draw {count} rows of {len(rows)} scored ones: give a smaller number after the colon")
@@ -127,12 +156,12 @@ def sample(table: ScoreTable, count: int, *, seed: int) -> ScoreTable:
 
 
 def read_unknown(texts: Sequence[str], *, seed: int) -> dict[str, ScoreTable]:
-    """Read tables of unknown concepts from PATH or PATH:N, by name: the file's, less its suffix, or its whole path.
+    """Read tables of unknown concepts from PATH or PATH:N. The name of a table is its file name or its path.
 
     Raises
     ------
     InputError
-        Where a table cannot be read, has fewer than N scored rows, or is given twice.
+        A table cannot be read, has fewer than N scored rows, or is given twice.
     """
     parsed = [_path_and_count(text) for text in texts]
     stems = [path.stem for path, _ in parsed]

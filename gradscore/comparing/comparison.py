@@ -1,4 +1,4 @@
-"""Confidences side by side, on all cases and per group: scores of the classifier itself and any number of verdicts."""
+"""Comparison of confidences, baselines and verdicts, on all cases and per group."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A confidence that is one feature: that feature, and whether larger means more confident (1) or less (−1)."""
+    """A confidence that is one feature. `sign` is 1 if larger means more confident, −1 if less."""
 
     feature: str
     sign: int
@@ -38,18 +38,18 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
         "gradnorm": Baseline("gradnorm", 1),
     }
 )
-"""Confidences that need no verdict; each is there where the table has its feature. The residual keeps the order of maximum
-softmax values that round to 1."""
-CALIBRATION = ("ece", "brier")  # of maximum softmax they are those of the probability; other baselines are none
+"""Confidences that need no verdict. A baseline is available if the table has its feature. The residual keeps the order of
+maximum softmax values that round to 1."""
+CALIBRATION = ("ece", "brier")  # defined for probabilities only: of the baselines, for maximum softmax alone
 
 
 def load_verdicts(paths: Sequence[Path]) -> dict[str, Verdict]:
-    """Load verdicts, named by file; by whole path where another confidence has that name.
+    """Load verdicts by name: the file name without suffix, or the whole path if that name is already used.
 
     Raises
     ------
     ModelError
-        A file is no verdict.
+        A file is not a verdict.
     InputError
         A path is given twice.
     """
@@ -62,17 +62,17 @@ def load_verdicts(paths: Sequence[Path]) -> dict[str, Verdict]:
 
 @dataclass(frozen=True)
 class GroupedEvaluation:
-    """One confidence: pooled over all cases, and per group.
+    """The evaluation of one confidence, pooled over all cases and per group.
 
-    A group's evaluation sets the positives against the negatives of that group alone, so its AUROC is that part of the
-    pooled one: their mean, weighted by the groups' negatives, is the pooled AUROC. Groups without negatives are absent.
+    The evaluation of a group compares all positives with the negatives of that group. The mean of the groups' AUROC,
+    weighted by their negatives, is therefore the pooled AUROC. Groups without negatives are left out.
     """
 
     pooled: Evaluation
     groups: Mapping[str, Evaluation]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the pooled numbers, and those of each group under `groups`, ready for JSON."""
+        """Return the pooled values, and those of each group under `groups`, for JSON."""
         return {**self.pooled.as_dict(), "groups": {name: one.as_dict() for name, one in self.groups.items()}}
 
 
@@ -89,15 +89,26 @@ def compare(
 
     Parameters
     ----------
-    target : a key of `TARGETS`, what a confidence should tell apart
-    convention, resamples, seed : as in `evaluate`
+    cases : Cases
+        Labelled rows, from `collect`.
+    verdicts : mapping of str to Verdict
+        Verdicts by name. The baselines in the table are always evaluated.
+    target : {"correct", "known", "misclassified"}
+        What the confidences should separate, a key of `TARGETS`.
+    convention, resamples, seed
+        As in `evaluate`.
+
+    Returns
+    -------
+    dict of str to GroupedEvaluation
+        Evaluations by the name of the confidence, with `max_softmax` first.
 
     Raises
     ------
     MismatchError
         A verdict belongs to another scoring model.
     InputError
-        Only positive, or only negative cases are there, or a name is unknown.
+        All cases are positive, all are negative, or a name is unknown.
     """
     if target not in TARGETS:
         raise InputError(f"unknown target {target!r}; choose one of: {', '.join(TARGETS)}")
@@ -114,7 +125,9 @@ def compare(
 
 
 def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, FloatArray]:
-    """Return each confidence [N] by name, higher for more likely correct: the baselines that the table has, then the verdicts.
+    """Return each confidence [N] by name: the baselines in the table, then the verdicts.
+
+    A higher confidence means more likely correct.
 
     Raises
     ------
@@ -131,7 +144,7 @@ def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, Floa
     }
     for name, verdict in verdicts.items():
         if name in BASELINES:
-            raise InputError(f"a verdict may not be named {name!r}, which is a confidence of its own: rename it")
+            raise InputError(f"a verdict may not be named {name!r}, because a baseline has that name: rename it")
         require_same_features(verdict.feature_names, names, f"verdict {name}", "the table")
         require_same_model(verdict.model_fingerprint, cases.table.model_fingerprint, f"verdict {name}", "the table")
         found[name] = verdict.apply(cases.features)
@@ -157,9 +170,9 @@ TARGETS: Mapping[str, Any] = MappingProxyType(
         "misclassified": _misclassified,
     }
 )
-"""What counts: correct predictions against all others; known concepts against unknown ones, however predicted (out-of-
-distribution detection); correct against wrong predictions among known concepts alone. Each gives which rows take part,
-and which of all rows are positive."""
+"""What a confidence should separate. `correct`: correct predictions from all others. `known`: known concepts from unknown
+ones, whatever the prediction (out-of-distribution detection). `misclassified`: correct from wrong predictions, among known
+concepts alone. Each function returns two masks over all rows: the rows to use, and the positive rows."""
 
 
 def _grouped(
@@ -178,7 +191,7 @@ def _grouped(
 
 
 def _with_calibration(ranked: GroupedEvaluation, probable: GroupedEvaluation | None) -> GroupedEvaluation:
-    """Return the first, with the calibration metrics of the second; without any where that is None."""
+    """Return `ranked` with the calibration metrics of `probable`, or without any if `probable` is None."""
     others = probable.groups if probable else {}
     groups = {name: _calibrated(one, others.get(name)) for name, one in ranked.groups.items()}
     return GroupedEvaluation(_calibrated(ranked.pooled, probable.pooled if probable else None), groups)

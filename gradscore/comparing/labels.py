@@ -1,7 +1,7 @@
-"""True classes of inputs, from the folders they lie in or from a CSV file, and whether predictions agree with them.
+"""True classes of inputs, from their folders or from a CSV file, and their agreement with the predictions.
 
-An input whose true class the model does not know is an *unknown concept*: no prediction for it can be right. Since a
-misspelt name looks just the same, such rows are an error until the caller says that they count as incorrect.
+An input whose true class is not a class of the model is an *unknown concept*: no prediction for it can be right. A
+misspelt class name looks the same, so such rows are an error unless the caller says that they count as incorrect.
 """
 
 import csv
@@ -21,27 +21,30 @@ OnUnknown = Literal["error", "incorrect"]
 
 
 def from_folders(ids: Sequence[str], class_names: Sequence[str], *, unknown: OnUnknown = "error") -> IntArray:
-    """Return the true class of each input, int64 [N]: that of the innermost of its folders that is named as a class.
+    """Return the true class of each input, int64 [N]: its innermost folder with the name of a class.
 
-    So both `3/0001.png` and `test/3/0001.png` are of class `3`.
+    Both `3/0001.png` and `test/3/0001.png` have the class `3`.
 
     Parameters
     ----------
-    ids : [N] relative paths, as in a score table
-    class_names : names by index
-    unknown : "error", or "incorrect" to give inputs in other folders the index −1
+    ids : sequence of str, [N]
+        Relative paths, as in a score table.
+    class_names : sequence of str
+        Names of the classes by index.
+    unknown : {"error", "incorrect"}
+        "incorrect" gives inputs in other folders the index −1.
 
     Raises
     ------
     InputError
-        Where ids have no folder, or their folders name no class and `unknown` is "error".
+        An id has no folder, or none of its folders is a class and `unknown` is "error".
     """
     index = _index_of(class_names)
     folders = [PurePosixPath(name.replace("\\", "/")).parts[:-1] for name in ids]
     if bare := [name for name, parts in zip(ids, folders, strict=True) if not parts]:
         raise InputError(
-            f"{len(bare)} of {len(ids)} inputs lie in no folder, so it cannot name their class (such as {bare[0]!r}); "
-            "give a CSV with the columns id,label by `--labels`"
+            f"{len(bare)} of {len(ids)} inputs lie in no folder that could name their class (such as {bare[0]!r}); "
+            "give a CSV file with the columns id,label by `--labels`"
         )
     found = [next((index[part] for part in reversed(parts) if part in index), UNKNOWN) for parts in folders]
     labels = np.array(found, dtype=np.int64)
@@ -54,14 +57,25 @@ def from_csv(
 ) -> IntArray:
     """Return the true class of each input, int64 [N], from a CSV file with the columns `id` and `label`.
 
-    Labels are class names; a file none of whose labels is a class name may hold class indices instead. Rows for other
-    ids are ignored.
+    Labels are class names. If no label in the file is a class name, labels are class indices. Rows of other ids are
+    ignored.
+
+    Parameters
+    ----------
+    path : path
+        The CSV file, in UTF-8.
+    ids : sequence of str, [N]
+        Ids, as in the score table.
+    class_names : sequence of str
+        Names of the classes by index.
+    unknown : {"error", "incorrect"}
+        "incorrect" gives labels that are not classes of the model the index −1.
 
     Raises
     ------
     InputError
-        Where the file cannot be read, has not both columns, lacks ids, contradicts itself, or names classes that
-        the model does not have and `unknown` is "error".
+        The file cannot be read, a column or an id is missing, or an id has two labels; or a label is not a class of the
+        model and `unknown` is "error".
     """
     given = _read_csv(Path(path))
     if missing := [name for name in ids if name not in given]:
@@ -76,7 +90,7 @@ def from_csv(
 
 
 def agreement(predicted: IntArray, true: IntArray) -> npt.NDArray[np.bool_]:
-    """Return whether each prediction is right, bool [N]; never so for unknown concepts or rows with an error (−1)."""
+    """Return whether each prediction is right, bool [N]. Unknown concepts and rows with an error (−1) are not."""
     return np.asarray((predicted == true) & (predicted >= 0), dtype=np.bool_)
 
 
@@ -113,7 +127,7 @@ def _unique(path: Path, rows: Sequence[tuple[str | None, str | None, int]]) -> d
 def _index_of(class_names: Sequence[str]) -> dict[str, int]:
     index = {name: number for number, name in enumerate(class_names)}
     if len(index) < len(class_names):
-        raise InputError("class names repeat, so a name does not tell the class; prepare the model with unique names")
+        raise InputError("class names repeat, so a name does not identify a class; prepare the model with unique names")
     return index
 
 
@@ -127,8 +141,8 @@ def _refuse_unknown(
         return
     names = sorted({texts[row] for row in rows.tolist()})
     raise InputError(
-        f"{len(rows)} of {len(ids)} inputs have a {kind} that is no class of the model: "
+        f"{len(rows)} of {len(ids)} inputs have a {kind} that is not a class of the model: "
         f"{', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''} (such as {ids[int(rows[0])]!r}). "
         f"Classes are {', '.join(map(repr, class_names[:5]))}{', …' if len(class_names) > 5 else ''}. "
-        "If these are unknown concepts, whose predictions are always wrong, say so by `--unknown-labels incorrect`"
+        "If these are unknown concepts, whose predictions are always wrong, pass `--unknown-labels incorrect`"
     )

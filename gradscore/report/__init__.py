@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page, its figures as PNG, its numbers as JSON. Needs `gradscore[report]`."""
+"""The report: one self-contained HTML page, its figures as PNG, its numbers as JSON. It needs `gradscore[report]`."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ from gradscore.report.content import Content, build
 __all__ = ["Content", "build", "write_page", "write_pngs"]
 
 NO_SOURCES: Mapping[str, Source] = MappingProxyType({})
-MOST_LAYERS = 24  # with a figure each, some 30 kB for each side shown
+MOST_LAYERS = 24  # layers with a figure, which takes about 30 kB per group of rows shown
 
 
 def write_page(
@@ -24,17 +24,27 @@ def write_page(
     title: str = "How far can these predictions be trusted?",
     overwrite: bool = False,
 ) -> None:
-    """Write one HTML file that loads nothing from anywhere.
+    """Write the report as one HTML file that loads nothing from other files or sites.
 
     Parameters
     ----------
-    content : from `build`
-    sources : inputs of each group ("known" or an unknown table's name) for the galleries' pictures
+    content : Content
+        The numbers to show, from `build`.
+    out : Path
+        The file to write.
+    sources : mapping of str to Source
+        Inputs of each group ("known", or the name of an unknown table), for the pictures in the galleries.
+    title : str
+        Title of the page.
+    overwrite : bool
+        Replace an existing file.
 
     Raises
     ------
     InputError
-        A source is for no group of the content.
+        The name of a source is not a group of the content.
+    OutputExistsError
+        `out` exists and `overwrite` is False.
     GradscoreError
         matplotlib or jinja2 is missing, or `out` cannot be written.
     """
@@ -56,12 +66,12 @@ def write_page(
 
 
 def write_pngs(content: Content, folder: Path, *, overwrite: bool = False) -> list[Path]:
-    """Write each figure as a PNG of its name into a folder, which is made where it is missing; return the files.
+    """Write each figure as a PNG into a folder, and return the files. A missing folder is created.
 
     Raises
     ------
     OutputExistsError
-        A file is there and `overwrite` is False.
+        A file exists and `overwrite` is False.
     GradscoreError
         matplotlib is missing, or the folder cannot be written.
     """
@@ -72,7 +82,7 @@ def write_pngs(content: Content, folder: Path, *, overwrite: bool = False) -> li
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise GradscoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise GradscoreError(f"cannot create the folder {folder}: {error.strerror}") from error
     files = {name: folder / f"{name}.png" for name in figures.FIGURES}
     for file in files.values():
         refuse_existing(file, overwrite=overwrite)

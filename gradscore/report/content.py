@@ -1,4 +1,4 @@
-"""Cases and verdicts -> everything that a report shows, as numbers."""
+"""Content of a report: the numbers that it shows, computed from cases and verdicts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ GALLERY = 12  # pictures in each gallery
 
 @dataclass(frozen=True)
 class Decision:
-    """What a threshold does to one group: rows, how many are accepted, how many of these are right."""
+    """The effect of the threshold on one group: numbers of rows, of right ones, and of accepted ones."""
 
     group: str
     rows: int
@@ -35,19 +35,34 @@ class Decision:
 
 @dataclass(frozen=True)
 class Content:
-    """Everything a report shows, over the rows whose features are all finite.
+    """Everything that a report shows, for the rows whose features are all finite.
 
     Attributes
     ----------
-    cases : those rows
-    comparison : evaluation of each confidence, pooled and per group
-    ranks : float64 [N] of each confidence, higher for more likely correct
-    probabilities : the same for those that are probabilities: maximum softmax and the verdicts
-    chosen : the confidence that decides, the first verdict if there is one
-    threshold : accepted from here; None without a verdict
-    separation : AUROC of each single feature, above ½ where a larger value means more likely correct
-    doubtful : rows of the known group with the lowest P(correct), lowest first
-    mistakes : incorrect rows with the highest P(correct), highest first
+    cases : Cases
+        Those rows.
+    comparison : mapping of str to GroupedEvaluation
+        Evaluation of each confidence, pooled and per group.
+    ranks : mapping of str to float64 [N]
+        Values of each confidence. Higher means more likely correct.
+    probabilities : mapping of str to float64 [N]
+        The confidences that are probabilities: maximum softmax and the verdicts.
+    chosen : str
+        The confidence that decides: the first verdict, or maximum softmax without a verdict.
+    threshold : float or None
+        Predictions at or above it are accepted. None without a verdict.
+    threshold_rule, method : str or None
+        Threshold rule and method of the verdict that decides.
+    separation : mapping of str to float
+        AUROC of each single feature, above ½ if a larger value means more likely correct.
+    doubtful : int64 array
+        Rows of the known group with the lowest P(correct), lowest first.
+    mistakes : int64 array
+        Incorrect rows with the highest P(correct), highest first.
+    convention, resamples
+        As in `evaluate`.
+    not_finite : int
+        Number of rows left out because a feature is NaN or Inf.
     """
 
     cases: Cases
@@ -71,11 +86,11 @@ class Content:
         return self.probabilities[self.chosen]
 
     def order(self) -> list[str]:
-        """Return the confidences as figures show them, verdicts first: colours are fewer than confidences can be."""
+        """Return the confidences in the order of the figures. Verdicts come first, because colours are limited."""
         return sorted(self.ranks, key=lambda name: (name != self.chosen, name in BASELINES))
 
     def decisions(self) -> list[Decision]:
-        """Return what the threshold does to each group; nothing without a verdict."""
+        """Return the effect of the threshold on each group. The list is empty without a verdict."""
         if self.threshold is None:
             return []
         accepted, right = self.p >= self.threshold, self.cases.correct
@@ -92,7 +107,7 @@ class Content:
         ]
 
     def sides(self) -> list[tuple[str, NDArray[np.bool_]]]:
-        """Return name and rows of each side that figures tell apart: correct, incorrect, then each unknown group."""
+        """Return name and rows of each side in the figures: correct, incorrect, then each unknown group."""
         known = self.cases.group == 0
         unknown = [(name, self.cases.group == 1 + i) for i, name in enumerate(self.cases.group_names[1:])]
         sides = [("correct", self.cases.correct), ("incorrect", known & ~self.cases.correct), *unknown]
@@ -103,7 +118,7 @@ class Content:
         return Ranking.of(self.ranks[name], self.cases.correct)
 
     def reliability(self, name: str) -> tuple[FloatArray, FloatArray, IntArray]:
-        """Return mean probability, share correct and number of rows of each of 15 bins, those of the ECE, not empty."""
+        """Return mean probability, fraction correct and number of rows of each of the ECE's bins that is not empty."""
         p, right = self.probabilities[name], self.cases.correct
         bins = np.clip(np.ceil(p * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
         count = np.bincount(bins, minlength=ECE_BINS)
@@ -113,7 +128,7 @@ class Content:
         return mean, share, count[some]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report's numbers, ready for JSON."""
+        """Return the numbers of the report for JSON."""
         table = self.cases.table
         return {
             "gradscore_version": __version__,
@@ -152,12 +167,12 @@ class Content:
         }
 
     def shown(self) -> set[tuple[str, str]]:
-        """Return group and id of each input in the galleries."""
+        """Return the group and id of each input in the galleries."""
         rows = np.union1d(self.doubtful, self.mistakes).tolist()
         return {(self.cases.group_names[self.cases.group[row]], self.cases.ids[row]) for row in rows}
 
     def class_name(self, label: int) -> str | None:
-        """Return a class's name, None for −1."""
+        """Return the name of a class, or None for −1."""
         names = self.cases.table.class_names
         return None if label < 0 or names is None else names[label]
 
@@ -170,12 +185,12 @@ def build(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Content:
-    """Compute everything a report shows; the first verdict decides.
+    """Compute everything that a report shows. The first verdict decides.
 
     Raises
     ------
     InputError
-        Only correct or only incorrect rows are there, or the convention is unknown.
+        All rows are correct, all are incorrect, or the convention is unknown.
     MismatchError
         A verdict belongs to another scoring model.
     """

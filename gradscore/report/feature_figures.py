@@ -14,15 +14,15 @@ from gradscore.report.style import WIDTH, Drawn, series
 
 FloatArray = NDArray[np.float64]
 
-BINS = 48  # of a violin
-MOST_ROWS = 30  # of the heat map
+BINS = 48  # bins of a violin
+MOST_ROWS = 30  # rows of the heat map
 LONGEST = 34  # letters of a layer's name beside the heat map
-LONGEST_TITLE = 18  # and of a panel's
-HEAD = "softmax and logits"  # the features of no layer
+LONGEST_TITLE = 18  # letters of a panel's title
+HEAD = "softmax and logits"  # the features without a layer
 
 
 def heat_map(content: Content) -> Drawn:
-    """Single-feature AUROC of the strongest layers and each statistic, either direction."""
+    """Draw a heat map of single-feature AUROC: the strongest layers by statistics, in either direction."""
     layers, every = _shown_layers(content), len(layer_names(content))
     values = np.array([[strength(content, f"{layer}.{name}") for name in LAYER_STATISTICS] for layer in layers])
     labels = [_short(name, LONGEST) for name in layers]
@@ -40,37 +40,37 @@ def heat_map(content: Content) -> Drawn:
     bar.outline.set_visible(False)
     only = f" Only the {len(layers)} strongest of {every} layers are shown." if len(layers) < every else ""
     return Drawn(
-        "Which layer and statistic knows",
-        f"AUROC of every single feature by itself, in percent, in whichever direction it points. 50 is guessing.{only}",
+        "Which layers and statistics separate best",
+        f"AUROC of every single feature in percent, in the direction that separates better. 50 is guessing.{only}",
         figure,
         "Heat map of single-feature AUROC, layers by statistics",
     )
 
 
 def strongest(content: Content) -> Drawn:
-    """Violins of the eight features that separate best."""
+    """Draw violins of the eight features that separate best."""
     best = sorted(content.separation, key=lambda name: -strength(content, name))[:8]
     return Drawn(
         "The strongest single features",
-        "Distribution over correct predictions, incorrect ones and each group of unknown inputs, on a logarithmic axis "
-        f"where values span decades. A dot is the median, a bar the middle half. In order: {', '.join(best)}.",
+        "Distribution for correct predictions, incorrect ones and each group of unknown inputs, on a logarithmic axis "
+        f"if values span decades. A dot is the median, a bar the interquartile range. In order: {', '.join(best)}.",
         violins(content, {name: _short(name, LONGEST_TITLE) for name in best}),
         f"Violin plots of {', '.join(best)}",
     )
 
 
 def layer(content: Content, name: str) -> Drawn:
-    """Violins of one layer's eight statistics; the head's features make a layer of their own."""
+    """Draw violins of one layer's eight statistics. The features of the head count as one layer."""
     return Drawn(
         name,
-        "Distribution of each statistic. A dot is the median, a bar the middle half.",
+        "Distribution of each statistic. A dot is the median, a bar the interquartile range.",
         violins(content, {feature: feature.rpartition(".")[2] for feature in _features_of(content, name)}),
         f"Violin plots of {name}",
     )
 
 
 def by_strength(content: Content) -> list[str]:
-    """Return the layers and the head, the one whose best feature separates best first."""
+    """Return the layers and the head, sorted by their best feature, strongest first."""
     layers = [*layer_names(content), HEAD]
     return sorted(layers, key=lambda name: -max(strength(content, feature) for feature in _features_of(content, name)))
 
@@ -81,12 +81,12 @@ def layer_names(content: Content) -> list[str]:
 
 
 def strength(content: Content, feature: str) -> float:
-    """Return a feature's AUROC in whichever direction it points."""
+    """Return the AUROC of a feature in the direction that separates better."""
     return 0.5 + abs(content.separation[feature] - 0.5)
 
 
 def violins(content: Content, features: Mapping[str, str]) -> Figure:
-    """Draw small panels, two a row, one for each feature, with its title."""
+    """Draw one small panel per feature, with its title, two panels in a row."""
     sides, names = content.sides(), content.cases.table.feature_names
     rows = -(-len(features) // 2)
     figure = Figure(figsize=(WIDTH, rows * (0.62 + 0.24 * len(sides))))
@@ -108,13 +108,13 @@ def violins(content: Content, features: Mapping[str, str]) -> Figure:
 
 
 def violin(axes: Axes, values: FloatArray, grid: FloatArray, *, place: int, shade: str, label: str) -> None:
-    """Draw the smoothed histogram of values over a grid, with median and middle half, at one place of the y axis."""
+    """Draw a violin at one place of the y axis: smoothed histogram, median and interquartile range."""
     count, _ = np.histogram(np.clip(values, grid[0], grid[-1]), bins=grid)
     offsets = np.arange(-4, 5)
     smooth = np.convolve(count, np.exp(-(offsets**2) / 4.5), mode="same")
     half = 0.42 * smooth / smooth.max()
     centres = (grid[1:] + grid[:-1]) / 2
-    seen = half > 0.004  # tails thinner than that would be lines
+    seen = half > 0.004  # thinner tails would look like lines
     drawn = slice(int(np.argmax(seen)), len(seen) - int(np.argmax(seen[::-1])))
     axes.fill_between(centres[drawn], place - half[drawn], place + half[drawn], color=shade, alpha=0.45, linewidth=0)
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
@@ -135,5 +135,5 @@ def _features_of(content: Content, layer_name: str) -> list[str]:
 
 
 def _short(name: str, longest: int) -> str:
-    """Return a name that fits, without its beginning where it does not."""
+    """Return the name, or its end if the name is too long."""
     return name if len(name) <= longest else f"…{name[1 - longest :]}"

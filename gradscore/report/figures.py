@@ -1,4 +1,4 @@
-"""The report's figures: each one function from content to a matplotlib figure, all listed in `FIGURES`."""
+"""Figures of the report: each is one function from content to a matplotlib figure, listed in `FIGURES`."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,11 +15,11 @@ from gradscore.report.style import WIDTH, Drawn, colour, dashes, series
 
 FloatArray = NDArray[np.float64]
 
-MOST_POINTS = 400  # of a curve; more cannot be seen
+MOST_POINTS = 400  # points of a curve; more would not be visible
 
 
 def groups(content: Content) -> Drawn:
-    """AUROC of each confidence, pooled and per group, with intervals."""
+    """Draw the AUROC of each confidence, pooled and per group, with intervals."""
     names = list(next(iter(content.comparison.values())).groups)
     figure, axes = _square(height=1.4 + 0.42 * len(names))
     step = 0.7 / len(content.comparison)
@@ -37,17 +37,17 @@ def groups(content: Content) -> Drawn:
     _legend_above(figure, axes)
     interval = "Bars are 95 % bootstrap intervals. " if content.resamples else ""
     caption = (
-        f"Chance that a correct prediction gets more confidence than one that is not, for all of these and for those "
-        f"of one group. {interval}½ is guessing, 1 is perfect."
+        f"Probability that a correct prediction has more confidence than an incorrect one, over all incorrect ones and "
+        f"over those of each group. {interval}½ is guessing, 1 is perfect."
     )
     best = max(content.comparison.items(), key=lambda item: item[1].pooled.auroc)
     return Drawn(
-        "Which confidence tells right from wrong", caption, figure, f"Best: {best[0]}, {best[1].pooled.auroc:.3f}"
+        "Which confidence separates right from wrong", caption, figure, f"Best: {best[0]}, {best[1].pooled.auroc:.3f}"
     )
 
 
 def roc(content: Content) -> Drawn:
-    """Receiver operating characteristic, correct predictions positive."""
+    """Draw the ROC curves, with correct predictions as positives."""
     figure, axes = _square()
     axes.plot([0, 1], [0, 1], color=colour("muted"), linewidth=0.8)
     for index, name in enumerate(content.order()):
@@ -58,50 +58,50 @@ def roc(content: Content) -> Drawn:
     _legend_above(figure, axes)
     return Drawn(
         "ROC curve",
-        "Every threshold is a point: the share of correct and of incorrect predictions whose confidence reaches it.",
+        "Each point is a threshold: the fraction of correct and of incorrect predictions whose confidence reaches it.",
         figure,
         "Receiver operating characteristic of each confidence",
     )
 
 
 def precision_recall(content: Content) -> Drawn:
-    """Precision and recall, correct predictions positive."""
+    """Draw the precision–recall curves, with correct predictions as positives."""
     figure, axes = _square()
     for index, name in enumerate(content.order()):
         ranking = content.ranking(name)
         _curve(axes, ranking.recall(), ranking.precision(), name, index)
     share = float(content.cases.correct.mean())
     axes.axhline(share, color=colour("muted"), linewidth=0.8)
-    axes.set(xlabel="correct predictions accepted (recall)", ylabel="accepted ones that are correct (precision)")
+    axes.set(xlabel="correct predictions accepted (recall)", ylabel="accepted predictions that are correct (precision)")
     axes.set(xlim=(0, 1), ylim=(max(0, share - 0.1), 1.005))
     _legend_above(figure, axes)
     return Drawn(
         "Precision and recall",
-        f"What share of the accepted predictions is correct. The thin line, {share:.1%}, accepts everything.",
+        f"Fraction of the accepted predictions that is correct. The thin line, {share:.1%}, is that of all predictions.",
         figure,
         "Precision against recall of each confidence",
     )
 
 
 def risk_coverage(content: Content) -> Drawn:
-    """Risk over coverage: selective prediction."""
+    """Draw the risk–coverage curves of selective prediction."""
     figure, axes = _square()
     for index, name in enumerate(content.order()):
         coverage, risk = _risk(content.ranking(name))
         _curve(axes, coverage, risk, name, index)
-    axes.set(xlabel="coverage: share of predictions accepted", ylabel="risk: accepted ones that are wrong")
+    axes.set(xlabel="coverage: fraction of predictions accepted", ylabel="risk: fraction of these that is wrong")
     axes.set(xlim=(0, 1), ylim=(0, None))
     _legend_above(figure, axes)
     return Drawn(
         "Risk and coverage",
-        "Accept only the most confident predictions, and this share of them is wrong. Lower is better.",
+        "Fraction of wrong predictions if only the most confident ones are accepted. Lower is better.",
         figure,
         "Risk against coverage of each confidence",
     )
 
 
 def reliability(content: Content) -> Drawn:
-    """Reliability diagram of each probability."""
+    """Draw the reliability diagram of each probability."""
     figure, axes = _square()
     axes.plot([0, 1], [0, 1], color=colour("muted"), linewidth=0.8)
     for index, name in enumerate(content.order()):
@@ -111,20 +111,20 @@ def reliability(content: Content) -> Drawn:
         size = 6 + 90 * np.sqrt(count / len(content.cases))
         axes.plot(mean, share, color=series(index), linestyle=dashes(index), linewidth=1.2, label=name)
         axes.scatter(mean, share, s=size, color=series(index), alpha=0.8, linewidth=0)
-    axes.set(xlabel="stated probability of being correct", ylabel="share that is correct")
+    axes.set(xlabel="stated probability of being correct", ylabel="fraction that is correct")
     _unit_square(axes)
     _legend_above(figure, axes)
     return Drawn(
         "Reliability",
-        "Predictions in 15 bins of stated probability. On the diagonal the probability is true; below it, it promises "
-        "too much. The larger a dot, the more predictions it stands for.",
+        "Predictions in 15 bins of stated probability. On the diagonal, the probability is calibrated. Below it, it is "
+        "overconfident. A larger dot stands for more predictions.",
         figure,
         "Reliability diagram of each probability",
     )
 
 
 def p_correct(content: Content) -> Drawn:
-    """Distribution of P(correct) of each side."""
+    """Draw the distribution of P(correct) for correct, incorrect and unknown inputs."""
     sides = content.sides()
     figure, axes = _square(height=0.9 + 0.5 * len(sides))
     grid = np.linspace(0, 1, BINS + 1)
@@ -135,10 +135,10 @@ def p_correct(content: Content) -> Drawn:
     axes.grid(visible=False, axis="y")
     if content.threshold is not None:
         axes.axvline(content.threshold, color=colour("text"), linewidth=1, linestyle=(0, (4, 2)))
-    line = " The dashed line is the threshold: accepted to its right." if content.threshold is not None else ""
+    line = " Predictions to the right of the dashed line are accepted." if content.threshold is not None else ""
     return Drawn(
         "P(correct) of each group",
-        f"How the probability is spread. A dot is the median, a bar the middle half.{line}",
+        f"Distribution of the probability. A dot is the median, a bar the interquartile range.{line}",
         figure,
         "Distribution of P(correct) for correct, incorrect and unknown inputs",
     )

@@ -1,4 +1,4 @@
-"""Content, figures and pictures -> one HTML file that loads nothing from anywhere."""
+"""The HTML page of a report, made from content, figures and pictures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -35,13 +35,20 @@ def render(
     title: str,
     left_layers: int,
 ) -> str:
-    """Return the page.
+    """Return the page as HTML.
 
     Parameters
     ----------
-    figures, layers : as drawn, by name; layers stand folded
-    entries : inputs by group and id, for the galleries; without one a card has no picture
-    left_layers : layers that have no figure, for their number
+    content : Content
+        The numbers to show.
+    figures, layers : mapping of str to Drawn
+        Figures by name. Those of layers are folded.
+    entries : mapping of (group, id) to Entry
+        Inputs for the galleries. A card without an entry has no picture.
+    title : str
+        Title of the page.
+    left_layers : int
+        Number of layers without a figure.
     """
     environment = Environment(
         loader=PackageLoader("gradscore.report", "templates"),
@@ -71,7 +78,7 @@ def render(
 
 
 def summary(content: Content) -> list[str]:
-    """Return the report in two or three sentences."""
+    """Return a summary of the report in two or three sentences."""
     cases, chosen = content.cases, content.comparison[content.chosen].pooled
     right, known = int(cases.correct.sum()), int((cases.group == 0).sum())
     unknown = len(cases) - known
@@ -104,7 +111,7 @@ def _versus(content: Content, chosen: Evaluation) -> str:
 
 
 def _embedded(drawn: Drawn, name: str) -> dict[str, Any]:
-    svg = Markup(to_svg(drawn.figure, name))  # noqa: S704 - made here from escaped text, so it is safe to embed
+    svg = Markup(to_svg(drawn.figure, name))  # noqa: S704 - matplotlib has escaped all text, so it is safe to embed
     width = round(96 * drawn.figure.get_figwidth())
     return {"title": drawn.title, "caption": drawn.caption, "alt": drawn.alt, "svg": svg, "width": width}
 

@@ -1,4 +1,4 @@
-"""Inputs of a source as small pictures inside the page."""
+"""Small pictures of inputs, embedded in the page."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
 def find(sources: Mapping[str, Source], wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Entry]:
-    """Return the entries whose group and id are wanted; of the others of a large source none is made."""
+    """Return the entries whose group and id are wanted. No other entries are created."""
     ids = {group: {name for one, name in wanted if one == group} for group in sources}
     return {
         (group, name): source.entries[index]
@@ -30,11 +30,11 @@ def find(sources: Mapping[str, Source], wanted: Iterable[tuple[str, str]]) -> di
 
 
 def picture(entry: Entry) -> str | None:
-    """Return a data URI of a PNG, at most 128 pixels a side; None where the input is no picture or cannot be read."""
+    """Return a data URI of a PNG with at most 128 pixels a side, or None if the input cannot be shown."""
     try:
         found = _pixels(entry)
     except InputError:
-        return None  # such rows have an error in the table and are not shown; a file may also have gone since
+        return None  # the file may have been deleted since it was scored
     if found is None:
         return None
     image = Image.fromarray(found)
@@ -45,7 +45,7 @@ def picture(entry: Entry) -> str | None:
 
 
 def _pixels(entry: Entry) -> NDArray[np.uint8] | None:
-    """Return [H, W] or [H, W, 3], or None."""
+    """Return the pixels, [H, W] or [H, W, 3], or None if the input is not a picture."""
     if isinstance(entry, ImageEntry):
         content = entry.content()
         height, width = _size(content)
@@ -55,14 +55,14 @@ def _pixels(entry: Entry) -> NDArray[np.uint8] | None:
 
 
 def _size(content: bytes) -> tuple[int, int]:
-    """Return height and width of the picture, which stands upright and is no larger than `SIDE`."""
+    """Return height and width of the picture, upright and at most `SIDE`."""
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             width, height = image.size
             if image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED:
                 width, height = height, width
-    except Exception as error:  # damaged headers make decoders raise nearly anything
-        raise InputError("this is no readable image") from error
+    except Exception as error:  # on damaged headers a decoder may raise any exception
+        raise InputError("this is not a readable image") from error
     scale = min(1.0, SIDE / max(width, height))
     return max(1, round(height * scale)), max(1, round(width * scale))
 

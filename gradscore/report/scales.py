@@ -1,4 +1,4 @@
-"""Axes for feature values, which span decades of either sign: a signed logarithm, labelled in the values' own units."""
+"""Axes for feature values that span decades of both signs: signed logarithm, with labels in the original units."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,20 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 MOST_TICKS = 3  # panels are narrow
-NARROW = 100.0  # values within so many times each other are shown as they are
-SHOWN = (0.005, 0.995)  # quantiles; the rest is beyond the axis
+NARROW = 100.0  # values of one sign within this ratio get a linear axis
+SHOWN = (0.005, 0.995)  # quantiles at the ends of the axis
 
 
 @dataclass(frozen=True)
 class Scale:
-    """x ↦ sign(x)·log10(1 + |x|/unit), or x itself where `unit` is None.
+    """The map x ↦ sign(x)·log10(1 + |x|/unit), or x itself if `unit` is None.
 
     Attributes
     ----------
-    low, high : ends of the axis, transformed
+    unit : float or None
+        Values below it are shown almost linearly.
+    low, high : float
+        Ends of the axis, transformed.
     """
 
     unit: float | None
@@ -27,24 +30,24 @@ class Scale:
 
     @classmethod
     def of(cls, values: FloatArray) -> "Scale":
-        """Choose the scale that shows these values (finite, [N])."""
+        """Choose the scale for finite values [N]."""
         nonzero = np.abs(values[values != 0])
         unit = None if len(nonzero) < 2 else _unit(values, nonzero)
         low, high = np.quantile(cls(unit, 0, 0)(values), SHOWN)
         margin = 0.05 * (high - low) or 0.5
         ends = [low - margin, high + margin]
-        if unit is not None and low * high > 0:  # values of one sign keep their axis on its side of zero
+        if unit is not None and low * high > 0:  # for values of one sign, the axis does not cross zero
             ends = np.clip(ends, 0, None) if low > 0 else np.clip(ends, None, 0)
         return cls(unit, float(ends[0]), float(ends[1]))
 
     def __call__(self, values: FloatArray) -> FloatArray:
-        """Transform."""
+        """Return the transformed values."""
         if self.unit is None:
             return values
         return np.asarray(np.sign(values) * (np.log10(np.abs(values) + self.unit) - np.log10(self.unit)))
 
     def ticks(self) -> tuple[list[float], list[str]]:
-        """Return at most three places on the axis, transformed, and their labels."""
+        """Return at most three ticks, transformed, and their labels."""
         if self.unit is None:
             from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - matplotlib is an extra
 

@@ -1,4 +1,4 @@
-"""Colours by role, the same in every figure: hexadecimal in a PNG, CSS variables in a page, so that it can be dark."""
+"""Style of the figures: colours by role, hexadecimal in a PNG and CSS variables in a page, for dark mode."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-# Light and dark of each role. The series are Okabe and Ito's colours, which colour-blind readers can tell apart.
+# Light and dark colour of each role. The series follow Okabe and Ito, whose colours colour-blind readers can distinguish.
 ROLES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "text": ("#1b1f24", "#e8eaed"),
@@ -26,7 +26,7 @@ ROLES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "series-8": ("#8c4a2f", "#d09a7e"),
     }
 )
-WIDTH = 4.4  # inches of a figure: letters are read at 400 pixels
+WIDTH = 4.4  # inches of a figure, so that letters are readable at 400 pixels
 SERIES = tuple(role for role in ROLES if role.startswith("series-"))
 DASHES: Sequence[Any] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 
@@ -64,7 +64,7 @@ _RC: Any = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure with its title, how to read it, and what it shows for those who cannot see it."""
+    """A figure with its title, its caption, and a text for readers who cannot see it."""
 
     title: str
     caption: str
@@ -73,7 +73,7 @@ class Drawn:
 
 
 def colour(role: str) -> str:
-    """Return a role's colour as figures are drawn with it."""
+    """Return the colour of a role that figures are drawn with."""
     return ROLES[role][0]
 
 
@@ -83,17 +83,17 @@ def series(index: int) -> str:
 
 
 def dashes(index: int) -> Any:
-    """Return the line style of the index-th series, so that a print in grey can be read."""
+    """Return the line style of the index-th series, which keeps a print in grey readable."""
     return DASHES[index % len(DASHES)]
 
 
 def drawing() -> Any:
-    """Return the context that figures are drawn in."""
+    """Return the matplotlib context in which figures are drawn."""
     return rc_context(_RC)
 
 
 def to_png(figure: Figure) -> bytes:
-    """Render at 200 dots an inch on white."""
+    """Render a figure as PNG at 200 dots per inch on white."""
     buffer = io.BytesIO()
     with drawing():
         figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
@@ -101,13 +101,15 @@ def to_png(figure: Figure) -> bytes:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Render for embedding: transparent, colours as CSS variables, ids that no other figure of the page has."""
+    """Render a figure as SVG for a page: transparent, with CSS variables as colours and ids unique in the page."""
     buffer = io.StringIO()
     with drawing(), rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # a hundredth of a point
+    svg = re.sub(
+        r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg
+    )  # a hundredth of a point is enough
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     for role, (light, _) in ROLES.items():
         svg = re.sub(light, f"var(--{role})", svg, flags=re.IGNORECASE)

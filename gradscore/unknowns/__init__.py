@@ -1,1 +1,1 @@
-"""Inputs that belong to no class."""
+"""Synthetic inputs that belong to no class of the model."""

@@ -1,7 +1,7 @@
-"""Synthetic unknown concepts: inputs of the model's own shape that belong to no class, made, and scored in one step.
+"""Synthesis of unknown concepts: inputs of the model's shape that belong to no class, made and scored.
 
-Whatever a classifier says of them is wrong, so they teach a verdict what unknown inputs look like where no real ones
-are at hand. The same seed gives the same arrays. What kinds there are, and how each is made: `unknown_kinds.py`.
+Every prediction for them is wrong. They teach a verdict what unknown inputs look like if no real ones are available.
+The same seed gives the same arrays. The kinds are in `kinds.py`.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from gradscore.unknowns.kinds import KINDS, Space
 
 IntArray = NDArray[np.int64]
 
-MOST_KNOWN = 1000  # inputs read to learn from
+MOST_KNOWN = 1000  # known inputs to read
 SQRT3 = float(np.sqrt(3))
 
 
 @dataclass(frozen=True)
 class Known:
-    """Inputs of known concepts in their own space: [N, ...], uint8 pixels or floats; and how many were unreadable."""
+    """Inputs of known concepts, [N, ...], uint8 pixels or floats, and the number of unreadable ones."""
 
     inputs: NDArray[Any]
     unreadable: int
@@ -43,20 +43,32 @@ def synthesise(
     labels: IntArray | None = None,
     seed: int = 0,
 ) -> NDArray[Any]:
-    """Return inputs of unknown concepts that the model can be given: uint8 pixels for image models, else float32.
+    """Return inputs of unknown concepts for a model: uint8 pixels for image models, else float32.
 
     Parameters
     ----------
-    kind : a key of `KINDS`
-    count : how many
-    metadata : of the scoring model
-    known : [N, ...] inputs of known concepts, as `read_known` returns them; noise needs none
-    labels : int [N], the model's predictions for these; only "mixup" needs them
+    kind : str
+        A key of `KINDS`.
+    count : int
+        Number of inputs.
+    metadata : ModelMetadata
+        Metadata of the scoring model.
+    known : array [N, ...], optional
+        Inputs of known concepts, from `read_known`. Noise needs none.
+    labels : int [N], optional
+        The model's predictions for the known inputs. Only "mixup" needs them.
+    seed : int
+        Seed. The same seed gives the same arrays.
+
+    Returns
+    -------
+    array [count, ...]
+        The inputs.
 
     Raises
     ------
     InputError
-        The kind is not known, needs known inputs or an image model, or the model takes no single float input.
+        The kind does not exist, or needs known inputs or an image model; or the model does not take one float input.
     """
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}; choose one of: {', '.join(KINDS)}")
@@ -73,12 +85,12 @@ def synthesise(
 
 
 def read_known(source: Source, metadata: ModelMetadata, *, seed: int = 0) -> Known:
-    """Read up to 1,000 inputs of a source in their own space, drawn at random where there are more.
+    """Read up to 1,000 inputs of a source as pixels or numbers, drawn at random if there are more.
 
     Raises
     ------
     InputError
-        None of them can be read, or they differ in shape.
+        None of the inputs can be read, or they differ in shape.
     """
     order = np.sort(np.random.default_rng(seed).permutation(len(source))[:MOST_KNOWN])
     inputs, problems = [], []
@@ -97,7 +109,7 @@ def read_known(source: Source, metadata: ModelMetadata, *, seed: int = 0) -> Kno
 def make_unknowns(
     scorer: Scorer, kind: str, count: int, *, known: NDArray[Any] | None = None, seed: int = 0
 ) -> NDArray[Any]:
-    """Make inputs of unknown concepts for a scorer's model, which predicts the known inputs' classes itself.
+    """Make inputs of unknown concepts for a scorer's model. The scorer predicts the classes of the known inputs.
 
     Raises
     ------
@@ -111,7 +123,14 @@ def make_unknowns(
 def score_unknowns(
     scorer: Scorer, kind: str, count: int, *, known: NDArray[Any] | None = None, seed: int = 0
 ) -> ScoreTable:
-    """Make inputs of unknown concepts and score them: a table as `score` writes, with the ids `<kind>#<number>`.
+    """Make inputs of unknown concepts and return their score table. Their ids are `<kind>#<number>`.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        The loaded scoring model.
+    kind, count, known, seed
+        As in `synthesise`.
 
     Raises
     ------
@@ -127,7 +146,7 @@ def score_unknowns(
 
 
 def _own_space(array: NDArray[Any], metadata: ModelMetadata) -> NDArray[Any]:
-    """Undo the preprocessing of an image; it started from 8 bits, so rounding finds the pixels again."""
+    """Undo the preprocessing of an image. The pixels had 8 bits, so rounding restores them exactly."""
     preprocessing = metadata.preprocessing
     if preprocessing.kind != "image" or array.dtype == np.uint8:
         return array
@@ -146,7 +165,7 @@ def _shape(metadata: ModelMetadata, known: NDArray[Any] | None) -> tuple[int, ..
             raise InputError(f"known inputs of shape {list(known.shape[1:])} do not fit the model's {list(shape)}")
         return tuple(known.shape[1:])
     if any(extent is None for extent in shape):
-        raise InputError(f"the model's input {list(shape)} has extents that vary: show it inputs with --known")
+        raise InputError(f"the model's input {list(shape)} has extents that vary: give inputs with --known")
     return tuple(extent for extent in shape if extent is not None)
 
 

@@ -1,4 +1,4 @@
-"""Meta-classifiers over gradient features: fit, calibrate, apply, explain, save as ONNX."""
+"""Verdicts: meta-classifiers over gradient features, to fit, calibrate, apply, explain and save as ONNX."""
 
 from gradscore.verdict.explanation import Importance, explain
 from gradscore.verdict.learning.calibration import CALIBRATIONS

@@ -1,9 +1,9 @@
-"""What a verdict reads: permutation importance of single features, of whole layers and of whole statistics.
+"""Permutation importance of a verdict's features, layers and statistics.
 
-Shuffling columns among the rows breaks their tie to the outcome and leaves their distribution; the AUROC that is lost
-tells how much the verdict leans on them (Breiman 2001, "Random Forests", section 10). Columns of one layer or statistic
-are shuffled together, by one permutation: features repeat each other so much that a single one is rarely missed. The
-verdict is applied as saved, so every method is explained alike.
+Permuting columns among the rows breaks their relation to the outcome, but keeps their distribution. The loss of AUROC
+shows how much the verdict depends on them (Breiman 2001, "Random Forests", section 10). All columns of a layer or a
+statistic are permuted together, because features are so correlated that the loss of a single one hardly matters. The
+verdict is applied as saved, so all methods are explained in the same way.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,18 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Importance:
-    """How much AUROC is lost where some features carry no information.
+    """The AUROC that a verdict loses without the information in some features.
 
     Attributes
     ----------
-    kind : "feature", "layer" or "statistic"
-    name : of the feature, the layer or the statistic; those of no layer are statistics of their own, such as "entropy"
-    loss, spread : mean and standard deviation of the loss over the permutations
-    coefficient : of a feature in a linear verdict; None in others and for layers and statistics
+    kind : {"feature", "layer", "statistic"}
+        What was permuted.
+    name : str
+        Name of the feature, layer or statistic. A feature without a layer, such as "entropy", is its own statistic.
+    loss, spread : float
+        Mean and standard deviation of the loss of AUROC over the permutations.
+    coefficient : float or None
+        Coefficient of a feature in a linear verdict. None for other verdicts, layers and statistics.
     """
 
     kind: str
@@ -40,30 +44,42 @@ class Importance:
     coefficient: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
 def explain(
     verdict: Verdict, features: npt.ArrayLike, correct: npt.ArrayLike, *, repeats: int = 5, seed: int = 0
 ) -> list[Importance]:
-    """Return the importance of each layer, statistic and feature that the verdict uses, largest loss first by kind.
+    """Return the permutation importance of each layer, statistic and feature that a verdict uses.
 
     Parameters
     ----------
-    features : float [N, F], rows with NaN or Inf are left out
+    verdict : Verdict
+        The verdict to explain.
+    features : float [N, F]
+        Held-out rows. Rows with NaN or Inf are left out.
     correct : bool [N]
-    repeats : permutations of each
+        Whether each prediction is right.
+    repeats : int
+        Number of permutations.
+    seed : int
+        Seed of the permutations.
+
+    Returns
+    -------
+    list of Importance
+        Layers first, then statistics, then features. Within each kind, the largest loss comes first.
 
     Raises
     ------
     InputError
-        Where shapes do not fit, a class is missing, or `repeats` is not positive.
+        The shapes do not fit, a class is missing, or `repeats` is not positive.
     """
     rows, right = np.asarray(features, dtype=np.float64), np.asarray(correct)
     p = verdict.apply(rows)
     if right.shape != p.shape or right.dtype != np.bool_:
-        raise InputError(f"correct must be boolean [{len(p)}], one value a row; got {right.dtype} {right.shape}")
+        raise InputError(f"correct must be boolean [{len(p)}], one value per row; got {right.dtype} {right.shape}")
     rows, right, p = rows[~np.isnan(p)], right[~np.isnan(p)], p[~np.isnan(p)]
     if repeats < 1 or right.all() or not right.any():
         raise InputError(
@@ -98,7 +114,7 @@ def _subjects(verdict: Verdict) -> Iterator[tuple[str, str, IntArray]]:
 
 
 def _statistic(feature: str) -> str:
-    """Return what is measured of a layer; its activations are another thing than its gradient."""
+    """Return the statistic of a feature. Statistics of activations are kept apart from those of gradients."""
     layer, _, statistic = feature.rpartition(".")
     return f"{ACTIVATION}.{statistic}" if layer.endswith(f".{ACTIVATION}") else statistic
 

@@ -1,4 +1,4 @@
-"""A verdict's nodes inside another graph: double precision, default domain, and only the features that it reads."""
+"""Inlining of a verdict into another graph, which then computes only the features that the verdict reads."""
 
 import numpy as np
 import onnx
@@ -18,12 +18,16 @@ def used_features(verdict: Verdict) -> tuple[str, ...]:
 
 
 def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.Value:
-    """Append a verdict to a graph; returns P(correct), double [B].
+    """Append a verdict to a graph and return P(correct), double [B].
 
     Parameters
     ----------
+    graph
+        The graph to extend.
+    verdict
+        The verdict whose nodes are copied.
     features
-        Double [B, K], those of `used_features` in their order. P(correct) is NaN where one of them is.
+        Double [B, K], the features of `used_features` in their order. If one of a row is NaN, its P(correct) is NaN.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(verdict.proto)
@@ -54,7 +58,7 @@ def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.
 
 
 def _skip_selection(source: ir.Graph) -> None:
-    """Read the features as they come: the verdict takes every one, in their order."""
+    """Remove the selection of columns, for a verdict that takes every feature in order."""
     for node in list(source):
         if node.op_type == "Gather" and node.inputs[0] is source.inputs[0]:
             node.outputs[0].replace_all_uses_with(source.inputs[0])
@@ -66,9 +70,9 @@ def _columns(graph: onnx.GraphProto) -> np.ndarray:
 
 
 def _selection(graph: onnx.GraphProto) -> onnx.TensorProto:
-    """Return the constant that says which columns of the table the transform takes: every verdict begins with it."""
+    """Return the constant that selects the transform's columns. Every verdict begins with this selection."""
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] == INPUT:
             found: onnx.TensorProto = next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
             return found
-    raise ModelError("the verdict does not say which features it takes: fit it anew with this gradscore")
+    raise ModelError("the verdict does not say which features it takes: fit it again with this gradscore")

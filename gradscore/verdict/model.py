@@ -1,4 +1,4 @@
-"""Verdicts: meta-classifiers that read P(correct) from gradient features, as ONNX from the moment they are fitted."""
+"""The verdict: a meta-classifier from gradient features to P(correct), as an ONNX model once fitted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT, VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 
-ROWS_PER_RUN = 1024  # bounds memory: tree ensembles take some 6 kB a row, quantiles of 200 features some 50 kB
+ROWS_PER_RUN = 1024  # limits memory: a row takes about 6 kB in tree ensembles, about 50 kB in quantiles of 200 features
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +33,18 @@ class Verdict:
 
     Attributes
     ----------
-    feature_names : features that it takes, in order
-    model_fingerprint : SHA-256 of the scoring model whose features they are
-    method : a key of `METHODS`, or the class of the estimator given
-    threshold : predictions with P(correct) at or above it are accepted
-    summary : rows, classes, hyper-parameters, coefficients, notes, versions of the fit
-    proto : the ONNX model, as saved
+    feature_names : tuple of str
+        Features that the verdict takes, in order.
+    model_fingerprint : str
+        SHA-256 of the scoring model that computes these features.
+    method : str
+        A key of `METHODS`, or the class name of the estimator given.
+    threshold : float
+        Predictions with P(correct) at or above it are accepted.
+    summary : mapping
+        Rows, classes, hyper-parameters, coefficients, notes and package versions of the fit.
+    proto : onnx.ModelProto
+        The ONNX model, as saved.
     """
 
     feature_names: tuple[str, ...]
@@ -65,31 +71,49 @@ class Verdict:
         seed: int = 0,
         rule: Rule = BALANCED,
     ) -> "Verdict":
-        """Fit a meta-classifier to features whose predictions are known to be right or wrong.
+        """Fit a meta-classifier to features of predictions whose outcome is known.
 
-        P(correct) is a probability under the training rows' mix of correct and incorrect ones. The threshold is set
-        on rows held out by cross-validation.
+        P(correct) is a probability for the training rows' mix of correct and incorrect predictions. The threshold is
+        chosen on rows held out by cross-validation.
 
         Parameters
         ----------
         features : float [N, F]
-            Rows with NaN or Inf, as of inputs with an error, are left out and counted in the summary.
+            Rows with NaN or Inf, such as rows with an error, are left out and counted in the summary.
         correct : bool [N]
-        feature_names : [F] names
-        model_fingerprint : SHA-256 of the scoring model
-        method : name in `METHODS`, or a scikit-learn classifier of a class in `EXPORTERS`
-        transform : a key of `TRANSFORMS`, what features go through first
-        calibration : "none", "platt" or "isotonic", learned from the rows held out by cross-validation
-        select : patterns such as "fc.*" of the features to use; all by default
-        folds : cross-validation for penalty and threshold; 0 for the default penalty and a threshold on training rows
-        ensemble : classifiers with consecutive seeds to average, for `nn` and `boosting`
-        seed : the same seed and rows give the same verdict
-        rule : from `THRESHOLDS`, how the threshold is chosen; by default both classes weigh the same (equation 7)
+            Whether each prediction is right.
+        feature_names : sequence of str, [F]
+            Names of the features.
+        model_fingerprint : str
+            SHA-256 of the scoring model.
+        method : str or scikit-learn classifier
+            A key of `METHODS`, or a classifier of a class in `EXPORTERS`.
+        transform : str
+            A key of `TRANSFORMS`. The transform is applied to the features first.
+        calibration : {"none", "platt", "isotonic"}
+            Calibration, learned from the rows held out by cross-validation.
+        select : sequence of str, optional
+            Patterns of the features to use, such as "fc.*". All by default.
+        folds : int
+            Folds of the cross-validation that chooses penalty and threshold. With 0, the penalty is the default and the
+            threshold is chosen on the training rows.
+        ensemble : int
+            Number of classifiers with consecutive seeds to average, for `nn` and `boosting`.
+        seed : int
+            Seed. The same seed and rows give the same verdict.
+        rule : Rule
+            How to choose the threshold, from `THRESHOLDS`. By default, both classes have the same weight (equation 7).
+
+        Returns
+        -------
+        Verdict
+            The fitted verdict.
 
         Raises
         ------
         InputError
-            Where shapes do not fit, labels are missing, a class has too few rows, or all features are constant.
+            The shapes do not fit, labels are missing, a class has too few rows, all features are constant, or a name or
+            setting is not possible.
         """
         names = tuple(feature_names)
         rows = _checked_features(features, len(names))
@@ -106,15 +130,24 @@ class Verdict:
         return cls._of(saving.assemble(_graph(fitted, len(names)), metadata), metadata)
 
     def decide_by(self, rule: Rule, features: npt.ArrayLike, correct: npt.ArrayLike) -> "Verdict":
-        """Return this verdict with another threshold, chosen by a rule on further rows whose outcome is known.
+        """Return this verdict with another threshold, chosen by a rule on further rows with a known outcome.
 
-        Rows whose features are not finite are left out. The conformal rules keep their promise only on rows that were
-        not used in the fit.
+        Rows with NaN or Inf are left out. The guarantees of the conformal rules hold only for rows that were not used in
+        the fit.
+
+        Parameters
+        ----------
+        rule : Rule
+            How to choose the threshold, from `THRESHOLDS`.
+        features : float [N, F]
+            Features of the further rows.
+        correct : bool [N]
+            Whether each prediction is right.
 
         Raises
         ------
         InputError
-            Where shapes do not fit, a class is missing, or the rule's target is out of reach.
+            The shapes do not fit, a class is missing, or no threshold satisfies the rule.
         """
         p = self.apply(_checked_features(features, len(self.feature_names)))
         right, known = _checked_correct(correct, len(p)), ~np.isnan(p)
@@ -134,7 +167,13 @@ class Verdict:
 
     @classmethod
     def load(cls, path: str | Path) -> "Verdict":
-        """Read a verdict file; everything in it is checked before it may run (ModelError)."""
+        """Read a verdict file and check all its content before any of it runs.
+
+        Raises
+        ------
+        ModelError
+            The file is missing, damaged, or not a verdict of this schema version.
+        """
         return cls._of(*saving.load(Path(path)))
 
     @classmethod
@@ -144,18 +183,24 @@ class Verdict:
         return cls(names, fingerprint, method, metadata["threshold"], metadata["summary"], proto)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write one ONNX file, by atomic rename; OutputExistsError where the path is taken."""
+        """Write the verdict as one ONNX file, by atomic rename.
+
+        Raises
+        ------
+        OutputExistsError
+            `path` exists and `overwrite` is False.
+        """
         saving.save(self.proto, Path(path), overwrite=overwrite)
 
     def apply(self, scores: ScoreTable | npt.ArrayLike) -> FloatArray:
-        """Return P(correct), float64 [N]; NaN for rows with an error and rows whose features hold NaN or Inf.
+        """Return P(correct), float64 [N]. It is NaN for rows with an error, and if a feature is NaN or Inf.
 
         Raises
         ------
         MismatchError
-            Where a table's features or scoring model are not this verdict's.
+            The table's features or scoring model are not those of this verdict.
         InputError
-            Where an array is not [N, F].
+            The array is not [N, F].
         """
         if isinstance(scores, ScoreTable):
             require_same_features(self.feature_names, scores.feature_names, "the verdict", "the table")
@@ -170,7 +215,12 @@ class Verdict:
     def judge(self, scores: ScoreTable) -> pa.Table:
         """Return a table of id, label, label_name, p_correct, verdict ("accept" or "reject") and error.
 
-        A row that cannot be judged has nulls and says why in `error`. Errors as for `apply`.
+        If a row has no P(correct), `p_correct` and `verdict` are null and `error` gives the reason.
+
+        Raises
+        ------
+        MismatchError
+            The table's features or scoring model are not those of this verdict.
         """
         p = self.apply(scores)
         unknown = np.isnan(p)
@@ -193,11 +243,16 @@ class Verdict:
 
     @cached_property
     def _session(self) -> Any:
-        return open_session(self.proto.SerializeToString(), threads=1)  # microseconds of work; sums keep their order
+        return open_session(
+            self.proto.SerializeToString(), threads=1
+        )  # a second thread would not help, and would change the order of sums
 
 
 def _graph(fitted: fitting.Fitted, feature_count: int) -> onnx.GraphProto:
-    """Write transform, classifiers and calibration as one graph; 0·x is NaN where x is NaN or Inf, and 0 elsewhere."""
+    """Return transform, classifiers and calibration as one graph.
+
+    The sum of 0·x is added to P(correct): it is NaN if a feature is NaN or Inf, and 0 otherwise.
+    """
     emit = VerdictNodes()
     mean = emit_mean(fitted.members, emit, fitted.transform.emit(emit, INPUT))
     p = fitted.calibration.emit(emit, mean)
@@ -215,7 +270,7 @@ def _checked_features(features: npt.ArrayLike, count: int) -> FloatArray:
 def _checked_correct(correct: npt.ArrayLike, rows: int) -> npt.NDArray[np.bool_]:
     right = np.asarray(correct)
     if right.shape != (rows,):
-        raise InputError(f"correct must be [{rows}], one value a row of features; got shape {right.shape}")
+        raise InputError(f"correct must be [{rows}], one value per row of features; got shape {right.shape}")
     if right.dtype == np.bool_:
         return right
     if missing := sum(value not in (0, 1) for value in right.tolist()):

@@ -1,4 +1,4 @@
-"""Verdict files: one ONNX model with its metadata, written whole or not at all, and checked before it may run."""
+"""Verdict files: an ONNX model with metadata, written by atomic rename and checked before it runs."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ LARGEST_FILE = 64 * 2**20
 
 
 def assemble(graph: onnx.GraphProto, metadata: Mapping[str, Any]) -> onnx.ModelProto:
-    """Return the model of a graph, with metadata and a digest over both in `metadata_props`."""
+    """Return the ONNX model of a graph, with its metadata and a digest of both in `metadata_props`."""
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="gradscore")
     whole = {"kind": FileKind.VERDICT.value, "schema_version": SCHEMA_VERSION, **metadata}
@@ -29,19 +29,25 @@ def assemble(graph: onnx.GraphProto, metadata: Mapping[str, Any]) -> onnx.ModelP
 
 
 def save(model: onnx.ModelProto, path: Path, *, overwrite: bool) -> None:
-    """Write a model by atomic rename; OutputExistsError where the path is taken and `overwrite` is False."""
+    """Write a model by atomic rename.
+
+    Raises
+    ------
+    OutputExistsError
+        `path` exists and `overwrite` is False.
+    """
     with replacing(path, overwrite=overwrite) as part:
         part.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def load(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """Read and check a verdict file; return its model and metadata.
+    """Read and check a verdict file, and return its model and metadata.
 
     Raises
     ------
     ModelError
-        Where it is missing, too large, no ONNX, no verdict, of another schema version, changed since it was written,
-        or holds anything but the operators, names and shapes of a verdict.
+        The file is missing, too large, not ONNX, not a verdict, of another schema version, or changed after it was
+        written; or it holds operators, names or shapes that no verdict has.
     """
     if not path.is_file():
         raise ModelError(f"no such verdict: {path}; `gradscore fit SCORES -o {path}` writes one")
@@ -54,7 +60,7 @@ def load(path: Path) -> tuple[onnx.ModelProto, dict[str, Any]]:
         raise ModelError(f"{path} is not an ONNX file: {cause}") from cause
     metadata = _metadata(model, path)
     if problem := _foreign(model) or _incomplete(metadata) or _misshapen(model, metadata) or _changed(model, metadata):
-        raise ModelError(f"{path} is not a verdict as gradscore writes it: {problem}. Do not use it; fit it anew")
+        raise ModelError(f"{path} is not a verdict as gradscore writes it: {problem}. Do not use it; fit it again")
     return model, metadata
 
 
@@ -63,18 +69,18 @@ def _metadata(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(text) if text else None
     except ValueError as cause:
-        raise ModelError(f"{path} has `gradscore` metadata that is not JSON; fit the verdict anew") from cause
+        raise ModelError(f"{path} has `gradscore` metadata that is not JSON; fit the verdict again") from cause
     if not isinstance(metadata, dict) or metadata.get("kind") != FileKind.VERDICT:
         kind = f"a {metadata['kind']}" if isinstance(metadata, dict) and "kind" in metadata else "another model"
         raise ModelError(f"{path} is {kind}, not a verdict; `gradscore fit SCORES -o VERDICT.onnx` writes verdicts")
     if metadata.get("schema_version") != SCHEMA_VERSION:
         version = metadata.get("schema_version")
-        raise ModelError(f"{path} has verdict schema {version}; this gradscore reads {SCHEMA_VERSION}: fit it anew")
+        raise ModelError(f"{path} has verdict schema {version}; this gradscore reads {SCHEMA_VERSION}: fit it again")
     return metadata
 
 
 def _foreign(model: onnx.ModelProto) -> str | None:
-    """Say what in the model could reach outside its own file or is no operator of a verdict."""
+    """Return what in the model could read another file or is not an operator of a verdict, or None."""
     graph = model.graph
     domains = sorted({opset.domain for opset in model.opset_import} | {node.domain for node in graph.node})
     if domains != [""]:
@@ -85,14 +91,14 @@ def _foreign(model: onnx.ModelProto) -> str | None:
         return f"it uses the operator {strange[0]}"
     simple = (onnx.AttributeProto.INT, onnx.AttributeProto.FLOAT, onnx.AttributeProto.INTS)
     if nested := next((node.name for node in graph.node for one in node.attribute if one.type not in simple), None):
-        return f"node {nested} has an attribute that is no number"
+        return f"node {nested} has an attribute that is not a number"
     if any(one.external_data or one.data_location == TensorProto.EXTERNAL for one in graph.initializer):
-        return "its weights lie in another file"
+        return "its weights are in another file"
     return None
 
 
 def _incomplete(metadata: Mapping[str, Any]) -> str | None:
-    """Say which part of the metadata is missing or of the wrong type."""
+    """Return which part of the metadata is missing or has the wrong type, or None."""
     names, threshold = metadata.get("feature_names"), metadata.get("threshold")
     whole = {
         "feature names": isinstance(names, list) and names and all(isinstance(name, str) for name in names),
@@ -105,7 +111,7 @@ def _incomplete(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _misshapen(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> str | None:
-    """Say what differs from a valid graph of one input `features` [N, F] and one output `p_correct` [N]."""
+    """Return how the graph differs from a valid one with input `features` [N, F] and output `p_correct` [N]."""
     wanted = {INPUT: ("N", len(metadata["feature_names"])), OUTPUT: ("N",)}
     for kind, values, name in (("input", model.graph.input, INPUT), ("output", model.graph.output, OUTPUT)):
         found = {value.name: _shape(value) for value in values}
@@ -131,6 +137,6 @@ def _changed(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> str | None:
 
 
 def _digest(graph: onnx.GraphProto, metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 over graph and metadata: tells accidents and edits, not a forger who knows this line."""
+    """Return the SHA-256 of graph and metadata. It detects damage and edits, but is no protection against forgery."""
     text = json.dumps(metadata, sort_keys=True).encode()
     return hashlib.sha256(graph.SerializeToString(deterministic=True) + text).hexdigest()

@@ -297,6 +297,7 @@ NB_MODULE(_native, module) {
   module.def("simd_levels", &simd_levels);
   module.def("simd_level", &simd_level);
   module.def("force_simd_level", &force_simd_level, nb::arg("name"));
+  module.def("allow_trick", &allow_trick, nb::arg("name"), nb::arg("allowed"));
   module.def(
       "layer_statistics",
       [](const std::vector<Array<double, 2>>& parts, const std::vector<Index>& layer, const Array<double, 1>& scale) {

@@ -150,6 +150,11 @@ void force_simd_level(const std::string& name) {
   throw std::invalid_argument("no SIMD level " + name + " here");
 }
 
+void allow_trick(const std::string& name, bool allowed) {
+  if (name != "winograd" && name != "scattered") throw std::invalid_argument("no trick " + name);
+  (name == "winograd" ? tricks.winograd : tricks.scattered) = allowed;
+}
+
 template <class T>
 Job outer_moments(Index inputs, Index outputs) {
   return [=](const void* const* arrays, Index batch, int threads, void* out) {

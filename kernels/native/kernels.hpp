@@ -15,6 +15,10 @@ std::string simd_level();
 // Throws std::invalid_argument for a level that simd_levels() does not list.
 void force_simd_level(const std::string& name);
 
+// Take "winograd" or "scattered" products where they pay, or never: holds for what is planned from then on, so that
+// benchmarks see what they gain. Throws std::invalid_argument for another name.
+void allow_trick(const std::string& name, bool allowed);
+
 // Attributes as of ONNX Conv: sizes by axis, pads = begin…, end….
 struct Geometry {
   std::vector<Index> kernel, strides, dilations, pads;

@@ -33,7 +33,7 @@ struct ConvPlan {
   const Index* row;       // [channels * kernel_size]
   const Index* position;  // [positions]
   // Of a 3 × 3 convolution of planes at stride 1: rows and columns of the positions, and the distance of two rows in what
-  // the tables address. All 0 for any other.
+  // the tables address. All 0 for any other, and where Winograd's way is not wanted.
   Index rows, columns, pitch;
 };
 
@@ -57,6 +57,7 @@ struct LanePlan {
   const Index* own;    // [positions], each one's own number
   Index run, run_count;
   const Index* runs;  // [run_count]
+  bool scattered;     // whether products with zeros may be left out
 };
 
 struct SequenceShape {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <numeric>
@@ -12,6 +13,12 @@
 #include "level.hpp"
 
 namespace gradscore {
+
+// Ways to save products that plans may ask for.
+struct Tricks {
+  std::atomic<bool> winograd{true}, scattered{true};
+};
+inline Tricks tricks;
 
 inline Index product(const std::vector<Index>& sizes) {
   return std::accumulate(sizes.begin(), sizes.end(), Index{1}, std::multiplies<Index>());
@@ -61,7 +68,8 @@ class ConvTables {
     row_ = grid(sizes, steps, 0);
     position_ = grid(output, strided, first);
     const std::vector<Index> ones(rank, 1);
-    const bool square = g.kernel == std::vector<Index>{3, 3} && g.strides == ones && g.dilations == ones;
+    const bool square =
+        tricks.winograd && g.kernel == std::vector<Index>{3, 3} && g.strides == ones && g.dilations == ones;
     plan_ = {g.groups,
              channels / g.groups,
              filters / g.groups,
@@ -129,7 +137,8 @@ class LaneTables {
     plan_ = {lanes,       cells,
              lane_.data(), place_.data(),
              own_.data(),  across * lanes,
-             static_cast<Index>(runs_.size()), runs_.data()};
+             static_cast<Index>(runs_.size()), runs_.data(),
+             tricks.scattered};
   }
   LaneTables(const LaneTables&) = delete;
   LaneTables& operator=(const LaneTables&) = delete;

@@ -29,7 +29,8 @@ Index vectors_of(const LanePlan& lanes) {
 template <class T>
 bool scatter_pays(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& pool) {
   const Index dense = plan.positions * plan.channels * plan.kernel_size * ((plan.filters + kWidth<T> - 1) / kWidth<T>);
-  return !lanes_are_groups<T>(plan) && plan.filters * pool.window_count * vectors_of<T>(lanes) <= dense;
+  return lanes.scattered && !lanes_are_groups<T>(plan) &&
+         plan.filters * pool.window_count * vectors_of<T>(lanes) <= dense;
 }
 
 // to[i * pitch + r] = from[row[r] + i] for r < rows: the last vectors reach beyond the last cell.

@@ -175,9 +175,9 @@ def test_a_peer_that_fails_is_a_row(small, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: measure_kernels(names=["nonsense"]), "no case called 'nonsense': choose from conv"),
-        (lambda: measure_kernels(backends=["nonsense"]), "no back end called 'nonsense'"),
-        (lambda: measure_scoring(candidates=["nonsense"]), "no way called 'nonsense': choose from gradscore"),
+        (lambda: measure_kernels(names=["nonsense"]), "unknown case 'nonsense': choose from conv"),
+        (lambda: measure_kernels(backends=["nonsense"]), "unknown back end 'nonsense'"),
+        (lambda: measure_scoring(candidates=["nonsense"]), "unknown way 'nonsense': choose from gradscore"),
         (lambda: measure_scoring(models=["nonsense"]), "no benchmark model 'nonsense': choose from paper-cnn"),
     ],
 )
@@ -208,7 +208,7 @@ def test_chart_is_written(tmp_path, suffix):
 
 
 def test_a_chart_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"a chart is \.png or \.svg"):
+    with pytest.raises(InputError, match=r"the file name must end in \.png or \.svg"):
         check_chart(tmp_path / "chart.gif")
 
 

@@ -288,7 +288,7 @@ def test_a_finished_run_that_is_continued_says_that_nothing_was_left(run, world,
     before = (tmp_path / "t.parquet").read_bytes()
     code, out, err = run(*arguments, "--resume")
     assert (code, out) == (3, "")
-    assert err.startswith("nothing left to score: all 61 inputs were done already, 1 failed: ")
+    assert err.startswith("nothing left to score: all 61 inputs were already done, 1 failed: ")
     assert "images/s" not in err
     assert "earlier run" not in err
     assert "first failure: " in err
@@ -346,7 +346,10 @@ def test_a_stream_is_neither_continued_nor_mixed(flags, run, world):
         ("prepare {w}/classifier.onnx -o {w}/scoring.onnx", "--overwrite"),
         ("prepare {w}/classifier.onnx -o {t}/x --mean a,b", "--mean is 'a,b': give numbers separated by commas"),
         ("prepare {w}/classifier.onnx -o {t}/x --class-names a,b", "2 class names for 3 classes"),
-        ("prepare {w}/classifier.onnx -o {t}/x --class-names {w}/names.txt", "there is no file"),
+        (
+            "prepare {w}/classifier.onnx -o {t}/x --class-names {w}/names.txt",
+            "does not exist; to give names themselves",
+        ),
         ("prepare {w}/classifier.onnx -o {t}/x --class-names {w}/scoring.onnx", "cannot be read as text in UTF-8"),
         ("export models.absent:Net --input-shape 1x8x8 -o {t}/x", "cannot import 'models.absent'"),
         ("export models.mlp:MLP --input-shape 1x-8 -o {t}/x", "--input-shape is '1x-8'"),
@@ -560,7 +563,7 @@ def test_fit_flags_reach_the_verdict(run, world, tmp_path):
         (["--max-risk", "0.1"], "needs rows that the verdict was not fitted on"),
         (["--cost-fp", "1"], "--cost-fp and --cost-fn go together"),
         (["--max-fpr", "0.1", "--target-recall", "0.9"], "target-recall and max-fpr each choose a threshold"),
-        (["--calibration-unknown", "x"], "--calibration-unknown goes with --calibration"),
+        (["--calibration-unknown", "x"], "--calibration-unknown requires --calibration"),
         (["--calibrate", "beta"], "choose one of: none, platt, isotonic"),
         (["--calibrate", "platt", "--folds", "0"], "platt calibration needs rows held out"),
         (["--transform", "log"], "choose one of: signed-log, quantile"),
@@ -592,7 +595,7 @@ def test_report(run, world, tmp_path):
 
 def test_unknowns_that_cannot_be(run, world, tmp_path):
     made = ["unknowns", world / "scoring.onnx"]
-    refused(run(*made, "-o", tmp_path / "x.csv"), "must end in .parquet, for a score table, or .npz")
+    refused(run(*made, "-o", tmp_path / "x.csv"), "must end in .parquet (a score table) or .npz")
     refused(run(*made, "-o", world / "test.parquet"), "--overwrite")
     refused(run("unknowns", world / "classifier.onnx", "-o", tmp_path / "x.npz"), "not a scoring model")
 

@@ -350,7 +350,7 @@ def test_the_page_has_every_figure_table_and_picture(read, content):
         assert name in text
     right = int(content.cases.correct.sum())
     assert f"Of 389 predictions, 150 of them inputs of no known class, {right} are right ({right / 389:.1%})." in text
-    assert "1 rows are left out: 0 with an error, 1 whose features are not finite." in text
+    assert "1 rows are left out: 0 with an error, 1 with NaN or Inf in a feature." in text
 
 
 def test_the_page_is_the_same_every_time(content, tmp_path):

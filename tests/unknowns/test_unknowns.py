@@ -158,7 +158,7 @@ def test_arrays_keep_their_own_scale(rng):
         (("noise", 3, PHOTO), "unknown kind 'noise'; choose one of: uniform, normal, perm"),
         (("uniform", 0, PHOTO), "give a positive number"),
         (("blur", 3, PHOTO), "blur is made from inputs of known classes: give some with --known"),
-        (("uniform", 3, model((None, 8), image=False)), "extents that vary: show it inputs with --known"),
+        (("uniform", 3, model((None, 8), image=False)), "extents that vary: give inputs with --known"),
         (("uniform", 3, model((8,), image=False, dtype="int64")), "one float input; this one takes x int64"),
     ],
 )

@@ -434,7 +434,7 @@ def test_a_verdict_of_nothing_but_rounding_noise_is_refused_by_name():
     names, noise = ("fc.mean", "fc.std", "fc.skewness"), 1e-8 * np.random.default_rng(0).normal(size=(600, 2))
     rows = np.stack([TRAIN[:, 8] * noise[:, 0], TRAIN[:, 8], noise[:, 1]], 1)
     for select, named in ((("fc.mean",), "fc.mean"), (("*.mean", "*.skewness"), "fc.mean, fc.skewness")):
-        with pytest.raises(InputError, match=rf"zero but for rounding in every row: {named}; .*--features"):
+        with pytest.raises(InputError, match=rf"zero except for rounding noise in every row: {named}; .*--features"):
             fitted("ridge", rows, names=names, select=select)
 
 
@@ -533,10 +533,10 @@ def function(model):
         (metadata(summary=None), "no training summary"),
         (metadata(kind="scoring"), "is a scoring, not a verdict"),
         (metadata(schema_version=9), "verdict schema 9; this gradscore reads 1"),
-        (external, "weights lie in another file"),
+        (external, "weights are in another file"),
         (other_domain, "operator domains"),
         (other_operator, "it uses the operator Neg"),
-        (nested_graph, "an attribute that is no number"),
+        (nested_graph, "an attribute that is not a number"),
         (float_input, "double precision"),
         (second_output, "its output is"),
         (broken_graph, "graph is invalid"),

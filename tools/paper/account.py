@@ -1,4 +1,4 @@
-"""The text beside the tables: what was done, what reproduces and what does not, every number read from the results."""
+"""The text of the report: what was done, what reproduces and what does not. All numbers come from the results."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,13 +10,15 @@ from tools.paper.rows import EVERY_SCORE, SHOWN_STATISTICS, UNFITTED, VALIDATION
 from tools.paper.splits import MOST_FITTED
 from tools.paper.tables import label
 
-GRADIENT_TOLERANCE = 0.5  # points of AUROC on correct/incorrect that a single gradient metric may be off max softmax
+GRADIENT_TOLERANCE = (
+    0.5  # largest difference in AUROC points on correct/incorrect between a gradient metric and max softmax
+)
 
 
 def account(
     results: Results, concepts: Concepts, accuracy: Sequence[float], seconds: Mapping[str, float]
 ) -> Iterator[str]:
-    """Yield the lines."""
+    """Yield the lines of the text."""
     yield from _setting(results, concepts, accuracy)
     yield from _targets(results)
     yield from _candidates(results)
@@ -32,19 +34,20 @@ def _setting(results: Results, concepts: Concepts, accuracy: Sequence[float]) ->
     sizes, summary = concepts.sizes, results.summary
     yield from ("# The paper's tables", "")
     yield (
-        f"{summary['cnns']} CNNs of the paper's kind on {concepts.known}, each with a split of its own: {sizes.training:,} "
-        f"digits to train on, {sizes.validation:,} to validate ({min(sizes.validation, MOST_FITTED):,} of them to fit "
-        f"verdicts on), {sizes.test:,} to test; {sizes.unknown:,} of each unknown concept to test, and {sizes.known_unknowns} "
-        f"others of each to fit. Test accuracy {100 * min(accuracy):.2f} to {100 * max(accuracy):.2f} %. Means ± standard "
-        f"deviations over the CNNs, in tables with neural networks of the paper's kind over {summary['networks']} networks "
-        "each; percent. Each concept's predictions stand against all right predictions of test digits (Hendrycks and "
-        f"Gimpel's convention); `{CORRECT}` has the wrong predictions of digits, `{ALL}` everything together."
+        f"{summary['cnns']} CNNs as in the paper on {concepts.known}, each with its own split: {sizes.training:,} digits for "
+        f"training, {sizes.validation:,} for validation ({min(sizes.validation, MOST_FITTED):,} of them to fit verdicts), "
+        f"{sizes.test:,} for testing. Of each unknown concept, {sizes.unknown:,} pictures are for testing and "
+        f"{sizes.known_unknowns} others for fitting. Test accuracy: {100 * min(accuracy):.2f} to {100 * max(accuracy):.2f} %. "
+        f"The tables show means ± standard deviations over the CNNs in percent, and for neural networks as in the paper over "
+        f"{summary['networks']} networks each. The predictions of each concept are compared with all right predictions of "
+        f"test digits (Hendrycks and Gimpel's convention). `{CORRECT}` takes the wrong predictions of digits, `{ALL}` "
+        "everything together."
     )
     yield ""
     yield (
-        "What a verdict is fitted on stands in brackets: the validation digits alone, or with known unknowns, each `+` "
-        "adding to those above it, or with synthetic unknowns made from digits and noise. Nothing that is fitted on is "
-        "tested on; the program stops if an id is in both."
+        "The rows that a verdict is fitted on are in brackets: the validation digits alone, or with known unknowns, where each "
+        "`+` adds to those above it, or with synthetic unknowns made from digits and noise. No row is used for both fitting "
+        "and testing: the program stops if an id is in both."
     )
     yield ""
 
@@ -74,9 +77,9 @@ def _targets(results: Results) -> Iterator[str]:
     softmax = results.mean((1, "max softmax", UNFITTED), ALL, "aupr_out").mean
     yield (
         f"The verdict is **{label(chosen)}** of table {chosen[0]}, in points over maximum softmax. It was chosen without the "
-        f"test set: a third of the rows that verdicts are fitted on was held out, and of the verdicts that lose at most "
-        f"{ALLOWED_LOSS} points on `{CORRECT}` there (of all, if none does), it gains most AUROC. Maximum softmax has "
-        f"{softmax:.2f} AUPR-Out on `{ALL}`, which leaves {100 - softmax:.2f} to gain at all."
+        f"test set: a third of the fitting rows was held out. Among the verdicts that lose at most {ALLOWED_LOSS} points on "
+        f"`{CORRECT}` there (or among all, if none does), it gains most AUROC. Maximum softmax has {softmax:.2f} AUPR-Out on "
+        f"`{ALL}`, so at most {100 - softmax:.2f} can be gained."
     )
     yield ""
 
@@ -100,41 +103,41 @@ def _candidates(results: Results) -> Iterator[str]:
 
 
 def _gradients_alone(results: Results) -> Iterator[str]:
-    """Say what is had without the other scores, by the same choice."""
+    """Yield the result of the same choice without the other scores."""
     best = results.best([key for key in results.candidates if EVERY_SCORE not in key[1]])
     auroc, out, loss = (
         results.gain(best, *what).mean for what in ((ALL, "auroc"), (ALL, "aupr_out"), (CORRECT, "auroc"))
     )
     yield (
-        f"Of the verdicts that read nothing but the gradient and the softmax, the same choice is {best[1]} of table {best[0]}: "
+        f"Among the verdicts that read only the gradient and the softmax, the same choice is {best[1]} of table {best[0]}: "
         f"{auroc:+.2f} AUROC and {out:+.2f} AUPR-Out on `{ALL}`, {loss:+.2f} AUROC on `{CORRECT}`."
     )
     yield ""
 
 
 def _known_concepts_only(results: Results) -> Iterator[str]:
-    """Compare verdicts that have seen no unknown concept with those that have."""
+    """Yield the comparison of verdicts fitted without and with unknown concepts."""
     without, with_all = (3, "neural network", VALIDATION), (3, "neural network", results.known_unknowns)
     worst = min(results.concepts, key=lambda concept: results.gain(without, concept, "auroc").mean)
     yield (
-        f"Where the paper's neural network does worst without known unknowns is {worst}: fitted on digits alone it changes the "
-        f"AUROC there by {results.gain(without, worst, 'auroc').mean:+.2f} points, and fitted with all known unknowns by "
+        f"Without known unknowns, the paper's neural network is worst on {worst}: fitted on digits alone, it changes the AUROC "
+        f"there by {results.gain(without, worst, 'auroc').mean:+.2f} points; fitted with all known unknowns, by "
         f"{results.gain(with_all, worst, 'auroc').mean:+.2f}."
     )
     yield ""
 
 
 def _losses(results: Results) -> Iterator[str]:
-    """Compare what verdicts lose on the known concept once they are fitted with known unknowns."""
+    """Yield the loss on the known concept of verdicts fitted with known unknowns."""
     every = results.known_unknowns
     plain, weighted = (
         results.gain((4, name, every), CORRECT, "auroc").mean for name in ("ridge", f"ridge, wrong ones ×{WEIGHT}")
     )
     raw = results.gain((3, "neural network", every), CORRECT, "auroc").mean
     yield (
-        f"Known unknowns outnumber the wrong validation digits, so that a verdict turns to what tells unknown ones. On "
-        f"`{CORRECT}` the paper's network with all of them changes the AUROC by {raw:+.2f} points, ridge on transformed "
-        f"features by {plain:+.2f}, and by {weighted:+.2f} where each wrong digit counts {WEIGHT} times."
+        f"Known unknowns outnumber the wrong validation digits, so a verdict learns mainly to separate unknown inputs. On "
+        f"`{CORRECT}`, the paper's network with all of them changes the AUROC by {raw:+.2f} points. Ridge on transformed "
+        f"features changes it by {plain:+.2f}, and by {weighted:+.2f} if each wrong digit counts {WEIGHT} times."
     )
     yield ""
 
@@ -146,19 +149,19 @@ def _remarks(results: Results) -> Iterator[str]:
         out, auroc = (results.mean(entropy, "CIFAR10", metric).mean for metric in ("aupr_out", "auroc"))
         first, second = reported.ENTROPY_CIFAR10_AUROC
         yield (
-            f"- The paper is at odds with itself: the entropy's AUPR-Out for CIFAR10 is "
+            f"- The paper contradicts itself: the entropy's AUPR-Out for CIFAR10 is "
             f"{reported.ENTROPY_CIFAR10_AUPR_OUT[1]} in tables 1 and 3 but {reported.ENTROPY_CIFAR10_AUPR_OUT[2]} in table 2, its "
             f"AUROC {first} and {second}. Here they are {out:.2f} and {auroc:.2f}, in every table."
         )
-    yield "- The paper's other figures could not be had and are left out rather than told from memory."
-    yield f"- `wrong ones ×{WEIGHT}`: each wrong validation digit is repeated so often in the fit."
+    yield "- The paper's other figures were not available, so they are left out."
+    yield f"- `wrong ones ×{WEIGHT}`: each wrong validation digit is repeated {WEIGHT} times in the fit."
     yield (
-        f"- The candidates themselves, with their weight of {WEIGHT} and their penalties, were settled on in trials on some of "
-        "these CNNs, test digits included; only the choice among them is blind to the test set."
+        f"- The candidates, with their weight of {WEIGHT} and their penalties, were selected in trials on some of these CNNs, "
+        "including test digits. Only the choice among the candidates does not use the test set."
     )
     yield (
-        "- `all scores` adds energy, maximum logit, margin, GradNorm and the statistics of every layer's input; the first "
-        "layer's input is the picture itself, `but the picture's own` leaves its statistics out."
+        "- `all scores` adds energy, maximum logit, margin, GradNorm and the statistics of every layer's input. The input of "
+        "the first layer is the picture itself; `but the picture's own` leaves its statistics out."
     )
     yield ""
 

@@ -1,8 +1,8 @@
-"""The pictures of the study: digits that the CNNs learn, and unknown concepts, all as uint8 [N, 1, 28, 28], light on dark.
+"""Pictures of the study: digits for the CNNs, and unknown concepts, as uint8 [N, 1, 28, 28], light on dark.
 
-A data folder holds, at any depth, the files of the data sets under their own names: EMNIST's or MNIST's idx files,
-notMNIST's idx files below a folder `notmnist`, Omniglot's zips below `omniglot`, CIFAR-10 as a zip of pictures below
-`cifar10`. Without a folder, scikit-learn's digits stand in, enlarged.
+A data folder holds, at any depth, the files of the data sets with their original names: the idx files of EMNIST or
+MNIST, those of notMNIST below a folder `notmnist`, the zips of Omniglot below `omniglot`, and CIFAR-10 as a zip of
+pictures below `cifar10`. Without a folder, scikit-learn's digits are used, enlarged.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,13 +25,16 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many pictures of each kind a repetition draws.
+    """The number of pictures of each kind in a repetition.
 
     Attributes
     ----------
-    training, validation, test : of the known concept
-    unknown : of each unknown concept, to test on
-    known_unknowns : further ones of each unknown concept, to fit on
+    training, validation, test : int
+        Pictures of the known concept.
+    unknown : int
+        Pictures of each unknown concept for testing.
+    known_unknowns : int
+        Further pictures of each unknown concept for fitting.
     """
 
     training: int
@@ -42,7 +45,7 @@ class Sizes:
 
     @property
     def known(self) -> int:
-        """Pictures of the known concept in all."""
+        """Total number of pictures of the known concept."""
         return self.training + self.validation + self.test
 
 
@@ -54,16 +57,24 @@ MINIATURE = Sizes(2_500, 1_000, 2_000, 200, 100)
 
 @dataclass(frozen=True)
 class Concepts:
-    """Everything that a repetition draws from.
+    """All pictures that a repetition draws from.
 
     Attributes
     ----------
-    known : name of the known concept
-    images, labels : its pictures [N, 1, 28, 28] and classes [N]
-    unknown : pictures of each unknown concept by name
-    noise : how to draw an unknown concept that is made, by name: (count, generator) -> pictures
-    sizes : of the splits
-    known_unknowns : unknown concepts that verdicts are fitted on, in the order in which they are added
+    known : str
+        Name of the known concept.
+    images : uint8 [N, 1, 28, 28]
+        Pictures of the known concept.
+    labels : int64 [N]
+        Their classes.
+    unknown : mapping of str to uint8 arrays
+        Pictures of each unknown concept.
+    noise : mapping of str to callables
+        Functions that draw a synthetic unknown concept: (count, generator) -> pictures.
+    sizes : Sizes
+        Sizes of the splits.
+    known_unknowns : tuple of str
+        Unknown concepts for fitting, in the order in which they are added.
     """
 
     known: str
@@ -76,17 +87,17 @@ class Concepts:
 
     @property
     def unknown_names(self) -> tuple[str, ...]:
-        """Names of the unknown concepts, made ones last."""
+        """Names of the unknown concepts, synthetic ones last."""
         return (*self.unknown, *self.noise)
 
 
 def uniform_noise(count: int, rng: np.random.Generator) -> Images:
-    """Draw every pixel evenly from 0..255."""
+    """Draw every pixel uniformly from 0..255."""
     return rng.integers(0, 256, (count, 1, SIDE, SIDE), dtype=np.uint8)
 
 
 def normal_noise(count: int, rng: np.random.Generator) -> Images:
-    """Draw every pixel from a normal distribution around mid-grey, a deviation of half of that, clipped."""
+    """Draw every pixel from a normal distribution with mean 127.5 and standard deviation 63.75, clipped."""
     return np.clip(np.round(rng.normal(127.5, 63.75, (count, 1, SIDE, SIDE))), 0, 255).astype(np.uint8)
 
 
@@ -94,7 +105,7 @@ NOISE = {"normal noise": normal_noise, "uniform noise": uniform_noise}
 
 
 def read(folder: Path | None, *, miniature: bool = False) -> Concepts:
-    """Read what the folder holds: EMNIST with the paper's own sizes where it is there, else MNIST with smaller ones.
+    """Read the data folder: EMNIST with the paper's sizes if it is available, else MNIST with smaller sizes.
 
     Raises
     ------
@@ -114,7 +125,7 @@ def read(folder: Path | None, *, miniature: bool = False) -> Concepts:
     else:
         raise InputError(f"{folder} has neither emnist-digits-*-images-idx3-ubyte.gz nor mnist/*-images-idx3-ubyte.gz")
     if zips := _found(folder, "omniglot/*.zip"):
-        unknown["Omniglot"] = 255 - _pictures(zips)  # published dark on light
+        unknown["Omniglot"] = 255 - _pictures(zips)  # Omniglot is dark on light
     if idx := _found(folder, "notmnist/*images-idx3*"):
         unknown["notMNIST"] = _idx(idx)[0]
     if zips := _found(folder, "cifar10/*.zip"):
@@ -124,7 +135,7 @@ def read(folder: Path | None, *, miniature: bool = False) -> Concepts:
 
 
 def _digits() -> Concepts:
-    """Take scikit-learn's 8×8 digits, enlarged; the same with dark and light exchanged stand in for foreign pictures."""
+    """Return scikit-learn's 8×8 digits, enlarged, and the inverted digits as an unknown concept."""
     from PIL import Image
     from sklearn.datasets import load_digits
 

@@ -1,4 +1,4 @@
-"""Figures 1 and 2: what the pictures look like to the CNN, and how two of the numbers are distributed by concept."""
+"""Figures 1 and 2: the pictures as the CNN sees them, and the distributions of two features by concept."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ SHOWN = {"entropy": "log₁₀ of the entropy", "all.l2": "log₁₀ of the grad
 
 
 def pictures(repetition: Repetition, path: Path) -> None:
-    """Draw a row of pictures a concept, exactly as the CNN is given them: light is 255, up is up."""
+    """Draw one row of pictures per concept, exactly as the CNN gets them: 255 is light."""
     rows = {"known": _ordered(repetition.test), **repetition.unknown}
     figure = Figure(figsize=(0.62 * EXAMPLES + 1.5, 0.62 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), EXAMPLES)
@@ -30,7 +30,7 @@ def pictures(repetition: Repetition, path: Path) -> None:
 
 
 def distributions(test: Cases, path: Path) -> None:
-    """Draw densities of the entropy and the gradient's norm: right and wrong predictions, and each unknown concept."""
+    """Draw densities of entropy and gradient norm for right and wrong predictions and each unknown concept."""
     groups = {"correct": test.correct, "incorrect": (test.group == 0) & ~test.correct}
     groups |= {name: test.group == 1 + index for index, name in enumerate(test.group_names[1:])}
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
@@ -49,7 +49,7 @@ def distributions(test: Cases, path: Path) -> None:
 
 
 def _ordered(part: Part) -> Part:
-    """Return the pictures with one of each class first."""
+    """Return the first picture of each class."""
     firsts = [int(np.argmax(part.labels == label)) for label in np.unique(part.labels)]
     return Part(part.ids, part.images[firsts], part.labels[firsts])
 

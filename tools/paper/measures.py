@@ -1,4 +1,4 @@
-"""What a confidence is measured by: correct against wrong predictions, correct ones against each unknown concept, and all."""
+"""Measures of a confidence: correct against wrong predictions, against each unknown concept, and against all."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ Measures = dict[str, dict[str, float]]
 
 @dataclass(frozen=True)
 class Fitting:
-    """What a verdict is fitted on: validation rows and known unknowns."""
+    """The rows that a verdict is fitted on: validation rows and known unknowns."""
 
     cases: Cases
 
@@ -32,24 +32,30 @@ class Fitting:
         return self.cases.table.feature_names
 
     def columns(self, names: Sequence[str]) -> list[int]:
-        """Return where features stand."""
+        """Return the columns of features."""
         return [self.feature_names.index(name) for name in names]
 
     def weighted(self, weight: int) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Return features and outcomes, each wrong prediction of the known concept repeated so often."""
+        """Return features and outcomes, with each wrong prediction of the known concept repeated `weight` times."""
         wrong = (self.cases.group == 0) & ~self.cases.correct
         rows = np.repeat(np.arange(len(wrong)), np.where(wrong, weight, 1))
         return self.cases.features[rows], self.cases.correct[rows]
 
     def held_out(self, seed: int) -> tuple["Fitting", Cases]:
-        """Return a part to fit on and the rest to choose a method by, alike in their shares of outcomes and concepts."""
+        """Return a part for fitting and the rest for choosing a method, stratified by outcome and concept."""
         kind = self.cases.group + (self.cases.correct * len(self.cases.group_names))
         train, rest = train_test_split(np.arange(len(kind)), test_size=HELD_OUT, stratify=kind, random_state=seed)
         return Fitting(_rows(self.cases, train)), _rows(self.cases, rest)
 
 
 def fitting(tables: Tables, known_unknowns: Mapping[str, ScoreTable], test: Cases) -> Fitting:
-    """Join the rows to fit on; raises ValueError where one of them is tested on."""
+    """Join the rows for fitting.
+
+    Raises
+    ------
+    ValueError
+        A row is also in the test set.
+    """
     cases = collect(tables.validation, known_unknowns).finite()
     if shared := set(cases.ids) & set(test.ids):
         raise ValueError(f"{len(shared)} pictures are both fitted and tested on, such as {min(shared)}")
@@ -57,15 +63,15 @@ def fitting(tables: Tables, known_unknowns: Mapping[str, ScoreTable], test: Case
 
 
 def tested(tables: Tables) -> Cases:
-    """Join the rows to test on: the known test set, and every unknown concept as a group of its own."""
+    """Join the rows for testing: the known test set, and each unknown concept as its own group."""
     return collect(tables.test, tables.unknown).finite()
 
 
 def measured(confidence: FloatArray, cases: Cases) -> Measures:
-    """Return AUROC, AUPR-In and AUPR-Out by concept, in Hendrycks' convention: what is right is the positive class.
+    """Return AUROC, AUPR-In and AUPR-Out by concept, in Hendrycks' convention: right predictions are positive.
 
-    Each concept's negatives stand against all right predictions of the known concept; `CORRECT` has the wrong ones
-    there, `ALL` these and every unknown concept together.
+    The negatives of each concept are compared with all right predictions of the known concept. `CORRECT` takes the
+    wrong predictions of the known concept. `ALL` takes these and every unknown concept together.
     """
     rows = {CORRECT: cases.group == 0}
     rows |= {name: cases.correct | (cases.group == 1 + i) for i, name in enumerate(cases.group_names[1:])}

@@ -1,7 +1,7 @@
-"""The ways to a confidence that the tables compare: a single number, or a meta-classifier fitted on some rows.
+"""Recipes for the confidences in the tables: a single feature, or a meta-classifier fitted on some rows.
 
-Every recipe returns confidences [N]: the paper's neural network is fitted several times, with consecutive seeds, all
-others once.
+Every recipe returns confidences [N]. The paper's neural network is fitted several times, with consecutive seeds. All
+others are fitted once.
 """
 
 import warnings
@@ -21,22 +21,25 @@ from tools.paper.measures import Fitting
 FloatArray = NDArray[np.float64]
 
 FOLDS = 3
-TUNING_ROWS = 3_000  # raw features have a few huge values, on which the solvers crawl: enough for the penalty's decade
+TUNING_ROWS = 3_000  # enough to find the penalty's decade; the solvers are slow on the few huge values of raw features
 ITERATIONS = 300
-WEAK_PENALTIES = {"lasso": 3e-4, "elastic-net": 1e-3}  # their search would take longer than all else together
+WEAK_PENALTIES = {
+    "lasso": 3e-4,
+    "elastic-net": 1e-3,
+}  # fixed, because the search would take longer than everything else together
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
 class Recipe(Protocol):
-    """One way to a confidence."""
+    """A recipe for a confidence."""
 
     def confidences(self, fitting: Fitting, rows: FloatArray, networks: int, seed: int) -> list[FloatArray]:
-        """Return the confidence in each of the rows [N, F], once for each network."""
+        """Return the confidence of each row of [N, F], once for each network."""
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A single number; larger is more confident if `sign` is 1, less if it is −1."""
+    """A single feature. Larger means more confident if `sign` is 1, less if it is −1."""
 
     feature: str
     sign: int = -1
@@ -49,7 +52,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Raw:
-    """A meta-classifier of the toolkit's on raw features, standardised as in the paper, without a transform."""
+    """A meta-classifier of gradscore on raw features, standardised as in the paper, without a transform."""
 
     method: str
     features: tuple[str, ...]
@@ -69,7 +72,7 @@ class Raw:
 
 @dataclass(frozen=True)
 class Fit:
-    """A verdict of the toolkit; each wrong prediction of the known concept counts `weight` times in its fit."""
+    """A verdict of gradscore. Each wrong prediction of the known concept counts `weight` times in its fit."""
 
     method: str
     features: tuple[str, ...]
@@ -88,19 +91,19 @@ class Fit:
             method=self._method(len(features), seed),
             transform=self.transform,
             select=self.features,
-            folds=0,  # ranks alike with the default penalty; the threshold is not used here
+            folds=0,  # the default penalty ranks equally well, and the threshold is not used
             seed=seed,
         )
         return [verdict.apply(rows)]
 
     def _method(self, rows: int, seed: int) -> str | Estimator:
-        """Return the method, where it pays with a weaker penalty than its default."""
+        """Return the method, with a weaker penalty than its default if that is better."""
         penalty = WEAK_PENALTIES.get(self.method)
         return self.method if penalty is None else METHODS[self.method].estimator(rows, penalty, seed)
 
 
 def _penalty(method: str, z: FloatArray, correct: NDArray[np.bool_], seed: int) -> float:
-    """Return the penalty of least held-out log loss, as the toolkit chooses it, but of fewer and on fewer rows."""
+    """Return the penalty with the least held-out log loss, from fewer penalties and rows than gradscore uses."""
     if not METHODS[method].penalties:
         return METHODS[method].penalty
     if len(z) > TUNING_ROWS:

@@ -1,4 +1,4 @@
-"""The whole study, and everything that it writes."""
+"""The whole study, from the data to the written tables and figures."""
 
 import importlib.metadata
 import json
@@ -20,18 +20,20 @@ from tools.paper.tables import comma_separated, markdown
 from tools.paper.training import Training
 
 DISTRIBUTIONS = ("gradscore", "numpy", "onnxruntime", "scikit-learn", "torch")
-BRIEF = Training(batch=64, first_rate=0.03, most_epochs=6)  # few pictures make few steps
+BRIEF = Training(batch=64, first_rate=0.03, most_epochs=6)  # with few pictures, an epoch has few steps
 
 
 def reproduce(
     data_dir: Path | None, output: Path, *, cnns: int, networks: int, miniature: bool, cache: Path, jobs: int
 ) -> dict[str, Any]:
-    """Run the study and write tables.md, tables.csv, results.json, figure-1.png and figure-2.png; return the JSON.
+    """Run the study and write its tables, results and figures. Return the content of results.json.
+
+    The files are tables.md, tables.csv, results.json, figure-1.png and figure-2.png.
 
     Raises
     ------
     InputError
-        Fewer than one CNN or network is asked for, or the folder holds no digits.
+        `cnns`, `networks` or `jobs` is less than 1, or the folder holds no digits.
     """
     if min(cnns, networks, jobs) < 1:
         raise InputError("--cnns, --networks and --jobs must be 1 or more")

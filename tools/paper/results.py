@@ -1,4 +1,4 @@
-"""From the results of all repetitions to averages, the verdict that is chosen, and what it gains."""
+"""Averages over all repetitions, the chosen verdict, and its gain over maximum softmax."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from tools.paper.measures import ALL, CORRECT, METRICS
 from tools.paper.rows import UNFITTED
 from tools.paper.study import Result
 
-ALLOWED_LOSS = 0.3  # points of AUROC on correct/incorrect that a verdict may lose to be chosen
+ALLOWED_LOSS = 0.3  # points of AUROC on correct/incorrect that the chosen verdict may lose
 Key = tuple[int, str, str]
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean and the deviation around it, in percent or points."""
+    """A mean and its standard deviation, in percent or points."""
 
     mean: float
     std: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Mean":
-        """Average."""
+        """Return the mean and the standard deviation of values."""
         return cls(fmean(values), pstdev(values))
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Results:
-    """All results, and what they come to; rows are named by table, name and what they are fitted on."""
+    """All results and their averages. The key of a row is its table, its name and its fitting rows."""
 
     results: Sequence[Result]
     known_unknowns: str
@@ -46,41 +46,41 @@ class Results:
 
     @property
     def concepts(self) -> tuple[str, ...]:
-        """What is measured: correct/incorrect, each unknown concept, all."""
+        """The measured concepts: correct/incorrect, each unknown concept, and all."""
         return tuple(self.results[0].measures)
 
     def mean(self, key: Key, concept: str, metric: str) -> Mean:
-        """Average a metric over repetitions and networks."""
+        """Return the average of a metric over repetitions and networks."""
         return Mean.of([result.measures[concept][metric] for result in self.rows[key]])
 
     def gain(self, key: Key, concept: str, metric: str) -> Mean:
-        """Average a metric's gain over maximum softmax on the same test set."""
+        """Return the average gain of a metric over maximum softmax on the same test set."""
         softmax = {one.seed: one.measures[concept][metric] for one in self.rows[1, "max softmax", UNFITTED]}
         return Mean.of([one.measures[concept][metric] - softmax[one.seed] for one in self.rows[key]])
 
     def held_out_gain(self, key: Key, concept: str, metric: str) -> float:
-        """Average a metric's gain over maximum softmax on the rows held out of the fit."""
+        """Return the average gain of a metric over maximum softmax on the rows held out of the fit."""
         first = [one for one in self.rows[key] if one.network == 0]
         return fmean(one.held_out[concept][metric] for one in first if one.held_out is not None)
 
     @property
     def candidates(self) -> list[Key]:
-        """The verdicts that are fitted with all known unknowns, of any table."""
+        """The verdicts of all tables that are fitted with all known unknowns."""
         return [key for key in self.rows if key[2] == self.known_unknowns]
 
     @cached_property
     def chosen(self) -> Key:
-        """The verdict that the summary tells of."""
+        """The verdict in the summary."""
         return self.best(self.candidates)
 
     def best(self, keys: Sequence[Key]) -> Key:
-        """Return the row of most AUROC on all held-out rows, of those that lose little on correct/incorrect there."""
+        """Return the row with the largest held-out AUROC among those that lose little on correct/incorrect."""
         frugal = [key for key in keys if self.held_out_gain(key, CORRECT, "auroc") >= -ALLOWED_LOSS]
         return max(frugal or keys, key=lambda key: self.held_out_gain(key, ALL, "auroc"))
 
     @property
     def summary(self) -> dict[str, float]:
-        """What the chosen verdict gains over maximum softmax, in points."""
+        """Gains of the chosen verdict over maximum softmax, in points."""
         return {
             "cnns": len({result.seed for result in self.results}),
             "networks": 1 + max(result.network for result in self.results),
@@ -90,7 +90,7 @@ class Results:
         }
 
     def as_dict(self) -> list[dict[str, object]]:
-        """Return every row's averages, ready for JSON."""
+        """Return the averages of every row for JSON."""
         return [
             {
                 "table": key[0], "row": key[1], "fitted_on": key[2], "fits": len(found),

@@ -1,6 +1,6 @@
-"""The rows of the tables: what each is called, what it is fitted on, and how its confidence comes about.
+"""Rows of the tables: the name, the fitting rows and the recipe of each.
 
-Table 4 has only what the scores at hand allow: a score table without a column leaves out the rows that read it.
+Table 4 depends on the available scores: if a score table lacks a column, the rows that read it are left out.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ UNFITTED = ""
 VALIDATION = "validation"
 SYNTHETIC = "synthetic unknowns"
 
-MAX_SOFTMAX = Feature("residual")  # 1 − maximum softmax keeps its order where that rounds to 1
+MAX_SOFTMAX = Feature("residual")  # 1 − maximum softmax, which keeps the order of values that round to 1
 SHOWN_STATISTICS = {"l1": -1, "l2": -1, "min": 1, "max": -1, "std": -1}
 PENALISED = {"glm": "GLM", "lasso": "LASSO", "ridge": "ridge", "elastic-net": "elastic net"}
 METHOD_NAMES = {**PENALISED, "nn": "neural network", "boosting": "boosting"}
 OTHER_SCORES = {"energy": 1, "max_logit": 1, "margin": 1, "gradnorm": 1}
-EVERY_SCORE = ", all scores"  # what names of rows say that read more than the gradient and the softmax
-WEIGHT = 5  # of wrong predictions of the known concept, which known unknowns outnumber
+EVERY_SCORE = ", all scores"  # in the names of rows that read more than the gradient and the softmax
+WEIGHT = 5  # weight of wrong predictions of the known concept, because known unknowns outnumber them
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,14 @@ class Row:
 
     Attributes
     ----------
-    table : 1 to 4, or 0 for the appendix of single layers
-    name : of the method or number
-    fitted_on : what stands beside the validation rows in the fit, a key of `study.fitting_sets`
-    recipe : how the confidence comes about
+    table : int
+        1 to 4, or 0 for the appendix of single layers.
+    name : str
+        Name of the method or feature.
+    fitted_on : str
+        Rows added to the validation rows for fitting, a key of `study.fitting_sets`.
+    recipe : Recipe
+        Recipe of the confidence.
     """
 
     table: int
@@ -40,7 +44,7 @@ class Row:
 
 
 def rows_of(features: Sequence[str], fitted_on: Sequence[str]) -> list[Row]:
-    """Return all rows for score tables with these features, and for these sets to fit on."""
+    """Return all rows for score tables with these features, and for these fitting sets."""
     activations = tuple(name for name in features if ".activation." in name)
     gradients = tuple(name for name in features if "." in name and name not in activations)
     return [

@@ -1,4 +1,4 @@
-"""From a trained CNN to score tables, by the toolkit's own calls: export, prepare, score; each table cached."""
+"""Score tables of a trained CNN, by gradscore's own calls: export, prepare and score. Each table is cached."""
 
 import hashlib
 import time
@@ -22,19 +22,23 @@ from tools.paper.splits import Part, Repetition
 
 CLASS_NAMES = tuple("0123456789")
 EXTRAS = ("max_logit", "energy", "margin", "gradnorm", "activations")
-SYNTHETIC_FROM = 1000  # validation pictures that synthetic unknowns are made of
+SYNTHETIC_FROM = 1000  # validation pictures from which synthetic unknowns are made
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Scores of one repetition.
+    """The score tables of one repetition.
 
     Attributes
     ----------
-    validation, test : of the known concept; what verdicts are fitted on, and tested on
-    unknown, known_unknowns : of each unknown concept, by name; others in the one than in the other
-    synthetic : of each synthetic kind, made of validation pictures and noise alone
-    digest : of everything that the scores depend on
+    validation, test : ScoreTable
+        Pictures of the known concept, for fitting and for testing.
+    unknown, known_unknowns : mapping of str to ScoreTable
+        Pictures of each unknown concept, for testing and others for fitting.
+    synthetic : mapping of str to ScoreTable
+        Unknowns of each synthetic kind, made from validation pictures and noise.
+    digest : str
+        Digest of everything that the scores depend on.
     """
 
     validation: ScoreTable
@@ -46,13 +50,13 @@ class Tables:
 
     @property
     def seconds(self) -> float:
-        """What scoring took on one thread, when it was done."""
+        """Seconds that scoring took on one thread."""
         scored = (self.validation, self.test, *self.unknown.values(), *self.known_unknowns.values())
         return sum(float(table.metadata["scoring_seconds"]) for table in scored)
 
 
 def scored(repetition: Repetition, model: nn.Module, folder: Path) -> Tables:
-    """Score everything that a repetition needs, or read it from the folder where it is there."""
+    """Return the score tables of a repetition, from the cache folder if they are there."""
     with Scorer.load(_scoring_model(model, folder), threads=1, features=EXTRAS) as scorer:
         unknown = [*repetition.unknown.values(), *repetition.known_unknowns.values()]
         return Tables(

@@ -1,7 +1,7 @@
-"""One repetition of the study: which pictures train, validate and test a CNN, and which unknown ones are fitted on.
+"""Splits of one repetition: the pictures for training, validation and testing, and the known unknowns.
 
-Everything is drawn by the repetition's seed alone. No picture is in two parts: what a verdict is fitted on, be it of the
-known concept or of an unknown one, is never tested on.
+The splits depend only on the repetition's seed. No picture is in two parts, so no verdict is tested on a picture that it
+was fitted on.
 """
 
 import hashlib
@@ -20,13 +20,16 @@ MOST_FITTED = 10_000  # validation pictures that a verdict is fitted on
 
 @dataclass(frozen=True)
 class Part:
-    """Pictures with their ids: `class/row` of the known concept, `concept#row` of an unknown one.
+    """Pictures with their ids: `class/row` for the known concept, `concept#row` for an unknown one.
 
     Attributes
     ----------
-    ids : [N], unique in the study
+    ids : tuple of str, [N]
+        Ids, unique in the study.
     images : uint8 [N, 1, 28, 28]
-    labels : int64 [N], −1 for unknown concepts
+        The pictures.
+    labels : int64 [N]
+        Their classes, −1 for unknown concepts.
     """
 
     ids: tuple[str, ...]
@@ -34,11 +37,11 @@ class Part:
     labels: NDArray[np.int64]
 
     def first(self, count: int) -> "Part":
-        """Return the first pictures."""
+        """Return the first `count` pictures."""
         return Part(self.ids[:count], self.images[:count], self.labels[:count])
 
     def after(self, count: int) -> "Part":
-        """Return all but the first pictures."""
+        """Return all but the first `count` pictures."""
         return Part(self.ids[count:], self.images[count:], self.labels[count:])
 
     @cached_property
@@ -49,13 +52,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Repetition:
-    """A permutation of the known pictures, cut in three, and one of each unknown concept's, cut in two.
+    """The parts of one repetition: three of the known concept, two of each unknown concept.
 
     Attributes
     ----------
-    training, validation, test : of the known concept
-    unknown : of each unknown concept, to test on
-    known_unknowns : others of each unknown concept, to fit on
+    seed : int
+        Seed of the splits.
+    training, validation, test : Part
+        Pictures of the known concept.
+    unknown : mapping of str to Part
+        Pictures of each unknown concept for testing.
+    known_unknowns : mapping of str to Part
+        Other pictures of each unknown concept for fitting.
     """
 
     seed: int
@@ -72,11 +80,11 @@ class Repetition:
         Raises
         ------
         InputError
-            There are fewer pictures of the known concept than the splits need.
+            The known concept has fewer pictures than the splits need.
         """
         sizes = concepts.sizes
         if len(concepts.images) < sizes.known:
-            raise InputError(f"{concepts.known} has {len(concepts.images)} pictures, the splits need {sizes.known}")
+            raise InputError(f"{concepts.known} has {len(concepts.images)} pictures, but the splits need {sizes.known}")
         order = np.random.default_rng([seed, 0]).permutation(len(concepts.images))[: sizes.known]
         ids = tuple(f"{concepts.labels[row]}/{row}" for row in order.tolist())
         known = Part(ids, concepts.images[order], concepts.labels[order])
@@ -101,7 +109,7 @@ class Repetition:
 
 
 def _drawn(concepts: Concepts, name: str, rng: np.random.Generator) -> Part:
-    """Draw pictures to fit and to test on, each once; of a small data set fewer to test on."""
+    """Draw pictures for fitting and testing, each once. A small data set leaves fewer for testing."""
     count = concepts.sizes.known_unknowns + concepts.sizes.unknown
     if name in concepts.noise:
         rows, images = np.arange(count), concepts.noise[name](count, rng)

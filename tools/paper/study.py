@@ -1,4 +1,4 @@
-"""The study: repetitions of everything, each step cached, and what they come to on average."""
+"""The study: independent repetitions of all steps, each step cached."""
 
 import hashlib
 import json
@@ -24,21 +24,27 @@ from tools.paper.scores import Tables
 from tools.paper.splits import Repetition
 from tools.paper.training import Training
 
-VERSION = 1  # of what a cached result means
+VERSION = 1  # version of the cached results
 
 
 @dataclass(frozen=True)
 class Result:
-    """One confidence, measured.
+    """The measures of one confidence.
 
     Attributes
     ----------
-    table, row, fitted_on : where it stands, see `rows.Row`
-    seed : of the repetition
-    network : which of several fits
-    measures : metrics in percent by concept
-    held_out : gains over maximum softmax on rows held out of a fit with all known unknowns; None for other rows
-    seconds : that all networks of the row took, when they were fitted
+    table, row, fitted_on
+        The row of the tables, see `rows.Row`.
+    seed : int
+        Seed of the repetition.
+    network : int
+        Index of the fit, for rows with several networks.
+    measures : dict
+        Metrics in percent by concept.
+    held_out : dict or None
+        Gains over maximum softmax on held-out rows, for fits with all known unknowns. None for other rows.
+    seconds : float
+        Seconds that all networks of the row took to fit and measure.
     """
 
     table: int
@@ -53,7 +59,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything that one repetition came to."""
+    """The results of one repetition."""
 
     seed: int
     accuracy: float
@@ -63,7 +69,7 @@ class Outcome:
 
 
 def run(concepts: Concepts, *, cnns: int, networks: int, how: Training, cache: Path, jobs: int) -> list[Outcome]:
-    """Return the outcomes of all repetitions, several at a time in processes of their own."""
+    """Return the outcomes of all repetitions. Up to `jobs` of them run at a time, in separate processes."""
     one = partial(repeat, concepts, networks=networks, how=how, cache=cache)
     if jobs == 1:
         return [one(seed) for seed in range(cnns)]
@@ -72,7 +78,7 @@ def run(concepts: Concepts, *, cnns: int, networks: int, how: Training, cache: P
 
 
 def repeat(concepts: Concepts, seed: int, *, networks: int, how: Training, cache: Path) -> Outcome:
-    """Train or load one CNN, score, fit and measure, all on one thread."""
+    """Train or load one CNN, then score, fit and measure, all on one thread."""
     torch.set_num_threads(1)
     repetition = Repetition.draw(concepts, seed)
     cnn = training.trained(repetition, how, cache)
@@ -92,7 +98,7 @@ def every_known_unknown(concepts: Concepts) -> str:
 
 
 def fitting_sets(known_unknowns: Sequence[str], tables: Tables) -> dict[str, Mapping[str, ScoreTable]]:
-    """Return what is fitted on beside the validation rows, by name: nothing, more and more known unknowns, synthetic ones."""
+    """Return the fitting rows beside the validation rows, by name: none, more and more known unknowns, synthetic."""
     sets: dict[str, Mapping[str, ScoreTable]] = {VALIDATION: {}}
     for index, name in enumerate(known_unknowns):
         sets[f"+ {name}"] = {one: tables.known_unknowns[one] for one in known_unknowns[: index + 1]}
@@ -101,7 +107,7 @@ def fitting_sets(known_unknowns: Sequence[str], tables: Tables) -> dict[str, Map
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything of one repetition that rows are measured with; `every` names the set with all known unknowns."""
+    """Everything needed to measure the rows of one repetition. `every` names the set with all known unknowns."""
 
     digest: str
     test: Cases
@@ -112,7 +118,7 @@ class Bench:
     folder: Path
 
     def results(self, row: Row) -> list[Result]:
-        """Return a row's results, from the cache where they are there."""
+        """Return the results of a row, from the cache if they are there."""
         path = self.folder / f"row-{self._key(row)}.json"
         if not path.exists():
             found = self._measured(row)
@@ -140,7 +146,7 @@ class Bench:
 
 
 def _held_out(row: Row, given: Fitting, seed: int) -> Measures:
-    """Return the gains over maximum softmax of a single fit to a part of the rows, on the rest of them."""
+    """Return the gains over maximum softmax of one fit to a part of the rows, measured on the rest."""
     fitted, rest = given.held_out(seed)
     ours = measured(row.recipe.confidences(fitted, rest.features, 1, seed)[0], rest)
     softmax = measured(MAX_SOFTMAX.confidences(fitted, rest.features, 1, seed)[0], rest)

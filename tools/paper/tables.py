@@ -1,4 +1,4 @@
-"""Averages as Markdown, CSV and JSON."""
+"""Tables of the averages, as Markdown and CSV."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ METRIC_NAMES = {"auroc": "AUROC", "aupr_in": "AUPR-In", "aupr_out": "AUPR-Out"}
 
 
 def markdown(results: Results) -> Iterator[str]:
-    """Yield all tables, one part a metric: means and standard deviations in percent."""
+    """Yield all tables, with one part per metric: means and standard deviations in percent."""
     for table, title in TITLES.items():
         rows = [key for key in results.rows if key[0] == table]
         yield from (f"## {title}", "")
@@ -34,12 +34,12 @@ def markdown(results: Results) -> Iterator[str]:
 
 
 def label(key: Key) -> str:
-    """Return what a row is called."""
+    """Return the label of a row."""
     return f"{key[1]} ({key[2]})" if key[2] else key[1]
 
 
 def comma_separated(results: Results) -> str:
-    """Return one line a row, concept and metric."""
+    """Return a CSV text with one line per row, concept and metric."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("table", "row", "fitted_on", "concept", "metric", "mean", "std", "fits"))

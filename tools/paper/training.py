@@ -1,9 +1,8 @@
-"""One CNN of the study, trained as the paper says, and cached by everything that its weights depend on.
+"""Training of one CNN as in the paper, cached by everything that its weights depend on.
 
-Where the paper's description is open, this was chosen: dropout acts on the first convolution's maps and on the inputs of
-the dense layer (dropping logits would deny classes at random); L2 1e-3 is SGD's weight decay on weights and biases;
-"stagnates" is no better validation accuracy for `patience` epochs; training ends when the smallest rate stagnates too;
-the weights kept are the last ones.
+Where the paper is not specific, these choices apply. Dropout acts on the maps of the first convolution and on the inputs
+of the dense layer. L2 1e-3 is SGD's weight decay on weights and biases. "Stagnates" means no better validation accuracy
+for `patience` epochs. Training ends when the smallest rate stagnates too. The last weights are kept.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ RATE_FACTOR = 0.1
 
 @dataclass(frozen=True)
 class Training:
-    """How a CNN is trained."""
+    """Settings of the training of a CNN."""
 
     batch: int = 256
     momentum: float = 0.9
@@ -41,12 +40,16 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """A CNN in eval mode.
+    """A trained CNN.
 
     Attributes
     ----------
-    folder : in the cache, for what is computed with it
-    seconds : that its training took, when it was trained
+    model : torch.nn.Module
+        The CNN in eval mode.
+    folder : Path
+        Cache folder for results computed with it.
+    seconds : float
+        Seconds that its training took.
     """
 
     model: nn.Module
@@ -55,7 +58,13 @@ class Trained:
 
 
 def trained(repetition: Repetition, training: Training, cache: Path) -> Trained:
-    """Return the repetition's CNN, from the cache where it is there."""
+    """Return the CNN of a repetition, from the cache if it is there.
+
+    Raises
+    ------
+    InputError
+        The training diverged.
+    """
     folder = cache / f"cnn-{_key(repetition, training)}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder.with_suffix(".safetensors")
@@ -71,7 +80,7 @@ def trained(repetition: Repetition, training: Training, cache: Path) -> Trained:
 
 
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the share of right predictions, in eval mode."""
+    """Return the fraction of right predictions in eval mode."""
     model.eval()
     with torch.no_grad():
         right = [

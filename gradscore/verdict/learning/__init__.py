@@ -1,1 +1,1 @@
-"""From a table of cases to a fitted meta-classifier: transforms, methods, calibration, and their ONNX nodes."""
+"""Learning of meta-classifiers: transforms, methods, calibration and thresholds, and their ONNX nodes."""

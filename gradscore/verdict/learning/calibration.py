@@ -1,12 +1,12 @@
-"""Maps from a fitted meta-classifier's P(correct) to a calibrated one, learned from rows that it was not fitted to.
+"""Calibration maps from a meta-classifier's P(correct) to a calibrated one, learned from held-out rows.
 
-Each is one class in `CALIBRATIONS`: `fit` reads held-out P(correct) and outcomes, the call and `emit` apply the map.
+Each map is one class in `CALIBRATIONS`. `fit` reads held-out P(correct) and outcomes. The call and `emit` apply the map.
 
-The held-out probabilities are those of classifiers fitted to the other folds, pooled, as scikit-learn's
-`CalibratedClassifierCV(ensemble=False)` does it. Where classifiers differ much from fit to fit, as networks of a few hundred
-rows do, those of the folds are more overconfident than the final one, and the map takes back too much: with 150 rows Platt's
-lowered the log loss of `nn` on fresh rows by 4 %, with 300 it left it as it was, and with 1,000 rows of the paper's
-features it lowered it by a quarter.
+The held-out probabilities come from the classifiers of all cross-validation folds, pooled, as in scikit-learn's
+`CalibratedClassifierCV(ensemble=False)`. If classifiers vary much from fit to fit, as networks on a few hundred rows do,
+those of the folds are more overconfident than the final one, and the map corrects too much. On fresh rows, Platt
+scaling lowered the log loss of `nn` by 4 % with 150 rows, not at all with 300, and by a quarter with 1,000 rows of the
+paper's features.
 """
 
 from abc import ABC, abstractmethod
@@ -27,12 +27,12 @@ LEAST_PROBABILITY = 1e-12  # keeps the log odds of P(correct) finite
 
 
 class Calibration(ABC):
-    """A map of P(correct) [N] to P(correct) [N]."""
+    """A map from P(correct) [N] to calibrated P(correct) [N]."""
 
     @classmethod
     @abstractmethod
     def fit(cls, p: FloatArray, correct: BoolArray) -> "Calibration":
-        """Learn the map from held-out rows, both classes among them."""
+        """Learn the map from held-out rows of both classes."""
 
     @abstractmethod
     def __call__(self, p: FloatArray) -> FloatArray:
@@ -45,7 +45,7 @@ class Calibration(ABC):
 
 @dataclass(frozen=True)
 class Uncalibrated(Calibration):
-    """P(correct) as the meta-classifier has it."""
+    """No calibration: P(correct) of the meta-classifier, unchanged."""
 
     @classmethod
     def fit(cls, p: FloatArray, correct: BoolArray) -> "Uncalibrated":
@@ -72,7 +72,7 @@ class Platt(Calibration):
 
     @classmethod
     def fit(cls, p: FloatArray, correct: BoolArray) -> "Platt":
-        """Fit a logistic curve to the log odds; each row counts as both outcomes, by its target's share of each."""
+        """Fit a logistic curve to the log odds. Each row counts as both outcomes, weighted by its softened target."""
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - loaded for fitting only
 
         right, wrong = int(correct.sum()), int((~correct).sum())
@@ -95,16 +95,16 @@ class Platt(Calibration):
 
 @dataclass(frozen=True)
 class Isotonic(Calibration):
-    """The ascending function nearest the outcomes, linear between its steps (Zadrozny and Elkan 2002).
+    """Isotonic regression, with linear interpolation between its steps (Zadrozny and Elkan 2002).
 
-    It needs some hundreds of rows, and makes ties: rows of one step get the same P(correct).
+    It needs some hundreds of rows. It makes ties: all rows on one step get the same P(correct).
     """
 
     curve: Interpolation
 
     @classmethod
     def fit(cls, p: FloatArray, correct: BoolArray) -> "Isotonic":
-        """Fit scikit-learn's."""
+        """Fit scikit-learn's `IsotonicRegression`."""
         from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415 - loaded for fitting only
 
         fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(p, correct.astype(np.float64))

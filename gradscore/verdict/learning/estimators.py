@@ -1,8 +1,8 @@
-"""Fitted scikit-learn classifiers as ONNX nodes: one exporter per class, all in the default operator domain.
+"""Exporters of fitted scikit-learn classifiers to ONNX nodes, one per class, all in the default operator domain.
 
-Each takes the fitted binary classifier, the emitter and the name of the standardised features [N, K], and returns the
-name of P(correct) [N]. Trees need no `ai.onnx.ml` operators: every tree is padded to a complete one, so that one small
-matrix tells the leaf from the signs of all comparisons.
+An exporter takes the fitted binary classifier, the emitter and the name of the standardised features [N, K]. It returns
+the name of P(correct) [N]. Trees need no `ai.onnx.ml` operators: every tree is padded to a complete tree, so that one
+small matrix finds the leaf from the results of all comparisons.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,12 +25,12 @@ FLAT = np.array([-1], dtype=np.int64)
 
 
 def emit_mean(members: Sequence[Estimator], emit: VerdictNodes, z: str) -> str:
-    """Write classifiers of one kind and the mean of their probabilities.
+    """Write classifiers of one class and the mean of their probabilities.
 
     Raises
     ------
     InputError
-        Where the class has no exporter, or its settings make a form that has none.
+        The class has no exporter, or its exporter does not support these settings.
     """
     total, *others = [exporter_of(member)(member, emit, z) for member in members]
     for other in others:
@@ -39,7 +39,13 @@ def emit_mean(members: Sequence[Estimator], emit: VerdictNodes, z: str) -> str:
 
 
 def exporter_of(estimator: Estimator) -> Exporter:
-    """Return the exporter of an estimator's class, or raise InputError that lists the classes there are."""
+    """Return the exporter of an estimator's class.
+
+    Raises
+    ------
+    InputError
+        The class has no exporter. The message lists those that have one.
+    """
     kind = type(estimator)
     if kind.__name__ not in EXPORTERS or not kind.__module__.startswith(("sklearn.", "gradscore.")):
         raise InputError(
@@ -59,7 +65,7 @@ def _linear(estimator: Estimator, emit: VerdictNodes, z: str) -> str:
 
 
 def _network(estimator: Estimator, emit: VerdictNodes, z: str) -> str:
-    """Dense layers with ReLU, sigmoid at the end."""
+    """Dense layers with ReLU, then a sigmoid."""
     if estimator.activation != "relu":
         raise InputError(f"MLPClassifier can be saved with activation='relu' only, not {estimator.activation!r}")
     *hidden, last = zip(estimator.coefs_, estimator.intercepts_, strict=True)
@@ -95,7 +101,7 @@ def _boosted_trees(estimator: Estimator, emit: VerdictNodes, z: str) -> str:
 
 
 def _complete(tree: Estimator, depth: int) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
-    """Pad a tree to full depth, in heap order; a leaf above the bottom gets splits that all lead to its value."""
+    """Pad a tree to full depth, in heap order. Below an early leaf, all padded splits lead to its value."""
     inner = 2**depth - 1
     features, thresholds = np.zeros(inner, dtype=np.int64), np.full(inner, np.inf)
     node = np.zeros(2 * inner + 1, dtype=np.int64)
@@ -110,10 +116,10 @@ def _complete(tree: Estimator, depth: int) -> tuple[npt.NDArray[np.int64], Float
 
 
 def _paths(depth: int) -> tuple[FloatArray, FloatArray]:
-    """Tell the leaf from the comparisons (1 = left): it is where `comparisons @ turns == lefts`.
+    """Return the tables that find the leaf: it is where `comparisons @ turns == lefts` (a comparison is 1 for left).
 
-    `turns` [inner, leaves] is +1 where the leaf lies left of the node, −1 right, 0 off its path; `lefts` [leaves]
-    counts the left turns on the way, the largest value that the product can reach.
+    `turns` [inner, leaves] is +1 if the leaf is left of the node, −1 if it is right, and 0 if the node is not on its
+    path. `lefts` [leaves] is the number of left turns on the path, the largest value that the product can reach.
     """
     inner, outer = 2**depth - 1, 2**depth
     turns = np.zeros((inner, outer))

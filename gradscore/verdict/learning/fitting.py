@@ -1,4 +1,4 @@
-"""From a table of features and which predictions were right to a fitted meta-classifier with its threshold."""
+"""Fitting: features and outcomes -> a meta-classifier, its calibration and its threshold."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,12 @@ BoolArray = npt.NDArray[np.bool_]
 
 FEWEST_PER_CLASS = 5
 FEWEST_PER_CLASS_AND_FOLD = 2
-MOST_TUNING_ROWS = 10_000  # a minute for the slowest penalties of 200 features
+MOST_TUNING_ROWS = 10_000  # takes a minute for the slowest penalties and 200 features
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a fit depends on but the rows: the same recipe and rows give the same verdict."""
+    """Everything that a fit depends on except the rows. The same recipe and rows give the same verdict."""
 
     method: Method
     transform: type[Transform]
@@ -43,7 +43,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A transform, the classifiers whose mean probability is calibrated, the threshold, and how they came about."""
+    """A fitted transform, classifiers, calibration and threshold, with a summary of the fit.
+
+    The calibration applies to the mean probability of the classifiers.
+    """
 
     transform: Transform
     members: tuple[Estimator, ...]
@@ -52,12 +55,12 @@ class Fitted:
     summary: dict[str, Any]
 
     def p_correct(self, features: FloatArray) -> FloatArray:
-        """Return P(correct) [N] of finite rows [N, F], by scikit-learn itself."""
+        """Return P(correct) [N] of finite rows [N, F], computed by scikit-learn."""
         return self.calibration(_mean_probability(self.members, self.transform(features)))
 
 
 def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], settings: Settings) -> Fitted:
-    """Fit a meta-classifier to rows [N, F] and outcomes [N]; errors are those of `Verdict.fit`."""
+    """Fit a meta-classifier to rows [N, F] and outcomes [N]. Errors are those of `Verdict.fit`."""
     finite = np.isfinite(features).all(axis=1)
     rows, right = features[finite], correct[finite]
     excluded = int((~finite).sum())
@@ -93,7 +96,7 @@ def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], 
 
 
 def _recipe(settings: Settings, correct: BoolArray, columns: IntArray) -> Recipe:
-    """Look up what the settings name, and refuse what cannot be."""
+    """Look up the names in the settings, and refuse impossible settings."""
     if settings.ensemble < 1 or settings.folds < 0 or settings.folds == 1:
         raise InputError(
             f"ensemble must be 1 or more, folds 0 or from 2 up; got {settings.ensemble} and {settings.folds}"
@@ -114,8 +117,8 @@ def _recipe(settings: Settings, correct: BoolArray, columns: IntArray) -> Recipe
     recipe.method.require(len(correct), len(recipe.columns))
     if settings.calibration != "none" and not recipe.folds:
         raise InputError(
-            f"{settings.calibration} calibration needs rows held out by cross-validation, but there is none: ask for "
-            f"folds, and give at least {FEWEST_PER_CLASS_AND_FOLD} correct and incorrect rows for each"
+            f"{settings.calibration} calibration needs rows held out by cross-validation, but there are none: set "
+            f"folds, and give at least {FEWEST_PER_CLASS_AND_FOLD} correct and {FEWEST_PER_CLASS_AND_FOLD} incorrect rows for each fold"
         )
     return recipe
 
@@ -144,7 +147,7 @@ def _columns_of(feature_names: Sequence[str], select: Sequence[str] | None) -> I
             raise InputError(f"no feature matches {pattern!r} (--features); the table has {shown}, …")
     chosen = [i for i, name in enumerate(feature_names) if any(fnmatchcase(name, one) for one in patterns)]
     if not chosen:
-        raise InputError("no feature is selected (--features); leave the selection out to use all")
+        raise InputError("no feature is selected (--features); omit the selection to use all")
     return np.array(chosen, dtype=np.int64)
 
 
@@ -167,7 +170,7 @@ def _possible_folds(correct: BoolArray, folds: int) -> int:
 def _cross_validated(
     features: FloatArray, correct: BoolArray, recipe: Recipe
 ) -> tuple[tuple[BoolArray, FloatArray] | None, float, list[str]]:
-    """Return (correct, held-out P(correct)) for the penalty of least held-out log loss, that penalty, and notes."""
+    """Return outcomes and held-out P(correct) for the penalty with the least log loss, that penalty, and notes."""
     if not recipe.folds:
         return None, recipe.method.penalty, []
     from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - loaded for fitting only
@@ -178,7 +181,7 @@ def _cross_validated(
     p = np.empty((len(penalties), len(right)))
     splits = StratifiedKFold(recipe.folds, shuffle=True, random_state=recipe.seeds[0]).split(rows, right)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fold that did not converge shows in its held-out loss
+        warnings.simplefilter("ignore")  # a fold that did not converge has a larger held-out loss
         for train, test in splits:
             for index, penalty in enumerate(penalties):
                 transform, members = _fitted(rows[train], right[train], recipe, penalty)
@@ -204,7 +207,7 @@ def _fitted(
     transform = recipe.transform.fit(features, recipe.columns)
     if not len(transform.columns):
         raise InputError(
-            f"all {len(recipe.columns)} features are constant over the {len(correct)} rows, so no verdict can be read "
+            f"all {len(recipe.columns)} features are constant over the {len(correct)} rows, so no verdict can be learned "
             "from them. Check that the inputs differ and that the model scores them (`gradscore inspect`)"
         )
     z = transform(features)

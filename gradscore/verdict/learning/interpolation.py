@@ -1,4 +1,4 @@
-"""Piecewise linear functions, one a column, in NumPy and as ONNX nodes; constant beyond their first and last knot."""
+"""Piecewise linear functions, one per column, in NumPy and as ONNX nodes, constant beyond the outer knots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,23 @@ from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 
-LEAST_SEGMENTS = 2  # an ONNX comparison with no thresholds at all is a corner of runtimes better left alone
+LEAST_SEGMENTS = (
+    2  # with one segment, the ONNX comparison would have an empty operand, which runtimes treat differently
+)
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """y = value + slope·(x − start) on the segment that x lies in, x clipped to the knots.
+    """y = value + slope·(x − start) on the segment that contains x, with x clipped to the knots.
 
-    Columns with fewer segments than others are padded with segments that start at infinity, where no x arrives.
+    Columns with fewer segments are padded with segments that start at infinity, which no x reaches.
 
     Attributes
     ----------
-    starts, values, slopes : float64 [K, L], segments of each column in ascending order
-    upper : float64 [K], the last knots
+    starts, values, slopes : float64 [K, L]
+        Segments of each column in ascending order.
+    upper : float64 [K]
+        Last knot of each column.
     """
 
     starts: FloatArray
@@ -33,7 +37,7 @@ class Interpolation:
 
     @classmethod
     def through(cls, knots: Sequence[tuple[FloatArray, FloatArray]]) -> "Interpolation":
-        """Take the knots (x strictly ascending, y) of each column; a single knot makes a constant."""
+        """Build the functions from the knots (x strictly ascending, y) of each column. One knot gives a constant."""
         segments = max([LEAST_SEGMENTS, *(len(x) - 1 for x, _ in knots)])
         starts = np.full((len(knots), segments), np.inf)
         values, slopes = np.zeros((2, len(knots), segments))
@@ -44,7 +48,7 @@ class Interpolation:
         return cls(starts, values, slopes, np.array([x[-1] for x, _ in knots]))
 
     def __call__(self, x: FloatArray) -> FloatArray:
-        """Return the functions' values at x [N, K]."""
+        """Return the values of the functions at x [N, K]."""
         out = np.empty(x.shape)
         for column in range(x.shape[1]):
             starts = self.starts[column]
@@ -58,7 +62,7 @@ class Interpolation:
         return Interpolation(self.starts[kept], self.values[kept], self.slopes[kept], self.upper[kept])
 
     def emit(self, emit: VerdictNodes, x: str) -> str:
-        """Write the same as nodes: the segment's number counts the starts at or below x."""
+        """Write the same arithmetic as ONNX nodes. The index of a segment is the number of later starts ≤ x."""
         columns, segments = self.starts.shape
         inside = emit("Min", emit("Max", x, self.starts[:, 0]), self.upper)
         deep = emit("Reshape", inside, np.array([-1, columns, 1], dtype=np.int64))

@@ -1,10 +1,10 @@
-"""The meta-classifiers by name: what scikit-learn estimator each is, and what it has to tune.
+"""Methods: the meta-classifiers by name, with their scikit-learn estimators and tuning parameters.
 
-None weighs the classes. Log loss with a free intercept keeps P(correct) a probability under the mix of correct and
-incorrect rows it was fitted on; weights would break that, and would rank no better. That correct rows outnumber
-incorrect ones by far is met where it matters, in the decision threshold (see `thresholds.py`).
+No method weights the classes. With log loss and a free intercept, P(correct) is a probability for the mix of correct
+and incorrect rows in the fit. Weights would break this, and would not rank better. The decision threshold accounts
+for the imbalance of the classes (see `thresholds.py`).
 
-A penalty is given per row, as λ in (mean log loss) + λ·(norm), so that one value serves any number of rows;
+A penalty is given per row, as λ in (mean log loss) + λ·(norm), so that one value fits any number of rows.
 scikit-learn's C is 1/(λ·rows).
 """
 
@@ -32,34 +32,40 @@ class Method(ABC):
     """One kind of meta-classifier over standardised features z [N, K]."""
 
     penalties: ClassVar[tuple[float, ...]] = ()
-    """Values of λ to choose from by cross-validation, strongest first; empty where there is nothing to tune."""
+    """Values of λ for cross-validation, strongest first. Empty if there is nothing to tune."""
     penalty: ClassVar[float] = 0.0
-    """λ where cross-validation is off or impossible."""
+    """Value of λ if cross-validation is off or impossible."""
 
     @abstractmethod
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return the scikit-learn classifier, not yet fitted."""
+        """Return the unfitted scikit-learn classifier."""
 
     def require(self, rows: int, features: int) -> None:  # noqa: B027 - most methods take any size
-        """Raise InputError where the method cannot be fitted to so many rows and features."""
+        """Refuse numbers of rows and features that the method cannot be fitted to.
+
+        Raises
+        ------
+        InputError
+            There are too few rows for the features.
+        """
 
     def columns(self, z: FloatArray, correct: BoolArray) -> npt.NDArray[np.int64]:
-        """Return which of the K columns to use; all of them unless the method says otherwise."""
+        """Return the indices of the columns to use: all K, unless the method selects some."""
         del correct
         return np.arange(z.shape[1])
 
 
 class Threshold(Method):
-    """One feature, the one whose best threshold separates best (equation 7 of the paper).
+    """The one feature with the best threshold (equation 7 of the paper).
 
-    P(correct) is a logistic curve over that feature, so it ranks rows as the feature does; the faint penalty keeps the
-    curve finite where one threshold separates the classes altogether.
+    P(correct) is a logistic curve over that feature, so it ranks rows as the feature does. A weak penalty keeps the
+    curve finite if one threshold separates the classes completely.
     """
 
     penalty = 1e-4
 
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return a logistic regression, hardly penalised."""
+        """Return a logistic regression with a weak penalty."""
         return _logistic(l1_ratio=0.0, C=1 / (penalty * rows), random_state=seed)
 
     def columns(self, z: FloatArray, correct: BoolArray) -> npt.NDArray[np.int64]:
@@ -72,12 +78,12 @@ class Glm(Method):
     """Logistic regression without a penalty."""
 
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return scikit-learn's, to convergence."""
+        """Return an unpenalised logistic regression."""
         del rows, penalty
         return _logistic(l1_ratio=0.0, C=np.inf, random_state=seed)
 
     def require(self, rows: int, features: int) -> None:
-        """Refuse fewer rows than features, where the fit is not unique and separates the classes by chance."""
+        """Refuse a fit without more rows than features: it is not unique, and separates the classes by chance."""
         if rows <= features:
             raise InputError(
                 f"glm cannot be fitted to {rows} rows and {features} features: it has no penalty; use --method lasso "
@@ -86,13 +92,13 @@ class Glm(Method):
 
 
 class Lasso(Method):
-    """Logistic regression with an L1 penalty, which leaves few features in."""
+    """Logistic regression with an L1 penalty, which keeps few features."""
 
     penalties = PENALTIES
     penalty = 1e-2
 
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return coordinate descent, fast on correlated features; it penalises the intercept, but by 1/1000 only."""
+        """Return coordinate descent, fast on correlated features. Scaled by 1,000, its intercept is hardly penalised."""
         return _logistic(
             solver="liblinear", l1_ratio=1.0, C=1 / (penalty * rows), intercept_scaling=1e3, random_state=seed
         )
@@ -105,28 +111,31 @@ class Ridge(Method):
     penalty = 1e-2
 
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return scikit-learn's, to convergence."""
+        """Return a logistic regression with the L2 penalty."""
         return _logistic(l1_ratio=0.0, C=1 / (penalty * rows), random_state=seed)
 
 
 class ElasticNet(Method):
     """Logistic regression with half an L1 and half an L2 penalty."""
 
-    penalties = PENALTIES[:-2]  # its solver takes minutes below, and gains nothing over ridge there
+    penalties = PENALTIES[:-2]  # with weaker penalties, the solver takes minutes and gains nothing over ridge
     penalty = 1e-2
 
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return the one solver of scikit-learn that has both penalties."""
+        """Return the only solver of scikit-learn that has both penalties."""
         return _logistic(solver="saga", l1_ratio=0.5, C=1 / (penalty * rows), tol=1e-4, random_state=seed)
 
 
 class Network(Method):
-    """The paper's: one hidden layer of 15 ReLU units, weight decay 1e-3, momentum 0.9, rate 0.1 to 0.001 by plateau."""
+    """The paper's network: one hidden layer of 15 ReLU units, trained by SGD with weight decay 1e-3.
+
+    Momentum is 0.9. The learning rate falls from 0.1 to 0.001 when the loss reaches a plateau.
+    """
 
     penalty = 1e-3
 
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return our own, for scikit-learn's has neither the schedule nor decay of the biases."""
+        """Return gradscore's own network. scikit-learn's lacks the schedule and does not decay the biases."""
         del rows
         return PlateauNetwork(weight_decay=penalty, seed=seed)
 
@@ -135,7 +144,7 @@ class Boosting(Method):
     """Stochastic gradient boosting of 100 trees of depth 3 (Friedman 2002)."""
 
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return the one of scikit-learn's whose trees are public, so that they can be saved."""
+        """Return scikit-learn's gradient boosting whose trees are public, so that they can be saved."""
         from sklearn.ensemble import GradientBoostingClassifier  # noqa: PLC0415 - loaded for fitting only
 
         del rows, penalty
@@ -145,13 +154,13 @@ class Boosting(Method):
 
 
 class Given(Method):
-    """A caller's own scikit-learn classifier, as it is."""
+    """A scikit-learn classifier given by the caller, unchanged."""
 
     def __init__(self, template: Estimator) -> None:
         self._template = template
 
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return a fresh copy."""
+        """Return an unfitted copy of the caller's classifier."""
         from sklearn.base import clone  # noqa: PLC0415 - loaded for fitting only
 
         del rows, penalty, seed

@@ -1,9 +1,9 @@
-"""The paper's neural meta-classifier, trained as the paper trains it; scikit-learn has no such schedule.
+"""The paper's neural meta-classifier, with the paper's training schedule, which scikit-learn lacks.
 
-One hidden layer of ReLU units and a softmax over incorrect and correct. Stochastic gradient descent with momentum and
-weight decay on all parameters, both as PyTorch's SGD has them; the rate falls tenfold whenever the mean training loss
-of an epoch has not improved by one part in 10,000 for `patience` epochs, as PyTorch's ReduceLROnPlateau has it, and
-training ends where it would fall below the last rate.
+The network has one hidden layer of ReLU units and a softmax over incorrect and correct. Training is stochastic gradient
+descent with momentum and weight decay on all parameters, as in PyTorch's SGD. The learning rate falls tenfold if the
+mean training loss of an epoch has not improved by one part in 10,000 for `patience` epochs, as in PyTorch's
+ReduceLROnPlateau. Training ends when the rate would fall below `last_rate`.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -26,15 +26,22 @@ RATE_FACTOR = 0.1
 
 @dataclass
 class PlateauNetwork:
-    """A classifier with scikit-learn's interface.
+    """The paper's network, with scikit-learn's interface.
 
     Attributes
     ----------
-    hidden : units of the hidden layer
-    momentum, weight_decay : of gradient descent
-    first_rate, last_rate : where the learning rate starts, and the lowest one used
-    patience : epochs without improvement before the rate falls
-    seed : of the initial weights and the order of rows
+    hidden : int
+        Units of the hidden layer.
+    momentum, weight_decay : float
+        Parameters of gradient descent.
+    first_rate, last_rate : float
+        First and lowest learning rate.
+    patience : int
+        Epochs without improvement before the rate falls.
+    seed : int
+        Seed of the initial weights and of the order of rows.
+    weights : tuple of float64 arrays
+        Weights and biases of both layers, empty before `fit`.
     """
 
     hidden: int = 15
@@ -51,7 +58,13 @@ class PlateauNetwork:
         return {name: value for name, value in asdict(self).items() if name != "weights"}
 
     def fit(self, z: FloatArray, correct: BoolArray) -> "PlateauNetwork":
-        """Train on standardised features [N, K] and outcomes [N]; InputError where the loss becomes infinite."""
+        """Train on standardised features [N, K] and outcomes [N].
+
+        Raises
+        ------
+        InputError
+            The loss becomes infinite or NaN.
+        """
         rng = np.random.default_rng(self.seed)
         weights = _initial((z.shape[1], self.hidden, 2), rng)
         velocity = [np.zeros_like(weight) for weight in weights]
@@ -64,7 +77,9 @@ class PlateauNetwork:
                 loss += cross_entropy * len(rows) / len(z)
                 self._step(weights, velocity, gradients, schedule.rate)
             if not np.isfinite(loss):
-                raise InputError("the network diverged: features spread too far; use --method lasso or boosting")
+                raise InputError(
+                    "the network diverged: the features have extreme values; use --method lasso or boosting"
+                )
             if not schedule.goes_on(loss):
                 break
         self.weights = tuple(weights)
@@ -76,12 +91,12 @@ class PlateauNetwork:
 
     @property
     def coefs_(self) -> list[FloatArray]:
-        """Weights as MLPClassifier has them: of two softmax outputs only the difference counts."""
+        """Weights in the form of MLPClassifier. Only the difference of the two softmax outputs matters."""
         return [self.weights[0], self.weights[2][:, 1:] - self.weights[2][:, :1]]
 
     @property
     def intercepts_(self) -> list[FloatArray]:
-        """Biases as MLPClassifier has them."""
+        """Biases in the form of MLPClassifier."""
         return [self.weights[1], self.weights[3][1:] - self.weights[3][:1]]
 
     activation = "relu"
@@ -96,7 +111,7 @@ class PlateauNetwork:
 
 @dataclass
 class _Plateau:
-    """The learning rate, which falls where the loss no longer does."""
+    """The learning rate, which falls when the loss stops falling."""
 
     rate: float
     last_rate: float
@@ -105,7 +120,7 @@ class _Plateau:
     bad: int = 0
 
     def goes_on(self, loss: float) -> bool:
-        """Take an epoch's loss; return False once the last rate has had its plateau too."""
+        """Take the loss of an epoch, and return False once the last rate has also reached a plateau."""
         improved = loss < self.best * (1 - LEAST_IMPROVEMENT)
         self.best, self.bad = (loss, 0) if improved else (self.best, self.bad + 1)
         if self.bad <= self.patience:
@@ -115,7 +130,7 @@ class _Plateau:
 
 
 def loss_and_gradients(weights: list[FloatArray], z: FloatArray, targets: FloatArray) -> tuple[float, list[FloatArray]]:
-    """Return the mean cross-entropy of rows z [N, K] with one-hot targets [N, 2], and its gradient by each weight."""
+    """Return the mean cross-entropy of rows z [N, K] with one-hot targets [N, 2], and its gradients."""
     hidden, logits = _forward(weights, z)
     p = _softmax(logits)
     loss = -float(np.log(np.maximum((p * targets).sum(axis=1), 1e-300)).mean())

@@ -1,8 +1,8 @@
-"""Features that are zero but for rounding: another runtime, or another order of sums, rounds to other numbers.
+"""Removal of features that are zero except for rounding noise.
 
-The derivatives by a softmax layer's logits add up to zero, and with them the weights' mean: what a table holds there is the
-last digit of single precision. Unlike small numbers it has no digit in common with what another runtime gives, and a verdict
-that reads it says something else elsewhere.
+The derivatives with respect to a softmax layer's logits sum to zero, and so does the mean of its weight gradients. The
+table then holds the rounding error of single precision. Another runtime, or another order of sums, gives a value that
+has no digit in common with it. A verdict that reads such a feature would give different results there.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gradscore.errors import InputError
 
-LARGEST_MEAN = 1e-6  # of the layer's standard deviation
+LARGEST_MEAN = 1e-6  # as a fraction of the layer's standard deviation
 LARGEST_SKEWNESS = 1e-5
 
 
@@ -24,14 +24,14 @@ def without_noise(
     Raises
     ------
     InputError
-        Nothing else was chosen.
+        No other feature was selected.
     """
     place = {name: column for column, name in enumerate(names)}
     kept = [column for column in columns if not _is_noise(names[column], features, place)]
     if not kept:
         noise = ", ".join(names[column] for column in columns)
         raise InputError(
-            f"what the verdict may read is zero but for rounding in every row: {noise}; choose other features (--features)"
+            f"the selected features are zero except for rounding noise in every row: {noise}; choose other features (--features)"
         )
     return np.array(kept, dtype=np.int64)
 

@@ -1,4 +1,4 @@
-"""What a fit is asked for."""
+"""Settings of a fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gradscore.verdict.learning.thresholds import BALANCED, Rule
 
 @dataclass(frozen=True)
 class Settings:
-    """What a fit is asked for, by name; the parameters of `Verdict.fit`."""
+    """The settings of a fit by name, as in the parameters of `Verdict.fit`."""
 
     method: str | Estimator = "lasso"
     transform: str = "signed-log"

@@ -1,4 +1,4 @@
-"""What a verdict says of its own fit: plain values, ready for JSON."""
+"""Summary of a fit, stored in the verdict as plain values for JSON."""
 
 import importlib.metadata
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from gradscore.verdict.learning.thresholds import describe
 
 
 def asked(settings: Settings) -> dict[str, Any]:
-    """Return what was asked for, and of which versions."""
+    """Return the requested settings and the package versions."""
     return {
         "seed": settings.seed,
         "ensemble": settings.ensemble,
@@ -24,7 +24,7 @@ def asked(settings: Settings) -> dict[str, Any]:
 
 
 def learned(members: Sequence[Estimator], used: list[str]) -> dict[str, Any]:
-    """Return what came of it: one of the classifiers, and the features that all of them read."""
+    """Return the fitted classifier's class, settings, features and coefficients."""
     return {
         "estimator": type(members[0]).__name__,
         "hyper_parameters": _plain(members[0].get_params()),
@@ -34,7 +34,7 @@ def learned(members: Sequence[Estimator], used: list[str]) -> dict[str, Any]:
 
 
 def _coefficients(members: Sequence[Estimator], names: Sequence[str]) -> dict[str, float] | None:
-    """Return the weights of a linear classifier that are not 0, largest first; None for other kinds."""
+    """Return the non-zero weights of a linear classifier, largest first, or None for other classifiers."""
     if not hasattr(members[0], "coef_"):
         return None
     weights = np.mean([np.ravel(member.coef_) for member in members], axis=0)
@@ -43,7 +43,7 @@ def _coefficients(members: Sequence[Estimator], names: Sequence[str]) -> dict[st
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values that JSON can hold; its numbers know no infinity."""
+    """Return values that JSON can hold. Infinity and NaN become text."""
     simple = (bool, int, str, type(None))
     return {key: value if isinstance(value, simple) or _finite(value) else str(value) for key, value in values.items()}
 

@@ -1,9 +1,9 @@
-"""Where P(correct) is high enough to accept a prediction: one rule per class, all listed in `THRESHOLDS`.
+"""Decision thresholds: how high P(correct) must be to accept a prediction, one rule per class in `THRESHOLDS`.
 
-A rule reads a ranking of P(correct) on rows whose outcome is known, and accepts a row where P(correct) reaches the
-threshold. The first five rules hold on those rows themselves, and elsewhere up to chance. The conformal ones bound an
-expectation for any number of rows, if these were not used in the fit and are exchangeable with what comes later: drawn
-from the same source, in no particular order. A change of source ends the guarantee.
+A rule reads a ranking of P(correct) on rows with a known outcome. A row is accepted if its P(correct) reaches the
+threshold. The first five rules hold on those rows, and on others only up to chance. The conformal rules bound an
+expectation for any number of rows. They require rows that were not used in the fit and that are exchangeable with
+later rows: drawn from the same source, in no particular order. A change of source ends the guarantee.
 """
 
 from abc import ABC, abstractmethod
@@ -28,19 +28,25 @@ class Rule(ABC):
 
     @abstractmethod
     def choose(self, ranking: Ranking) -> int:
-        """Return the index of the lowest P(correct) that is accepted; InputError where none will do."""
+        """Return the index of the lowest accepted P(correct).
+
+        Raises
+        ------
+        InputError
+            No threshold satisfies the rule.
+        """
 
     def threshold(self, ranking: Ranking) -> float:
-        """Return the threshold: halfway between the lowest score accepted and the next below."""
+        """Return the threshold: halfway between the lowest accepted score and the next lower one."""
         return _between(ranking, self.choose(ranking))
 
 
 @dataclass(frozen=True)
 class Balanced(Rule):
-    """Maximise ½·TPR + ½·TNR, each class weighing half however rare it is (equation 7 of the paper)."""
+    """Maximise ½·TPR + ½·TNR: each class has the same weight, however rare it is (equation 7 of the paper)."""
 
     def choose(self, ranking: Ranking) -> int:
-        """Return the best index, the highest score of equally good ones."""
+        """Return the best index, and of equally good ones the one with the highest score."""
         return int(_balanced_accuracy(ranking).argmax())
 
 
@@ -57,10 +63,10 @@ class _Target(Rule):
 
 
 class TargetPrecision(_Target):
-    """Accept as many as possible with at least this share of them correct."""
+    """Accept as many rows as possible, with at least this fraction of them correct."""
 
     def choose(self, ranking: Ranking) -> int:
-        """Return the last index whose precision is reached."""
+        """Return the last index with sufficient precision."""
         precision = ranking.precision()
         reached = np.flatnonzero(precision >= self.value)
         if not len(reached):
@@ -72,15 +78,15 @@ class TargetPrecision(_Target):
 
 
 class TargetRecall(_Target):
-    """Accept as few as possible with at least this share of the correct rows among them."""
+    """Accept as few rows as possible, with at least this fraction of the correct rows among them."""
 
     def choose(self, ranking: Ranking) -> int:
-        """Return the first index whose recall is reached."""
+        """Return the first index with sufficient recall."""
         return int(np.argmax(ranking.recall() >= self.value))
 
 
 class MaxFpr(_Target):
-    """Accept as many as possible with at most this share of the incorrect rows among them."""
+    """Accept as many rows as possible, with at most this fraction of the incorrect rows among them."""
 
     def choose(self, ranking: Ranking) -> int:
         """Return the last index whose false positive rate is allowed."""
@@ -89,7 +95,7 @@ class MaxFpr(_Target):
 
 @dataclass(frozen=True)
 class Cost(Rule):
-    """Least cost over the rows: `wrong_accepted` for each incorrect one accepted, `right_rejected` for each correct."""
+    """Minimise the cost: `wrong_accepted` per incorrect row accepted plus `right_rejected` per correct row rejected."""
 
     wrong_accepted: float
     right_rejected: float
@@ -99,30 +105,33 @@ class Cost(Rule):
             raise InputError(f"costs must be positive, got {self.wrong_accepted} (fp) and {self.right_rejected} (fn)")
 
     def choose(self, ranking: Ranking) -> int:
-        """Return the cheapest index; accepting nothing is no choice, since no prediction would be of use."""
+        """Return the index of least cost. At least one row is accepted, because rejecting all would be useless."""
         missed = ranking.positives.sum() - np.cumsum(ranking.positives)
         return int(np.argmin(self.wrong_accepted * np.cumsum(ranking.negatives) + self.right_rejected * missed))
 
 
 class ConformalRisk(_Target):
-    """Bound the chance that a row is incorrect and accepted: conformal risk control (Angelopoulos et al. 2022)."""
+    """Bound the probability that a row is incorrect and accepted, by conformal risk control.
+
+    The source is Angelopoulos et al. (2022).
+    """
 
     needs_unseen_rows = True
 
     def choose(self, ranking: Ranking) -> int:
-        """Return the last index where (accepted incorrect rows + 1)/(rows + 1) is at most the bound."""
+        """Return the last index with (accepted incorrect rows + 1)/(rows + 1) at most the bound."""
         rows = int(ranking.positives.sum() + ranking.negatives.sum())
         bound = (np.cumsum(ranking.negatives) + 1) / (rows + 1)
         return _last(bound <= self.value, f"a risk of {self.value} over {rows} rows", "--max-risk")
 
 
 class ConformalFpr(_Target):
-    """Bound the chance that an incorrect row is accepted: the same control over the incorrect rows alone."""
+    """Bound the probability that an incorrect row is accepted, by conformal risk control on incorrect rows."""
 
     needs_unseen_rows = True
 
     def choose(self, ranking: Ranking) -> int:
-        """Return the last index where (accepted incorrect rows + 1)/(incorrect rows + 1) is at most the bound."""
+        """Return the last index with (accepted incorrect rows + 1)/(incorrect rows + 1) at most the bound."""
         wrong = int(ranking.negatives.sum())
         bound = (np.cumsum(ranking.negatives) + 1) / (wrong + 1)
         return _last(bound <= self.value, f"a risk of {self.value} over {wrong} incorrect rows", "--max-fpr-risk")
@@ -147,7 +156,7 @@ def balanced_gain(ranking: Ranking) -> float:
 
 
 def describe(rule: Rule) -> dict[str, float | str]:
-    """Return the rule's name and settings, ready for JSON."""
+    """Return the rule's name and settings for JSON."""
     return {"rule": _name(rule), **vars(rule)}
 
 
@@ -156,7 +165,7 @@ def _balanced_accuracy(ranking: Ranking) -> npt.NDArray[np.float64]:
 
 
 def _last(allowed: npt.NDArray[np.bool_], what: str, flag: str) -> int:
-    """Return the last index of a run of allowed ones that starts at the highest score."""
+    """Return the last index of the unbroken run of allowed indices from the highest score on."""
     if not allowed[0]:
         raise InputError(
             f"{what} is out of reach: accepting even the highest P(correct) alone exceeds it. Raise {flag}, or give "

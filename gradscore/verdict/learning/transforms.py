@@ -1,13 +1,13 @@
-"""Features before any meta-classifier sees them: signed logarithm, then standardised; or turned into normal scores.
+"""Transforms of features for the meta-classifier: signed logarithm or normal scores, then standardisation.
 
-Gradient norms span thirty decades, so x ↦ sign(x)·log(1 + |x|/ε), with ε per feature from the training rows. A feature
-of one sign gets a small ε (the 1 % quantile of |x|) and becomes its logarithm. One of both signs gets a larger ε, up to
-the median, for there the values near zero are crossings and no scale of their own.
+Gradient norms span thirty decades. The signed logarithm is x ↦ sign(x)·log(1 + |x|/ε), with ε per feature from the
+training rows. A feature of one sign gets a small ε, the 1 % quantile of |x|, and becomes its logarithm. A feature of
+both signs gets a larger ε, up to the median, because its values near zero are sign changes and not a scale.
 
-All is in double precision, in the ONNX graph too: in single precision a logarithm of 1e-30 errs by 4e-6, and the large
-weights of an unpenalised meta-classifier turn that into visible errors of P(correct). A float32 graph that a verdict is
-fused into casts its [N, F] features up, which costs nothing. Such a graph may flush values below 1.2e-38 to zero; ε is
-never below 1e-36, so this moves a logarithm by at most 0.012.
+All arithmetic is in double precision, also in the ONNX graph. In single precision, a logarithm of 1e-30 has an error of
+4e-6, and the large weights of an unpenalised meta-classifier turn this into visible errors of P(correct). A float32
+graph that contains a fused verdict casts its [N, F] features to double, at no measurable cost. Such a graph may flush
+values below 1.2e-38 to zero. ε is never below 1e-36, so this changes a logarithm by at most 0.012.
 """
 
 from abc import ABC, abstractmethod
@@ -27,12 +27,12 @@ FloatArray = npt.NDArray[np.float64]
 SMALLEST_SCALE = 1e-36
 QUANTILES = 33
 LOWEST_QUANTILE = 0.01
-# Features come from float32 arithmetic: a relative spread below this is rounding noise and counts as constant.
+# Features come from float32 arithmetic, so a feature with a smaller relative spread is constant but for rounding.
 SMALLEST_SPREAD = 1e-6
 
 
 class Transform(ABC):
-    """Features [N, F] to standardised features [N, K]; `columns` says which of the F features the K are."""
+    """A map from features [N, F] to standardised features [N, K]. `columns` holds the indices of the K features."""
 
     columns: npt.NDArray[np.int64]
 
@@ -47,7 +47,7 @@ class Transform(ABC):
 
     @abstractmethod
     def only(self, kept: npt.NDArray[np.int64]) -> "Transform":
-        """Return the same transform of some of its K columns."""
+        """Return the same transform for some of its K columns."""
 
     @abstractmethod
     def emit(self, emit: VerdictNodes, features: str) -> str:
@@ -56,12 +56,14 @@ class Transform(ABC):
 
 @dataclass(frozen=True)
 class SignedLog(Transform):
-    """z = (sign(x)·log(1 + |x|/scale) − mean) / std, over the columns kept.
+    """Standardised signed logarithm: z = (sign(x)·log(1 + |x|/scale) − mean) / std.
 
     Attributes
     ----------
-    columns : int64 [K], indices into the F features; constant ones are left out
+    columns : int64 [K]
+        Indices into the F features. Constant features are left out.
     scale, mean, std : float64 [K]
+        Parameters of each column.
     """
 
     columns: npt.NDArray[np.int64]
@@ -71,7 +73,7 @@ class SignedLog(Transform):
 
     @classmethod
     def fit(cls, features: FloatArray, columns: npt.NDArray[np.int64]) -> "SignedLog":
-        """Take scales, means and deviations from finite training rows [N, F], and drop constant columns."""
+        """Compute scale, mean and deviation from finite training rows [N, F], and drop constant columns."""
         chosen = features[:, columns]
         scale = np.array([_scale(column) for column in chosen.T])
         logs = _signed_log(chosen, scale)
@@ -84,7 +86,7 @@ class SignedLog(Transform):
         return np.asarray((_signed_log(features[:, self.columns], self.scale) - self.mean) / self.std)
 
     def only(self, kept: npt.NDArray[np.int64]) -> "SignedLog":
-        """Return the same transform of some of its K columns."""
+        """Return the same transform for some of its K columns."""
         return SignedLog(self.columns[kept], self.scale[kept], self.mean[kept], self.std[kept])
 
     def emit(self, emit: VerdictNodes, features: str) -> str:
@@ -96,16 +98,19 @@ class SignedLog(Transform):
 
 @dataclass(frozen=True)
 class Quantile(Transform):
-    """z = normal scores of the signed logarithms: linear between 33 quantiles of the training rows, standardised.
+    """Normal scores of the signed logarithms, linear between 33 quantiles of the training rows, standardised.
 
-    Free of the features' distribution, so that no outlier has leverage; for the same reason all values beyond those
-    seen in training count alike, which the signed logarithm tells apart.
+    The result does not depend on a feature's distribution, so an outlier has no leverage. For the same reason, all
+    values beyond those of the training rows are equal. The signed logarithm keeps them apart.
 
     Attributes
     ----------
-    columns : int64 [K], indices into the F features, those of the logarithms
-    logs : the signed logarithms, standardised
-    scores : from these to standardised normal scores
+    columns : int64 [K]
+        Indices into the F features, the same as those of `logs`.
+    logs : SignedLog
+        Standardised signed logarithms.
+    scores : Interpolation
+        Map from the logarithms to standardised normal scores.
     """
 
     columns: npt.NDArray[np.int64]
@@ -114,7 +119,7 @@ class Quantile(Transform):
 
     @classmethod
     def fit(cls, features: FloatArray, columns: npt.NDArray[np.int64]) -> "Quantile":
-        """Take quantiles from finite training rows [N, F]; knots of equal value become one, of the mean score."""
+        """Compute quantiles from finite training rows [N, F]. Equal quantiles become one knot, with the mean score."""
         logs = SignedLog.fit(features, columns)
         z = logs(features)
         shares = np.linspace(0.0, 1.0, QUANTILES)
@@ -132,7 +137,7 @@ class Quantile(Transform):
         return self.scores(self.logs(features))
 
     def only(self, kept: npt.NDArray[np.int64]) -> "Quantile":
-        """Return the same transform of some of its K columns."""
+        """Return the same transform for some of its K columns."""
         return Quantile(self.columns[kept], self.logs.only(kept), self.scores.only(kept))
 
     def emit(self, emit: VerdictNodes, features: str) -> str:
@@ -149,7 +154,7 @@ def _merged(knots: FloatArray, scores: FloatArray) -> tuple[FloatArray, FloatArr
 
 
 def _signed_log(x: FloatArray, scale: FloatArray) -> FloatArray:
-    """Return sign(x)·log(1 + |x|/scale), written as a difference of logarithms that no finite x overflows."""
+    """Return sign(x)·log(1 + |x|/scale), as a difference of logarithms, which no finite x overflows."""
     return np.asarray(np.sign(x) * (np.log(np.abs(x) + scale) - np.log(scale)))
 
 

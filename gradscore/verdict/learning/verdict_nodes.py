@@ -1,4 +1,4 @@
-"""Writes the nodes of a verdict's ONNX graph: double precision, default domain, only the operators in `OPERATORS`."""
+"""Emitter of a verdict's ONNX nodes: double precision, default domain, only the operators in `OPERATORS`."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ OPERATORS = frozenset((*ARITHMETIC, *CLASSIFYING))
 
 
 class VerdictNodes:
-    """Collects nodes and constants; each call returns the name of the value that it made."""
+    """Collects nodes and constants. Each call adds a node and returns the name of its output."""
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
     def __call__(self, operator: str, *inputs: str | npt.ArrayLike, **attributes: Any) -> str:
-        """Append a node of one output; arrays among the inputs become constants."""
+        """Append a node with one output. Arrays among the inputs become constants."""
         if operator not in OPERATORS:
             raise ValueError(f"{operator} is not among the operators that a verdict may use")
         names = [given if isinstance(given, str) else self._constant(given) for given in inputs]
@@ -37,7 +37,7 @@ class VerdictNodes:
         return name
 
     def graph(self, result: str, feature_count: int) -> onnx.GraphProto:
-        """Close the graph: `features` [N, F] in, the value `result` out as `p_correct` [N]."""
+        """Return the graph with the input `features` [N, F] and the value `result` as its output `p_correct` [N]."""
         last = helper.make_node("Identity", [result], [OUTPUT], name=OUTPUT)
         features = helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["N", feature_count])
         p_correct = helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["N"])
