@@ -19,7 +19,7 @@ HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
 ACTIVATION = "activation"  # of `<layer>.activation.<statistic>`, an extra feature
 SIGNAL_LABEL = "gradscore/label"
-SEED_RULE = "seed"  # names of the nodes that make the seed of back-propagation begin with it
+SEED_RULE = "seed"  # in a file, names of the values that make the seed of back-propagation begin with it
 SIGNAL_FEATURES = "gradscore/features"
 SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # by the residual; the others do not depend on it
 
@@ -166,6 +166,9 @@ class ModelMetadata:
         Signals that the kernels compute before any reduction, in this order.
     outputs, dropped_outputs
         The classifier's own outputs, in its order: those that the scoring model still has, and those that it cannot have.
+    seed
+        The signal that starts back-propagation, δ of the logits themselves, if a layer's kernel reads it; else empty. It
+        is not written: a file says it by the signal's name.
     """
 
     source_sha256: str
@@ -186,6 +189,7 @@ class ModelMetadata:
     weights_sha256: str = ""
     gradscore_version: str = ""
     format_version: int = FORMAT_VERSION
+    seed: str = ""
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
@@ -219,7 +223,8 @@ class ModelMetadata:
 
     def to_json(self) -> str:
         """Serialise to the text stored under `METADATA_KEY`."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        written = {name: value for name, value in asdict(self).items() if name != "seed"}
+        return json.dumps(written, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> "ModelMetadata":
@@ -244,7 +249,7 @@ class ModelMetadata:
             raw["backsteps"] = tuple(Backstep(**step) for step in raw.get("backsteps", ()))
             raw["uncovered"] = tuple(_parameter(parameter) for parameter in raw["uncovered"])
             raw["preprocessing"] = Preprocessing(**_tuples(raw["preprocessing"]))
-            return cls(**_tuples(raw))
+            return cls(**_tuples(raw | {"seed": _seed_by_name(raw["layers"])}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{where} has damaged gradscore metadata ({error}): prepare it again") from error
 
@@ -264,6 +269,15 @@ def unread_outputs(outputs: Sequence[str], logits: str, read: Sequence[str]) -> 
 def constant_signals(backsteps: Sequence[Backstep]) -> frozenset[str]:
     """Return the signals that are the same for every batch, and have no batch axis."""
     return frozenset(step.weight for step in backsteps)
+
+
+def _seed_by_name(layers: Sequence[Layer]) -> str:
+    """Find the seed among the signals of a file of format 1 or 2, which says it by the signal's name alone.
+
+    This is the only place that reads a meaning out of a name.
+    """
+    named = {item.delta for layer in layers for item in layer.reductions if item.delta.startswith(f"{SEED_RULE}/")}
+    return named.pop() if len(named) == 1 else ""
 
 
 def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -140,6 +140,7 @@ def prepare(
             weights_file=weights.name if weights is not None else "",
             weights_sha256=weights.sha256 if weights is not None else "",
             gradscore_version=__version__,
+            seed=scoring.seed,
         )
         _write(scoring.model, metadata, part)
         del scoring, model, whole, found, head  # else a large model's weights would be in memory twice

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError, ModelError
-from gradscore.model.metadata import ACTIVATION, LAYER_STATISTICS, SEED_RULE, Layer, ModelMetadata, Reduction
+from gradscore.model.metadata import ACTIVATION, LAYER_STATISTICS, Layer, ModelMetadata, Reduction
 from gradscore.scoring.layer_statistics import Signals, reduce
 
 FloatArray = NDArray[np.float64]
@@ -124,7 +124,7 @@ class GradNorm(ExtraFeature):
     @staticmethod
     def _last(model: ModelMetadata) -> Reduction:
         """Return the kernel of the dense layer whose output's gradient is the seed itself: that output is the logits."""
-        made = [item for layer in model.layers for item in layer.reductions if item.delta.startswith(f"{SEED_RULE}/")]
+        made = [item for layer in model.layers for item in layer.reductions if item.delta == model.seed]
         dense = [item for item in made if item.activation is not None]
         if len(dense) != 1 or dense[0].kernel != "outer":
             raise ModelError(

@@ -15,20 +15,20 @@ from gradscore.errors import ModelError
 from gradscore.graph.differentiate.gradient import values_of
 from gradscore.graph.lower.lowering import lower
 from gradscore.graph.nodes.emitter import Emitter, attribute, extents
-from gradscore.graph.statistics.first_maxima import half_name, halves, interleaved, is_of_pairs
+from gradscore.graph.statistics.first_maxima import halves, interleaved, is_of_pairs, keep_halves
 from gradscore.graph.statistics.unfolding import Window
 from gradscore.model.metadata import Backstep
 
 
 def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:
     """Append each backstep as an engine would write it, Slope(ConvGrad(MaxPoolGrad(δ))), and lower it."""
-    graph = model.graph
+    graph, parts_of = model.graph, dict[str, list[ir.Value]]()
     for step in backsteps:
         values, emit = values_of(graph), Emitter(graph, "Backstep", about=step.name)
         delta, data, weight = (values[name] for name in (step.delta, step.activation, step.weight))
         shown = weight.producer()  # read the initializer behind the Identity, which runtimes can fold
         geometry = step.attributes["geometry"]
-        unpooled = _unpooled(values[step.pooled], delta, step, emit)
+        unpooled = _unpooled(values[step.pooled], delta, step, parts_of, emit)
         passed = emit(
             "ConvGrad", unpooled, data, shown.inputs[0] if shown is not None else weight,
             kernel_shape=geometry["kernel"], strides=geometry["strides"], dilations=geometry["dilations"],
@@ -40,16 +40,21 @@ def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:
         sloped.name = step.name
         graph.outputs.append(sloped)  # an output keeps its name when it is lowered
     lower(model)
+    values = values_of(graph)
+    for name, parts in parts_of.items():  # only now: lowering replaces values
+        keep_halves(values[name], parts)
 
 
-def _unpooled(seen: ir.Value, delta: ir.Value, step: Backstep, emit: Emitter) -> ir.Value:
-    """Return δ at the resolution of the pool's input; its halves are named, for statistics to share."""
+def _unpooled(
+    seen: ir.Value, delta: ir.Value, step: Backstep, parts_of: dict[str, list[ir.Value]], emit: Emitter
+) -> ir.Value:
+    """Return δ at the resolution of the pool's input; its halves, if it has any, go into `parts_of`."""
     pool, full, pooled = Window.of(step.attributes["pool"]), _fixed(seen), _fixed(delta)
     if not is_of_pairs(pool, full[1:], pooled[1:]):
         return emit("MaxPoolGrad", delta, _indices(seen, step))
-    parts = halves(seen, delta, full, pool, emit)
+    parts = parts_of[step.delta] = halves(seen, delta, full, pool, emit)
     for place, part in enumerate(parts):
-        part.name, part.type = half_name(step.delta, place), delta.type
+        part.name, part.type = f"{step.delta}/half/{place}", delta.type
     sizes = [count * extent for count, extent in zip(pooled[1:], pool.kernel, strict=True)]
     whole = interleaved(parts, [*sizes[:-1], pooled[-1]], len(sizes) - 1, emit)
     left = [size - seen_by_pool for size, seen_by_pool in zip(full[1:], sizes, strict=True)]

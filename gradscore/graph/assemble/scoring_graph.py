@@ -33,6 +33,7 @@ class ScoringGraph:
     backsteps: tuple[Backstep, ...]
     outputs: tuple[str, ...]
     one_at_a_time: bool
+    seed: str
 
     @property
     def constants(self) -> frozenset[str]:
@@ -65,13 +66,14 @@ def build_scoring_graph(
     scoring, graph = gradient.model, gradient.model.graph
     unpooled, steps = keep_pooled(gradient, forms)
     lower(scoring)
-    label = append_seed(graph, gradient.logits, gradient.seed, head.classes)
+    label, seed = append_seed(graph, gradient.logits, gradient.seed, head.classes)
     graph.inputs.remove(gradient.seed)
     scope = Scope(graph, values_of(graph), gradient.deltas, unpooled)
     layers = tuple(layer.finished(scope) for layer in found)
     backsteps = tuple(step.backstep(scope) for step in steps)
     own, logits = keep_outputs(graph, whole), gradient.logits  # the graph's only output so far
-    signals = _computed(graph, read_signals(layers, backsteps))
+    read = read_signals(layers, backsteps)
+    signals = _computed(graph, read)
     graph.outputs.clear()
     graph.outputs.extend(dict.fromkeys([logits, label, *signals, *own]))
     common_passes.RemoveUnusedNodesPass()(scoring)
@@ -84,6 +86,7 @@ def build_scoring_graph(
         backsteps=backsteps,
         outputs=tuple(str(value.name) for value in own),
         one_at_a_time=any(isinstance(form, Whole) for form in forms),
+        seed=str(seed.name) if seed.name in read else "",
     )
 
 

@@ -105,8 +105,8 @@ def cut_at(model: ir.Model, logits: ir.Value) -> None:
     common_passes.RemoveUnusedNodesPass()(model)
 
 
-def append_seed(graph: ir.Graph, logits: ir.Value, seed: ir.Value, classes: int) -> ir.Value:
-    """Replace the value `seed` by the unit seed u, and return the label ŷ [B].
+def append_seed(graph: ir.Graph, logits: ir.Value, seed: ir.Value, classes: int) -> tuple[ir.Value, ir.Value]:
+    """Replace the value `seed` by the unit seed u; return the label ŷ [B], and u [B, classes].
 
     u = softmax(z with z_ŷ at −∞) − onehot(ŷ). The true seed p − onehot(ŷ) is s·u, with the residual s = 1 − p_ŷ. The
     features are multiplied by s at the very end, outside the graph, so every signal stays of order one for any confidence.
@@ -121,7 +121,7 @@ def append_seed(graph: ir.Graph, logits: ir.Value, seed: ir.Value, classes: int)
     flat = emit("Squeeze", label, emit.integers(1))
     flat.name = SIGNAL_LABEL
     flat.type, flat.shape = ir.TensorType(ir.DataType.INT64), ir.Shape(["batch"])
-    return flat
+    return flat, unit_seed
 
 
 def _named(graph: ir.Graph, name: str) -> ir.Value:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gradscore.graph.nodes.emitter import Emitter, extents
-from gradscore.graph.statistics.first_maxima import half_name, halves, is_of_pairs
+from gradscore.graph.statistics.first_maxima import halves, is_of_pairs, kept_halves
 from gradscore.graph.statistics.gradients import (
     Contraction,
     Explicit,
@@ -60,8 +60,7 @@ class UnpooledConvGradientRule(GradientRule):
         seen, delta = values[str(reduction.pooled)], values[reduction.delta]
         full, pooled = spatial(seen), spatial(delta)
         if is_of_pairs(pool, full, pooled):
-            names = [half_name(reduction.delta, place) for place in range(pool.kernel[-1])]
-            known = [single(values[name], emit) for name in names if name in values]
+            known = [single(part, emit) for part in kept_halves(delta)]
             parts = known or halves(seen, single(delta, emit), (parameter.shape[0], *full), pool, emit)
             return _halved(source, parts, window, pool, full, parameter, emit)
         spread = _unpooled(single(seen, emit), single(delta, emit), pool, emit, ceil=pool.output(full) != pooled)

@@ -15,11 +15,18 @@ from gradscore.graph.nodes.emitter import Emitter, dtype_of
 from gradscore.graph.statistics.unfolding import Window
 
 _STEEP = 3e38
+_HALVES = "gradscore.halves"
 
 
-def half_name(delta: str, place: int) -> str:
-    """Return the name of one half of a pooled gradient, if a backstep has computed it."""
-    return f"{delta}/half/{place}"
+def keep_halves(delta: ir.Value, parts: Sequence[ir.Value]) -> None:
+    """Note what `halves` has made of δ behind a pool, for others that need the same."""
+    delta.meta[_HALVES] = tuple(parts)
+
+
+def kept_halves(delta: ir.Value) -> tuple[ir.Value, ...]:
+    """Return the halves that `keep_halves` has noted; nothing where there are none."""
+    noted: tuple[ir.Value, ...] = delta.meta.get(_HALVES, ())
+    return noted
 
 
 def is_of_pairs(pool: Window, full: Sequence[int], pooled: Sequence[int]) -> bool:
