@@ -15,7 +15,9 @@ EIGHT = "8 statistics of every layer"
 
 
 def save_chart(rows: Sequence[ScoringRow], path: Path) -> None:
-    """Draw µs per input on a logarithmic axis. Ways that give fewer than all statistics are paler.
+    """Draw µs per input on a logarithmic axis.
+
+    Ways that give fewer than all statistics are paler.
 
     Raises
     ------

@@ -25,7 +25,9 @@ MOST_SCORES = 2048
 
 @dataclass(frozen=True)
 class Convention:
-    """The choices in which published numbers differ. AUROC and the other metrics are the same for all.
+    """The choices in which published numbers differ.
+
+    AUROC and the other metrics are the same for all.
 
     Attributes
     ----------
@@ -164,7 +166,9 @@ def _bootstrap(
 def _checked(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     scores, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct)
     if scores.ndim != 1 or right.shape != scores.shape:
-        raise InputError(f"confidence and correct must be [N] and have the same shape; got {scores.shape} and {right.shape}")
+        raise InputError(
+            f"confidence and correct must be [N] and have the same shape; got {scores.shape} and {right.shape}"
+        )
     if right.dtype != np.bool_ and not np.isin(right, (0, 1)).all():
         raise InputError(f"correct must be boolean (or 0 and 1), got values of type {right.dtype}")
     right = right.astype(np.bool_)
