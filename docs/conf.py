@@ -30,6 +30,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = False
+napoleon_use_ivar = True  # attributes that have docstrings of their own are described once
 napoleon_use_rtype = False
 
 html_theme = "furo"

@@ -16,6 +16,7 @@ from shutil import copyfileobj
 from typing import Any
 
 from gradscore.errors import InputError
+from gradscore.inputs.containers import Container, Reading
 from gradscore.inputs.content import require_size
 from gradscore.inputs.encoded import SUFFIXES
 from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
@@ -157,3 +158,21 @@ def _is_image(name: str) -> bool:
 def _require_some(found: list[Any], path: Path) -> None:
     if not found:
         raise InputError(f"archive {path} holds no images (looked for {', '.join(sorted(SUFFIXES))})")
+
+
+def _open_zip(path: Path, reading: Reading) -> Listing:
+    return ZipImages(path, reading.prefix)
+
+
+def _open_tar(path: Path, reading: Reading) -> Listing:
+    return TarImages(path, reading.prefix)
+
+
+CONTAINERS: Mapping[str, Container] = {
+    ".zip": _open_zip,
+    ".tar": _open_tar,
+    ".tar.gz": _open_tar,
+    ".tgz": _open_tar,
+    ".tar.bz2": _open_tar,
+    ".tar.xz": _open_tar,
+}

@@ -7,7 +7,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError
+from gradscore.inputs.containers import Container, Reading
 from gradscore.inputs.entries import ArrayRow, Entry, Listing, Rows, utf8
 from gradscore.inputs.stored import StoredRows
 
@@ -133,3 +134,17 @@ def _copy(packed: gzip.GzipFile, unpacked: IO[bytes]) -> None:
     while left > 0 and (chunk := packed.read(min(left, _CHUNK))):
         unpacked.write(chunk)
         left -= len(chunk)
+
+
+def _open_idx(path: Path, reading: Reading) -> Listing:
+    return open_idx(path, transposed=reading.idx_transposed)
+
+
+CONTAINERS: Mapping[str, Container] = {
+    ".npy": lambda path, _: open_npy(path),
+    ".npz": lambda path, _: open_npz(path),
+    ".idx": _open_idx,
+    ".idx.gz": _open_idx,
+    "-ubyte": _open_idx,
+    "-ubyte.gz": _open_idx,
+}

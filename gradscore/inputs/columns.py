@@ -4,7 +4,7 @@ import tempfile
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gradscore.errors import InputError
 from gradscore.inputs.arrow_headers import batch_rows
+from gradscore.inputs.containers import Container
 from gradscore.inputs.entries import Entry, ImageEntry, Listing, utf8
 from gradscore.inputs.images import fitted
 from gradscore.model.metadata import ModelMetadata
@@ -211,3 +212,10 @@ def _holds_numbers(kind: Any) -> bool:
 
     listed = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
     return bool(listed and (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)))
+
+
+CONTAINERS: Mapping[str, Container] = {
+    ".parquet": lambda path, _: open_parquet(path),
+    ".arrow": lambda path, _: open_arrow(path),
+    ".feather": lambda path, _: open_arrow(path),
+}

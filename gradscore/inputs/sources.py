@@ -7,16 +7,15 @@ import glob
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from gradscore.errors import InputError
-from gradscore.inputs.archives import TarImages, ZipImages
-from gradscore.inputs.arrays import open_idx, open_npy, open_npz
-from gradscore.inputs.columns import open_arrow, open_parquet
+from gradscore.inputs import archives, arrays, columns
+from gradscore.inputs.containers import Container, Reading
 from gradscore.inputs.entries import ArrayRow, Entry, ImageEntry, ImageFile, Joined, Listing, ids_of
 from gradscore.inputs.folders import FolderFiles, ListedFiles
 from gradscore.inputs.remote import RemoteFiles, fetched, is_folder, is_url, remove, require_there
@@ -24,34 +23,8 @@ from gradscore.inputs.remote import RemoteFiles, fetched, is_folder, is_url, rem
 __all__ = ["ArrayRow", "Entry", "ImageEntry", "ImageFile", "Source", "open_source"]
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """How to read the containers of one call."""
-
-    prefix: str
-    idx_transposed: bool
-
-
-_Container = Callable[[Path, _Reading], Listing]
-_TAR: _Container = lambda path, reading: TarImages(path, reading.prefix)  # noqa: E731 - a row of the table below
-_IDX: _Container = lambda path, reading: open_idx(path, transposed=reading.idx_transposed)  # noqa: E731
-CONTAINERS: Mapping[str, _Container] = {
-    ".npy": lambda path, _: open_npy(path),
-    ".npz": lambda path, _: open_npz(path),
-    ".zip": lambda path, reading: ZipImages(path, reading.prefix),
-    ".tar": _TAR,
-    ".tar.gz": _TAR,
-    ".tgz": _TAR,
-    ".tar.bz2": _TAR,
-    ".tar.xz": _TAR,
-    ".idx": _IDX,
-    ".idx.gz": _IDX,
-    "-ubyte": _IDX,
-    "-ubyte.gz": _IDX,
-    ".parquet": lambda path, _: open_parquet(path),
-    ".arrow": lambda path, _: open_arrow(path),
-    ".feather": lambda path, _: open_arrow(path),
-}
+CONTAINERS: Mapping[str, Container] = {**archives.CONTAINERS, **arrays.CONTAINERS, **columns.CONTAINERS}
+"""Openers by the endings of file names; the first ending that fits decides."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +81,7 @@ def open_source(paths: Sequence[str | os.PathLike[str]], *, idx_transposed: bool
     """
     texts = [os.fspath(path) for path in paths]
     listings = [
-        _listing(text, _Reading(_name(text) + "/" if len(texts) > 1 else "", idx_transposed)) for text in texts
+        _listing(text, Reading(_name(text) + "/" if len(texts) > 1 else "", idx_transposed)) for text in texts
     ]  # fmt: skip
     if not listings:
         raise InputError("no inputs given: name image folders, image files or .npz arrays")
@@ -130,7 +103,7 @@ def _refuse_repeated(source: Source) -> None:
             seen.add(name)
 
 
-def _listing(text: str, reading: _Reading) -> Listing:
+def _listing(text: str, reading: Reading) -> Listing:
     if text == "-":
         return ListedFiles.parse(sys.stdin.buffer.read(), "stdin")
     if is_url(text):
@@ -147,12 +120,12 @@ def _listing(text: str, reading: _Reading) -> Listing:
     raise InputError(f"{path}: no such file or folder")
 
 
-def _file(path: Path, text: str, reading: _Reading) -> Listing:
+def _file(path: Path, text: str, reading: Reading) -> Listing:
     container = _container(path.name)
     return container(path, reading) if container else ListedFiles([Path(text).as_posix()])
 
 
-def _container(name: str) -> _Container | None:
+def _container(name: str) -> Container | None:
     return next((open_ for suffix, open_ in CONTAINERS.items() if name.lower().endswith(suffix)), None)
 
 
@@ -163,7 +136,7 @@ def _list(path: Path) -> Listing:
         raise InputError(f"cannot read the list {path}: {error.strerror}") from error
 
 
-def _globbed(pattern: str, reading: _Reading) -> Listing:
+def _globbed(pattern: str, reading: Reading) -> Listing:
     found = sorted(name for name in glob.iglob(pattern, recursive=True) if not Path(name).is_dir())  # noqa: PTH207 - Path.glob drops ./
     if not found:
         raise InputError(f"{pattern}: no file matches")
@@ -172,7 +145,7 @@ def _globbed(pattern: str, reading: _Reading) -> Listing:
     return Joined([_file(Path(name), name, reading) for name in found])
 
 
-def _remote(url: str, reading: _Reading) -> Listing:
+def _remote(url: str, reading: Reading) -> Listing:
     container = _container(url)
     if container is not None:
         copy = fetched(url)

@@ -4,8 +4,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
-#include <numeric>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -14,6 +15,7 @@
 
 #include "kernels.hpp"
 #include "layers.hpp"
+#include "level.hpp"
 #include "plan.hpp"
 #include "program.hpp"
 
@@ -42,20 +44,20 @@ Shape spatial(const Shape& shape) { return {shape.begin() + 2, shape.end()}; }
 
 // Let `fill` write a new array while other Python threads run.
 template <class T, class Fill>
-Result<T> filled(const std::vector<std::size_t>& shape, const Fill& fill) {
-  T* values = new T[std::accumulate(shape.begin(), shape.end(), std::size_t{1}, std::multiplies<std::size_t>())];
+Result<T> filled(const Shape& shape, const Fill& fill) {
+  const std::vector<std::size_t> sizes(shape.begin(), shape.end());
+  T* values = new T[static_cast<std::size_t>(product(shape))];
   const nb::capsule owner(values, [](void* memory) noexcept { delete[] static_cast<T*>(memory); });
   {
     const nb::gil_scoped_release released;
     fill(values);
   }
-  return Result<T>(values, shape.size(), shape.data(), owner);
+  return Result<T>(values, sizes.size(), sizes.data(), owner);
 }
 
 // Accumulators of a batch.
-Result<double> reduced(const Job& job, const std::vector<const void*>& arrays, std::size_t batch, int threads) {
-  return filled<double>({batch, kAccumulator},
-                        [&](double* out) { job(arrays.data(), static_cast<Index>(batch), threads, out); });
+Result<double> reduced(const Job& job, const std::vector<const void*>& arrays, Index batch, int threads) {
+  return filled<double>({batch, kAccumulator}, [&](double* out) { job(arrays.data(), batch, threads, out); });
 }
 
 Geometry geometry_of(const nb::object& object) {
@@ -186,7 +188,7 @@ class BoundProgram {
     for (const nb::handle& handle : described) {
       const auto step = nb::cast<nb::tuple>(handle);
       const auto kernel = nb::cast<std::string>(step[0]);
-      const auto places = nb::cast<std::vector<Index>>(step[1]);
+      const auto places = nb::cast<std::vector<std::size_t>>(step[1]);
       const auto shapes = nb::cast<std::vector<Shape>>(step[2]);
       const Shape sample(shapes[0].begin() + 1, shapes[0].end());
       if (kernel == "embedding_moments") ids_.insert(places[0]);
@@ -199,96 +201,139 @@ class BoundProgram {
   Result<double> run(const std::vector<Given>& given, const Array<double, 1>& scale, int threads) const {
     std::vector<const void*> arrays;
     for (const Given& array : given) {
-      const bool ids = ids_.count(static_cast<Index>(arrays.size())) > 0;
+      const bool ids = ids_.count(arrays.size()) > 0;
       if (array.dtype() != (ids ? nb::dtype<std::int64_t>() : nb::dtype<float>())) {
         throw nb::type_error(ids ? "ids are not int64" : "an array is not float32");
       }
       arrays.push_back(array.data());
     }
-    const std::size_t columns = (program_->layers() + 1) * kAccumulator;
-    return filled<double>({scale.shape(0), columns}, [&](double* out) {
-      program_->run(arrays, scale.data(), static_cast<Index>(scale.shape(0)), threads, out);
-    });
+    const Index batch = shape_of(scale)[0], columns = (program_->layers() + 1) * kAccumulator;
+    return filled<double>({batch, columns},
+                          [&](double* out) { program_->run(arrays, scale.data(), batch, threads, out); });
   }
 
  private:
   Pools pools_;
-  std::set<Index> ids_;  // places of arrays of ids
+  std::set<std::size_t> ids_;  // places of arrays of ids
   std::unique_ptr<const Program> program_;
 };
 
 template <class T>
-void bind(nb::module_& module) {
+void bind_convolutions(nb::module_& module) {
   using namespace nb::literals;
-  module.def(
-      "outer_moments",
-      [](const Array<T, 2>& a, const Array<T, 2>& delta, int threads) {
-        const auto job = outer_moments<T>(a.shape(1), delta.shape(1));
-        return reduced(job, {a.data(), delta.data()}, a.shape(0), threads);
-      },
-      "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
   module.def(
       "conv_moments",
       [](const AnyArray<T>& a, const AnyArray<T>& delta, const nb::object& geometry, int threads) {
-        const auto job = conv_job<T>(shape_of(a), shape_of(delta), geometry);
-        return reduced(job, {a.data(), delta.data()}, a.shape(0), threads);
+        const Shape shape = shape_of(a);
+        return reduced(conv_job<T>(shape, shape_of(delta), geometry), {a.data(), delta.data()}, shape[0], threads);
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "geometry"_a, "threads"_a);
   module.def(
       "unpooled_conv_moments",
       [](const AnyArray<T>& a, const AnyArray<T>& activation, const AnyArray<T>& pooled, const nb::object& geometry,
          const nb::object& object, int threads) {
+        const Shape shape = shape_of(a);
         const Pool pool = pool_of(object, shape_of(activation), shape_of(pooled));
-        const auto job = unpooled_conv_job<T>(shape_of(a), shape_of(activation), geometry, pool);
-        return reduced(job, {a.data(), activation.data(), pooled.data()}, a.shape(0), threads);
+        const Job job = unpooled_conv_job<T>(shape, shape_of(activation), geometry, pool);
+        return reduced(job, {a.data(), activation.data(), pooled.data()}, shape[0], threads);
       },
       "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "geometry"_a, "pool"_a, "threads"_a);
   module.def(
       "unpooled_conv_input",
       [](const AnyArray<T>& a, const AnyArray<T>& activation, const AnyArray<T>& pooled, const AnyArray<T>& weight,
          const nb::object& geometry, const nb::object& object, double slope, int threads) {
+        const Shape shape = shape_of(a);
         const Pool pool = pool_of(object, shape_of(activation), shape_of(pooled));
-        const auto job = unpooled_input_job<T>(shape_of(a), shape_of(activation), geometry, pool, slope);
+        const Job job = unpooled_input_job<T>(shape, shape_of(activation), geometry, pool, slope);
         const void* arrays[] = {a.data(), activation.data(), pooled.data(), weight.data()};
-        return filled<T>(std::vector<std::size_t>(a.shape_ptr(), a.shape_ptr() + a.ndim()),
-                         [&](T* out) { job(arrays, static_cast<Index>(a.shape(0)), threads, out); });
+        return filled<T>(shape, [&](T* out) { job(arrays, shape[0], threads, out); });
       },
       "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "weight"_a.noconvert(),
       "geometry"_a, "pool"_a, "slope"_a, "threads"_a);
+}
+
+template <class T>
+void bind_products(nb::module_& module) {
+  using namespace nb::literals;
   module.def(
-      "sequence_moments",
-      [](const Array<T, 3>& a, const Array<T, 3>& delta, int threads) {
-        const auto job = sequence_moments<T>({Index(a.shape(1)), Index(a.shape(2)), Index(delta.shape(2))});
-        return reduced(job, {a.data(), delta.data()}, a.shape(0), threads);
+      "outer_moments",
+      [](const Array<T, 2>& a, const Array<T, 2>& delta, int threads) {
+        const Shape inputs = shape_of(a), outputs = shape_of(delta);
+        return reduced(outer_moments<T>(inputs[1], outputs[1]), {a.data(), delta.data()}, inputs[0], threads);
       },
       "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
   module.def(
+      "sequence_moments",
+      [](const Array<T, 3>& a, const Array<T, 3>& delta, int threads) {
+        const Shape inputs = shape_of(a), outputs = shape_of(delta);
+        const Job job = sequence_moments<T>({inputs[1], inputs[2], outputs[2]});
+        return reduced(job, {a.data(), delta.data()}, inputs[0], threads);
+      },
+      "a"_a.noconvert(), "delta"_a.noconvert(), "threads"_a);
+}
+
+template <class T>
+void bind_sums(nb::module_& module) {
+  using namespace nb::literals;
+  module.def(
       "direct_moments",
       [](const Array<T, 2>& g, int threads) {
-        return reduced(direct_moments<T>(g.shape(1)), {g.data()}, g.shape(0), threads);
+        const Shape shape = shape_of(g);
+        return reduced(direct_moments<T>(shape[1]), {g.data()}, shape[0], threads);
       },
       "g"_a.noconvert(), "threads"_a);
   module.def(
       "position_sum_moments",
       [](const Array<T, 3>& delta, int threads) {
-        const auto job = position_sum_moments<T>(delta.shape(1), delta.shape(2));
-        return reduced(job, {delta.data()}, delta.shape(0), threads);
+        const Shape shape = shape_of(delta);
+        return reduced(position_sum_moments<T>(shape[1], shape[2]), {delta.data()}, shape[0], threads);
       },
       "delta"_a.noconvert(), "threads"_a);
   module.def(
       "sequence_sum_moments",
       [](const Array<T, 3>& delta, int threads) {
-        const auto job = sequence_sum_moments<T>(delta.shape(1), delta.shape(2));
-        return reduced(job, {delta.data()}, delta.shape(0), threads);
+        const Shape shape = shape_of(delta);
+        return reduced(sequence_sum_moments<T>(shape[1], shape[2]), {delta.data()}, shape[0], threads);
       },
       "delta"_a.noconvert(), "threads"_a);
   module.def(
       "embedding_moments",
       [](const Array<std::int64_t, 2>& ids, const Array<T, 3>& delta, Index vocabulary, int threads) {
-        const auto job = embedding_moments<T>(delta.shape(1), delta.shape(2), vocabulary);
-        return reduced(job, {ids.data(), delta.data()}, delta.shape(0), threads);
+        const Shape shape = shape_of(delta);
+        const Job job = embedding_moments<T>(shape[1], shape[2], vocabulary);
+        return reduced(job, {ids.data(), delta.data()}, shape[0], threads);
       },
       "ids"_a.noconvert(), "delta"_a.noconvert(), "vocabulary"_a, "threads"_a);
+}
+
+template <class T>
+void bind_kernels(nb::module_& module) {
+  bind_convolutions<T>(module);
+  bind_products<T>(module);
+  bind_sums<T>(module);
+}
+
+// What is made of accumulators and of logits.
+void bind_features(nb::module_& module) {
+  using namespace nb::literals;
+  module.def(
+      "layer_statistics",
+      [](const std::vector<Array<double, 2>>& parts, const std::vector<Index>& layer, const Array<double, 1>& scale) {
+        std::vector<const double*> values;
+        for (const Array<double, 2>& part : parts) values.push_back(part.data());
+        const Index batch = shape_of(scale)[0];
+        return filled<double>({batch, (layer.back() + 2) * kAccumulator},
+                              [&](double* out) { layer_statistics(values, layer, scale.data(), batch, out); });
+      },
+      "accumulators"_a, "layers"_a, "scale"_a.noconvert());
+  module.def(
+      "softmax_features",
+      [](const Array<double, 2>& logits, const Array<std::int64_t, 1>& labels) {
+        const Shape shape = shape_of(logits);
+        return filled<double>(
+            {shape[0], 3}, [&](double* out) { softmax_features(logits.data(), labels.data(), shape[0], shape[1], out); });
+      },
+      "logits"_a.noconvert(), "labels"_a.noconvert());
 }
 
 }  // namespace
@@ -298,29 +343,11 @@ NB_MODULE(_native, module) {
   module.def("simd_level", &simd_level);
   module.def("force_simd_level", &force_simd_level, nb::arg("name"));
   module.def("allow_trick", &allow_trick, nb::arg("name"), nb::arg("allowed"));
-  module.def(
-      "layer_statistics",
-      [](const std::vector<Array<double, 2>>& parts, const std::vector<Index>& layer, const Array<double, 1>& scale) {
-        std::vector<const double*> values;
-        for (const Array<double, 2>& part : parts) values.push_back(part.data());
-        const std::size_t columns = (layer.back() + 2) * kAccumulator;
-        return filled<double>({scale.shape(0), columns}, [&](double* out) {
-          layer_statistics(values, layer, scale.data(), scale.shape(0), out);
-        });
-      },
-      nb::arg("accumulators"), nb::arg("layers"), nb::arg("scale").noconvert());
-  module.def(
-      "softmax_features",
-      [](const Array<double, 2>& logits, const Array<std::int64_t, 1>& labels) {
-        return filled<double>({logits.shape(0), 3}, [&](double* out) {
-          softmax_features(logits.data(), labels.data(), logits.shape(0), logits.shape(1), out);
-        });
-      },
-      nb::arg("logits").noconvert(), nb::arg("labels").noconvert());
+  bind_kernels<float>(module);
+  bind_kernels<double>(module);
+  bind_features(module);
   module.attr("PROGRAM_KERNELS") = names_of_makers();
   nb::class_<BoundProgram>(module, "Program")
       .def(nb::init<const nb::list&>(), nb::arg("steps"))
       .def("run", &BoundProgram::run, nb::arg("arrays").noconvert(), nb::arg("scale").noconvert(), nb::arg("threads"));
-  bind<float>(module);
-  bind<double>(module);
 }

@@ -26,13 +26,14 @@ using common::Region;
 
 std::vector<const Level*> levels_here() {
   std::vector<const Level*> levels;
-#if defined(GRADSCORE_X86_LEVELS)
+#if defined(GRADSCORE_AVX2)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
-    levels.push_back(&kAvx512);
-  }
+#if defined(GRADSCORE_AVX512)
+  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+  if (avx2 && avx512) levels.push_back(&kAvx512);
+#endif
   if (avx2) levels.push_back(&kAvx2);
 #endif
   levels.push_back(&kPortable);
@@ -78,20 +79,20 @@ bool rounding_shows(const double* accumulator) { return accumulator[2] * accumul
 
 // Run a job on the samples listed, of which each array holds `sizes` numbers.
 void run_widened(const Job& job, const void* const* arrays, const std::vector<Index>& sizes, const Index* samples,
-                 Index count, int threads, void* out) {
+                 std::size_t count, int threads, void* out) {
   std::vector<std::vector<double>> wide(sizes.size());
   std::vector<const void*> given;
   for (std::size_t i = 0; i < sizes.size(); ++i) {
-    wide[i].reserve(count * sizes[i]);
-    for (Index s = 0; s < count; ++s) {
+    wide[i].reserve(count * static_cast<std::size_t>(sizes[i]));
+    for (std::size_t s = 0; s < count; ++s) {
       const float* from = array<float>(arrays, i) + samples[s] * sizes[i];
       wide[i].insert(wide[i].end(), from, from + sizes[i]);
     }
     given.push_back(wide[i].data());
   }
   std::vector<double> rows(count * kAccumulator);
-  job(given.data(), count, threads, rows.data());
-  for (Index s = 0; s < count; ++s) std::copy_n(&rows[s * kAccumulator], kAccumulator, row(out, samples[s]));
+  job(given.data(), static_cast<Index>(count), threads, rows.data());
+  for (std::size_t s = 0; s < count; ++s) std::copy_n(&rows[s * kAccumulator], kAccumulator, row(out, samples[s]));
 }
 
 // A job in T for gradients of so many numbers, and in float64 for the samples that need it.
@@ -100,16 +101,17 @@ Job exact_where_needed(const Job& job, const Job& exact, Index numbers, const st
   if constexpr (std::is_same_v<T, double>) {
     return exact;
   } else {
-    const Index step = std::max<Index>(1, kWidened / std::accumulate(sizes.begin(), sizes.end(), Index{0}));
+    const Index numbers_in_all = std::accumulate(sizes.begin(), sizes.end(), Index{0});
+    const auto step = static_cast<std::size_t>(std::max<Index>(1, kWidened / numbers_in_all));
     return [=](const void* const* arrays, Index batch, int threads, void* out) {
       if (numbers >= kFewNumbers) job(arrays, batch, threads, out);
       std::vector<Index> samples;
       for (Index b = 0; b < batch; ++b) {
         if (numbers < kFewNumbers || rounding_shows(row(out, b))) samples.push_back(b);
       }
-      const Index count = static_cast<Index>(samples.size());
-      for (Index start = 0; start < count; start += step) {
-        run_widened(exact, arrays, sizes, &samples[start], std::min(step, count - start), threads, out);
+      for (std::size_t start = 0; start < samples.size(); start += step) {
+        const std::size_t count = std::min(step, samples.size() - start);
+        run_widened(exact, arrays, sizes, &samples[start], count, threads, out);
       }
     };
   }
@@ -160,7 +162,7 @@ Job outer_moments(Index inputs, Index outputs) {
   return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().outer;
     const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
-    for_each_sample(batch, 4.0 * (inputs + outputs), threads, 0, [&](Index b, void*) {
+    for_each_sample(batch, 4 * (inputs + outputs), threads, 0, [&](Index b, void*) {
       run(a + b * inputs, inputs, delta + b * outputs, outputs, row(out, b));
     });
   };
@@ -179,7 +181,7 @@ Job conv_job(const std::shared_ptr<const ConvTables>& tables) {
     const Kernels<T>& use = kernels<T>();
     const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
     const Index a_size = inputs_in(plan), delta_size = outputs_in(plan);
-    const double cost = static_cast<double>(delta_size) * plan.channels * plan.kernel_size / 8;
+    const Index cost = delta_size * plan.channels * plan.kernel_size / 8;
     for_each_sample(batch, cost, threads, use.conv_scratch(plan), [&](Index b, void* scratch) {
       use.conv(plan, a + b * a_size, delta + b * delta_size, scratch, row(out, b));
     });
@@ -194,7 +196,7 @@ Job unpooled_conv_job(const std::shared_ptr<const ConvTables>& tables,
     const Kernels<T>& use = kernels<T>();
     const T *a = array<T>(arrays, 0), *activation = array<T>(arrays, 1), *pooled = array<T>(arrays, 2);
     const Index a_size = inputs_in(plan), delta_size = outputs_in(plan), pooled_size = pool.planes * pool.pooled_plane;
-    const double cost = static_cast<double>(delta_size) * (plan.channels * plan.kernel_size / 8.0 + 2);
+    const Index cost = delta_size * (plan.channels * plan.kernel_size + 16) / 8;
     const std::size_t bytes = use.unpooled_conv_scratch(plan, lanes->plan(), pool);
     for_each_sample(batch, cost, threads, bytes, [&](Index b, void* scratch) {
       use.unpooled_conv(plan, lanes->plan(), pool, a + b * a_size, activation + b * delta_size,
@@ -209,7 +211,7 @@ Job sequence_job(const SequenceShape& shape) {
     const Kernels<T>& use = kernels<T>();
     const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
     const Index a_size = shape.positions * shape.inputs, delta_size = shape.positions * shape.outputs;
-    const double cost = static_cast<double>(a_size) * shape.outputs / 8;
+    const Index cost = a_size * shape.outputs / 8;
     const std::size_t bytes = use.sequence_scratch(shape);
     for_each_sample(batch, cost, threads, bytes, [&](Index b, void* scratch) {
       use.sequence(shape, a + b * a_size, delta + b * delta_size, scratch, row(out, b));
@@ -257,7 +259,7 @@ Job unpooled_conv_input(Index channels, Index filters, const std::vector<Index>&
     lanes->order_weights(weight, plan, filters, ordered.in(shared.block()));
     const Index a_size = channels * plan.plane, delta_size = filters * plan.positions;
     const Index pooled_size = filters * pool.pooled_plane;
-    const double cost = static_cast<double>(pooled_size) * plan.channels * plan.kernel_size / 8;
+    const Index cost = pooled_size * plan.channels * plan.kernel_size / 8;
     const std::size_t bytes = use.unpooled_input_scratch(plan, lanes->plan(), pool);
     for_each_sample(batch, cost, threads, bytes, [&](Index b, void* scratch) {
       use.unpooled_input(plan, lanes->plan(), pool, a + b * a_size, activation + b * delta_size,
@@ -279,7 +281,7 @@ Job direct_moments(Index count) {
   return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().direct;
     const T* g = array<T>(arrays, 0);
-    for_each_sample(batch, 4.0 * count, threads, 0,
+    for_each_sample(batch, 4 * count, threads, 0,
                     [&](Index b, void*) { run(g + b * count, count, row(out, b)); });
   };
 }
@@ -319,7 +321,7 @@ Job embedding_moments(Index positions, Index width, Index vocabulary) {
     Layout layout;
     const Region<double> sums = layout.reserve<double>(width);
     const Region<Index> sorted = layout.reserve<Index>(positions);
-    for_each_sample(batch, 4.0 * positions * width, threads, layout.bytes(), [&](Index b, void* scratch) {
+    for_each_sample(batch, 4 * positions * width, threads, layout.bytes(), [&](Index b, void* scratch) {
       const std::int64_t* own = rows.data() + b * positions;
       Index* order = sorted.in(scratch);
       std::iota(order, order + positions, Index{0});

@@ -98,8 +98,10 @@ struct Level {
 };
 
 extern const Level kPortable;
-#if defined(GRADSCORE_X86_LEVELS)
+#if defined(GRADSCORE_AVX2)
 extern const Level kAvx2;
+#endif
+#if defined(GRADSCORE_AVX512)
 extern const Level kAvx512;
 #endif
 

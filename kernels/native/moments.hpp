@@ -10,7 +10,6 @@
 #pragma once
 
 #include <cmath>
-#include <cstring>
 
 #include "accumulator.hpp"
 #include "instruction_set.hpp"
@@ -28,7 +27,7 @@ constexpr double kSmallest = 1e-9, kLargest = 1e9;  // distances from the shift 
 template <class T, int W>
 GRADSCORE_INLINE T lowest(Vector<T, W> x) {
   Vector<T, W / 2> half[2];
-  std::memcpy(half, &x, sizeof x);
+  split<T, W>(x, half);
   const Vector<T, W / 2> least = smaller<T, W / 2>(half[0], half[1]);
   if constexpr (W == 2) {
     return least[0];
@@ -40,7 +39,7 @@ GRADSCORE_INLINE T lowest(Vector<T, W> x) {
 template <class T, int W>
 GRADSCORE_INLINE T highest(Vector<T, W> x) {
   Vector<T, W / 2> half[2];
-  std::memcpy(half, &x, sizeof x);
+  split<T, W>(x, half);
   const Vector<T, W / 2> most = larger<T, W / 2>(half[0], half[1]);
   if constexpr (W == 2) {
     return most[0];
@@ -275,7 +274,7 @@ class Reducer {
 
   static GRADSCORE_INLINE void fold(Vector<float, 2 * W> single, Vector<double, W>& sum) {
     Vector<float, W> half[2];
-    std::memcpy(half, &single, sizeof single);
+    split<float, 2 * W>(single, half);
     sum += widen<W>(half[0]) + widen<W>(half[1]);
   }
 

@@ -1,6 +1,7 @@
 // Rearranging one sample so that the tile kernels read it in order.
 #pragma once
 
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
@@ -93,7 +94,7 @@ template <class T>
 void pad(const ConvPlan& plan, const T* from, T* to) {
   for (Index s = 0; s < plan.segment_count; ++s) {
     const Segment& segment = plan.segments[s];
-    std::memcpy(to + segment.target, from + segment.source, sizeof(T) * segment.length);
+    std::memcpy(to + segment.target, from + segment.source, sizeof(T) * static_cast<std::size_t>(segment.length));
   }
 }
 

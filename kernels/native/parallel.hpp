@@ -41,11 +41,11 @@ class Scratch {
 // Call work(sample, scratch block) for every sample. `cost` is a sample's number of multiply-adds: a thread must be worth
 // more than starting it. Memory is taken before any thread starts, so that work cannot throw.
 template <class Work>
-void for_each_sample(Index batch, double cost, int threads, std::size_t scratch_bytes, const Work& work) {
-  constexpr double worth = 1 << 20;
-  const double useful = std::min({static_cast<double>(threads), static_cast<double>(batch), batch * cost / worth});
+void for_each_sample(Index batch, Index cost, int threads, std::size_t scratch_bytes, const Work& work) {
+  constexpr Index worth = 1 << 20;
+  const Index useful = std::min({static_cast<Index>(threads), batch, batch * cost / worth});
   std::vector<Scratch> scratch;
-  for (int i = 0; i < std::max(1, static_cast<int>(useful)); ++i) scratch.emplace_back(scratch_bytes);
+  for (Index i = 0; i < std::max<Index>(1, useful); ++i) scratch.emplace_back(scratch_bytes);
   std::atomic<Index> next{0};
   const auto serve = [&](const Scratch& own) {
     for (Index sample = next++; sample < batch; sample = next++) work(sample, own.block());

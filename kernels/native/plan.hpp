@@ -36,7 +36,7 @@ inline std::vector<Index> grid(const std::vector<Index>& sizes, const std::vecto
   std::vector<Index> offsets{first};
   for (std::size_t axis = 0; axis < sizes.size(); ++axis) {
     std::vector<Index> finer;
-    finer.reserve(offsets.size() * sizes[axis]);
+    finer.reserve(offsets.size() * static_cast<std::size_t>(sizes[axis]));
     for (const Index offset : offsets) {
       for (Index i = 0; i < sizes[axis]; ++i) finer.push_back(offset + i * steps[axis]);
     }
@@ -132,8 +132,7 @@ class LaneTables {
     for (Index i = 0; i < (unfolded ? 1 : places); ++i) runs_.push_back(plan.row[i * across] * lanes);
     for (Index t = 0; t < plan.positions; ++t) place_.push_back(plan.position[t] * lanes);
     const Index cells = plan.position[plan.positions - 1] + runs_.back() / lanes + across;
-    own_.resize(plan.positions);
-    std::iota(own_.begin(), own_.end(), Index{0});
+    for (Index t = 0; t < plan.positions; ++t) own_.push_back(t);
     plan_ = {lanes,       cells,
              lane_.data(), place_.data(),
              own_.data(),  across * lanes,

@@ -1,6 +1,7 @@
 // Jobs run one after the other on a batch, and the statistics of the layers whose gradients they reduce.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -13,9 +14,9 @@ namespace gradscore {
 
 struct Step {
   Job job;
-  std::vector<Index> arrays;  // places among the given arrays, and then among those that steps before have made
-  Index layer;                // whose accumulators it gives; −1: it makes an array
-  Index size;                 // numbers of that array, for one sample
+  std::vector<std::size_t> arrays;  // places among the given arrays, and then among those that steps before have made
+  Index layer;                      // whose accumulators it gives; −1: it makes an array
+  Index size;                       // numbers of that array, for one sample
 };
 
 class Program {
@@ -31,22 +32,20 @@ class Program {
   // out is [batch, layers + 1, 8], as of layer_statistics. Throws std::out_of_range where an array is missing.
   void run(std::vector<const void*> arrays, const double* scale, Index batch, int threads, double* out) const {
     std::vector<std::unique_ptr<float[]>> made;
-    const std::unique_ptr<double[]> accumulators(new double[layers_.size() * batch * kAccumulator]);
+    std::vector<std::unique_ptr<double[]>> accumulators;
     std::vector<const double*> parts;
     for (const Step& step : steps_) {
       std::vector<const void*> given;
-      for (const Index place : step.arrays) given.push_back(arrays.at(place));
-      void* result = nullptr;
+      for (const std::size_t place : step.arrays) given.push_back(arrays.at(place));
       if (step.layer < 0) {
-        made.emplace_back(new float[step.size * batch]);
+        made.emplace_back(new float[static_cast<std::size_t>(step.size * batch)]);
+        step.job(given.data(), batch, threads, made.back().get());
         arrays.push_back(made.back().get());
-        result = made.back().get();
       } else {
-        double* part = accumulators.get() + parts.size() * batch * kAccumulator;
-        parts.push_back(part);
-        result = part;
+        accumulators.emplace_back(new double[static_cast<std::size_t>(batch * kAccumulator)]);
+        step.job(given.data(), batch, threads, accumulators.back().get());
+        parts.push_back(accumulators.back().get());
       }
-      step.job(given.data(), batch, threads, result);
     }
     layer_statistics(parts, layers_, scale, batch, out);
   }

@@ -2,8 +2,10 @@
 // purpose is that the sanitizers see every load and store; the Python tests compare with the reference in earnest.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <initializer_list>
 #include <limits>
 #include <new>
 #include <numeric>
@@ -31,30 +33,42 @@ void fail(const char* what, const char* why) {
   ++failures;
 }
 
+// Numbers counted as everywhere in the kernels. Their end is the end of the allocation: reading past it is seen.
 template <class T>
-std::vector<T> draw(Index count) {
+struct Numbers : std::vector<T> {
+  Numbers() = default;
+  explicit Numbers(Index count) : std::vector<T>(static_cast<std::size_t>(count)) {}
+  Numbers(std::initializer_list<T> values) : std::vector<T>(values) {}
+  T& operator[](Index i) { return this->data()[i]; }
+  const T& operator[](Index i) const { return this->data()[i]; }
+  Index count() const { return static_cast<Index>(this->size()); }
+};
+
+template <class T>
+Numbers<T> draw(Index count) {
   std::normal_distribution<double> normal(0.3, 1);
-  std::vector<T> values(count);  // its end is the end of the allocation: reading past it is seen
+  Numbers<T> values(count);
   for (T& value : values) value = static_cast<T>(normal(generator));
   return values;
 }
 
 // Make one sample's numbers nearly all the same, so that its gradient may need to be summed in float64.
 template <class T>
-void gather(std::vector<T>& values, Index batch, Index sample) {
-  const Index size = static_cast<Index>(values.size()) / batch;
+void gather(Numbers<T>& values, Index batch, Index sample) {
+  const Index size = values.count() / batch;
   for (Index i = sample * size; i < (sample + 1) * size; ++i) values[i] = 1 + values[i] / 64;
 }
 
 // sum |g|, mean and M2 of a gradient formed by plain loops, against a kernel's row.
 template <class T>
-void expect(const char* what, const std::vector<double>& g, const double* row) {
+void expect(const char* what, const Numbers<double>& g, const double* row) {
+  const double n = static_cast<double>(g.size());
   double size = 0, mean = 0, m2 = 0;
-  for (const double x : g) size += std::fabs(x), mean += x / g.size();
+  for (const double x : g) size += std::fabs(x), mean += x / n;
   for (const double x : g) m2 += (x - mean) * (x - mean);
   const double tolerance = sizeof(T) == 4 ? 1e-4 : 1e-9;
   const double low = *std::min_element(g.begin(), g.end()), high = *std::max_element(g.begin(), g.end());
-  const double wanted[] = {static_cast<double>(g.size()), size, mean, m2, row[4], row[5], low, high};
+  const double wanted[] = {n, size, mean, m2, row[4], row[5], low, high};
   for (const int i : {0, 1, 2, 3, 6, 7}) {
     if (!(std::fabs(row[i] - wanted[i]) <= tolerance * (1 + std::fabs(wanted[i])))) {
       std::printf("%s %s: value %d is %.9g, not %.9g\n", simd_level().c_str(), what, i, row[i], wanted[i]);
@@ -75,10 +89,10 @@ struct Conv {
 
 // The gradient of sample b, by plain loops.
 template <class T>
-std::vector<double> gradient_of(const Conv& c, const std::vector<T>& a, const std::vector<T>& delta, Index rows,
+Numbers<double> gradient_of(const Conv& c, const Numbers<T>& a, const Numbers<T>& delta, Index rows,
                                 Index columns, Index b) {
   const Index channels = c.channels / c.groups, filters = c.filters / c.groups;
-  std::vector<double> g;
+  Numbers<double> g;
   for (Index m = 0; m < c.filters; ++m) {
     for (Index k = 0; k < channels * c.kernel * c.kernel; ++k) {
       const Index channel = m / filters * channels + k / (c.kernel * c.kernel);
@@ -106,7 +120,7 @@ void try_conv(const Conv& c, int threads) {
   const Index batch = 3, rows = c.rows(), columns = c.columns();
   auto a = draw<T>(batch * c.channels * c.height * c.width), delta = draw<T>(batch * c.filters * rows * columns);
   for (auto* values : {&a, &delta}) gather(*values, batch, 1);
-  std::vector<double> out(batch * kAccumulator);
+  Numbers<double> out(batch * kAccumulator);
   const auto job = conv_moments<T>(c.channels, c.filters, {c.height, c.width}, {rows, columns}, c.geometry());
   run(job, {a.data(), delta.data()}, batch, threads, out.data());
   for (Index b = 0; b < batch; ++b) {
@@ -117,11 +131,16 @@ void try_conv(const Conv& c, int threads) {
 // The first maximum of each window of a pooling `size` × `size`, by plain loops.
 struct Pooling {
   Index rows, columns, size, step, down, across;
-  std::vector<Index> windows, cells;
+  Numbers<Index> windows, cells;
 
-  Pooling(Index rows, Index columns, Index size, Index step)
-      : rows(rows), columns(columns), size(size), step(step), down((rows - size) / step + 1),
-        across((columns - size) / step + 1), windows(down * across) {
+  Pooling(Index rows_, Index columns_, Index size_, Index step_)
+      : rows(rows_),
+        columns(columns_),
+        size(size_),
+        step(step_),
+        down((rows - size) / step + 1),
+        across((columns - size) / step + 1),
+        windows(down * across) {
     std::iota(windows.begin(), windows.end(), Index{0});
     for (const Index w : windows) {
       const Index corner = (w / across * columns + w % across) * step;
@@ -136,9 +155,9 @@ struct Pooling {
   }
 
   template <class T>
-  std::vector<T> unpooled(const std::vector<T>& seen, const std::vector<T>& pooled) const {
-    std::vector<T> delta(seen.size());
-    for (std::size_t i = 0; i < pooled.size(); ++i) {
+  Numbers<T> unpooled(const Numbers<T>& seen, const Numbers<T>& pooled) const {
+    Numbers<T> delta(seen.count());
+    for (Index i = 0; i < pooled.count(); ++i) {
       const Index map = i / (down * across) * rows * columns, window = i % (down * across) * size * size;
       Index best = cells[window];
       for (Index k = 1; k < size * size; ++k) {
@@ -159,7 +178,7 @@ void try_unpooled(const Conv& c, Index size, Index step, int threads) {
   const auto seen = draw<T>(batch * c.filters * pooling.rows * pooling.columns);
   const auto pooled = draw<T>(batch * c.filters * pooling.down * pooling.across);
   const auto delta = pooling.unpooled(seen, pooled);
-  std::vector<double> out(batch * kAccumulator);
+  Numbers<double> out(batch * kAccumulator);
   const auto job = unpooled_conv_moments<T>(c.channels, c.filters, {c.height, c.width}, {pooling.rows, pooling.columns},
                                             c.geometry(), pooling.plan(c.filters));
   run(job, {a.data(), seen.data(), pooled.data()}, batch, threads, out.data());
@@ -178,9 +197,10 @@ void try_input(const Conv& c, Index size, Index step, int threads) {
   const auto pooled = draw<T>(batch * c.filters * pooling.down * pooling.across);
   const auto weight = draw<T>(c.filters * channels * c.kernel * c.kernel);
   const auto delta = pooling.unpooled(seen, pooled);
-  std::vector<double> wanted(a.size());
-  for (Index i = 0; i < static_cast<Index>(weight.size()) * batch * rows * columns; ++i) {
-    const Index t = i % (rows * columns), r = i / (rows * columns) % weight.size(), b = i / (rows * columns) / weight.size();
+  Numbers<double> wanted(a.count());
+  for (Index i = 0; i < weight.count() * batch * rows * columns; ++i) {
+    const Index t = i % (rows * columns), r = i / (rows * columns) % weight.count();
+    const Index b = i / (rows * columns) / weight.count();
     const Index kx = r % c.kernel, ky = r / c.kernel % c.kernel, m = r / (c.kernel * c.kernel * channels);
     const Index channel = m / filters * channels + r / (c.kernel * c.kernel) % channels;
     const Index y = t / columns * c.stride + ky * c.dilation - c.pad, x = t % columns * c.stride + kx * c.dilation - c.pad;
@@ -188,14 +208,14 @@ void try_input(const Conv& c, Index size, Index step, int threads) {
     wanted[(b * c.channels + channel) * plane + y * c.width + x] +=
         static_cast<double>(weight[r]) * delta[(b * c.filters + m) * rows * columns + t];
   }
-  std::vector<T> found(a.size());
+  Numbers<T> found(a.count());
   const auto job = unpooled_conv_input<T>(c.channels, c.filters, {c.height, c.width}, {rows, columns}, c.geometry(),
                                           pooling.plan(c.filters), T(0.25));
   run(job, {a.data(), seen.data(), pooled.data(), weight.data()}, batch, threads, found.data());
-  for (std::size_t i = 0; i < a.size(); ++i) {
+  for (Index i = 0; i < a.count(); ++i) {
     const double value = a[i] > 0 ? wanted[i] : wanted[i] * 0.25;
     if (!(std::fabs(found[i] - value) <= (sizeof(T) == 4 ? 1e-3 : 1e-9))) {
-      std::printf("%s input: value %zu is %.9g, not %.9g\n", simd_level().c_str(), i, double(found[i]), value);
+      std::printf("%s input: value %td is %.9g, not %.9g\n", simd_level().c_str(), i, static_cast<double>(found[i]), value);
       ++failures;
     }
   }
@@ -211,12 +231,12 @@ template <class T>
 void try_sequence(Index positions, Index inputs, Index outputs) {
   const Index batch = 2;
   const auto a = draw<T>(batch * positions * inputs), delta = draw<T>(batch * positions * outputs);
-  std::vector<double> out(batch * kAccumulator), sums(batch * kAccumulator), firsts(batch * kAccumulator);
+  Numbers<double> out(batch * kAccumulator), sums(batch * kAccumulator), firsts(batch * kAccumulator);
   run(sequence_moments<T>({positions, inputs, outputs}), {a.data(), delta.data()}, batch, 2, out.data());
   run(sequence_sum_moments<T>(positions, outputs), {delta.data()}, batch, 1, sums.data());
   run(position_sum_moments<T>(positions, outputs), {delta.data()}, batch, 1, firsts.data());
   for (Index b = 0; b < batch; ++b) {
-    std::vector<double> g(inputs * outputs), last(outputs), first(positions);
+    Numbers<double> g(inputs * outputs), last(outputs), first(positions);
     for (Index t = 0; t < positions; ++t) {
       for (Index m = 0; m < outputs; ++m) {
         const double d = delta[(b * positions + t) * outputs + m];
@@ -234,14 +254,17 @@ void try_sequence(Index positions, Index inputs, Index outputs) {
 template <class T>
 void try_streams(Index count, Index vocabulary) {
   const auto g = draw<T>(count);
-  std::vector<double> out(kAccumulator);
+  Numbers<double> out(kAccumulator);
   run(direct_moments<T>(count), {g.data()}, 1, 1, out.data());
-  expect<T>("direct", {g.begin(), g.end()}, out.data());
-  std::vector<std::int64_t> ids(count);
-  for (std::int64_t& id : ids) id = generator() % vocabulary;
+  Numbers<double> wide(count);
+  std::copy(g.begin(), g.end(), wide.begin());
+  expect<T>("direct", wide, out.data());
+  Numbers<std::int64_t> ids(count);
+  std::uniform_int_distribution<std::int64_t> any(0, vocabulary - 1);
+  for (std::int64_t& id : ids) id = any(generator);
   const Index width = 3;
   const auto delta = draw<T>(count * width);
-  std::vector<double> table(vocabulary * width);
+  Numbers<double> table(vocabulary * width);
   for (Index i = 0; i < count * width; ++i) table[ids[i / width] * width + i % width] += delta[i];
   for (Index i = 0; i < count; i += 2) ids[i] -= vocabulary;  // the same rows, counted from the end
   run(embedding_moments<T>(count, width, vocabulary), {ids.data(), delta.data()}, 1, 1, out.data());
@@ -257,23 +280,24 @@ void try_program(int threads) {
   const auto a = draw<float>(batch * c.channels * plane), pooled = draw<float>(batch * c.filters * pooled_plane);
   const auto seen = draw<float>(batch * c.filters * c.rows() * c.columns()), weight = draw<float>(c.filters * c.channels * 9);
   const auto delta = draw<float>(batch * words * width);
-  std::vector<std::int64_t> ids{0, 2, -1, 1, 1, 1, -3, 0, 2, 2, 2, 2};
+  Numbers<std::int64_t> ids{0, 2, -1, 1, 1, 1, -3, 0, 2, 2, 2, 2};
   const std::vector<Index> input{c.height, c.width}, output{c.rows(), c.columns()};
   const PoolPlan plan = pooling.plan(c.filters);
   const auto back = unpooled_conv_input<float>(c.channels, c.filters, input, output, c.geometry(), plan, 0.5f);
   const auto first = position_sum_moments<float>(c.channels, plane);
   const auto second = unpooled_conv_moments<float>(c.channels, c.filters, input, output, c.geometry(), plan);
   const auto third = embedding_moments<float>(words, width, vocabulary);
-  const std::vector<double> scale(batch, 2);
+  Numbers<double> scale(batch);
+  std::fill(scale.begin(), scale.end(), 2);
   const Program program({{back, {0, 1, 2, 3}, -1, c.channels * plane},
                          {first, {6}, 0, 0},
                          {second, {0, 1, 2}, 1, 0},
                          {third, {4, 5}, 2, 0}});
   const std::vector<const void*> arrays{a.data(), seen.data(), pooled.data(), weight.data(), ids.data(), delta.data()};
-  std::vector<double> found(batch * 4 * kAccumulator), wanted(found.size());
+  Numbers<double> found(batch * 4 * kAccumulator), wanted(found.count());
   program.run(arrays, scale.data(), batch, threads, found.data());
-  std::vector<float> passed(a.size());
-  std::vector<double> one(batch * kAccumulator), two(one.size()), three(one.size());
+  Numbers<float> passed(a.count());
+  Numbers<double> one(batch * kAccumulator), two(one.count()), three(one.count());
   run(back, {a.data(), seen.data(), pooled.data(), weight.data()}, batch, 1, passed.data());
   run(first, {passed.data()}, batch, 1, one.data());
   run(second, {a.data(), seen.data(), pooled.data()}, batch, 1, two.data());
@@ -320,9 +344,9 @@ void try_layout() {
 
 // A sure and an unsure prediction of two classes, whose features are known.
 void try_softmax() {
-  const std::vector<double> logits{0, 0, 40, 0};
-  const std::vector<std::int64_t> labels{1, 0};
-  std::vector<double> out(6);
+  const Numbers<double> logits{0, 0, 40, 0};
+  const Numbers<std::int64_t> labels{1, 0};
+  Numbers<double> out(6);
   softmax_features(logits.data(), labels.data(), 2, 2, out.data());
   const double residual = std::exp(-40) / (1 + std::exp(-40)), wanted[] = {1, 0.5, 0.5, 0, 1, residual};
   for (int i = 0; i < 6; ++i) {

@@ -49,6 +49,11 @@ GRADSCORE_INLINE void store(T* to, Vector<T, W> x) {
 }
 
 template <class T, int W>
+GRADSCORE_INLINE void split(Vector<T, W> x, Vector<T, W / 2> (&half)[2]) {
+  std::memcpy(half, &x, sizeof x);
+}
+
+template <class T, int W>
 GRADSCORE_INLINE Vector<T, W> fill(T value) {
   return value - Vector<T, W>{};  // x - 0 is x, so that nothing but a broadcast is left; x + 0 is not, for x = -0
 }
@@ -143,6 +148,11 @@ Vector<T, W> load(const T* from) {
 template <class T, int W>
 void store(T* to, const Vector<T, W>& x) {
   for (int i = 0; i < W; ++i) to[i] = x.lane[i];
+}
+
+template <class T, int W>
+void split(const Vector<T, W>& x, Vector<T, W / 2> (&half)[2]) {
+  for (int i = 0; i < W; ++i) half[i / (W / 2)][i % (W / 2)] = x.lane[i];
 }
 
 template <class T, int W>

@@ -12,15 +12,15 @@ import gradscore_kernels
 import onnx
 import pyarrow.parquet as pq
 import pytest
-from gradscore.extra_features import EXTRA_FEATURES
-from gradscore.manifest import Manifest, Shard
-from gradscore.sources import CONTAINERS
-from gradscore.unknown_kinds import KINDS
 
 import gradscore
+from gradscore.inputs.sources import CONTAINERS
+from gradscore.scoring.extra_features import EXTRA_FEATURES
+from gradscore.tables.manifest import Manifest, Shard
+from gradscore.unknowns.kinds import KINDS
 from gradscore.verdict import METHODS, TRANSFORMS
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -69,7 +69,7 @@ def test_every_rule_states_its_algebra(extension):
     rules = extension("rules")
     tables = {name: content for name, _, content in rules.tables("gradscore.graph")}
     assert len(tables) >= 4
-    assert "Conv" in next(content for name, content in tables.items() if name.endswith("layer_rules.LAYER_RULES"))
+    assert "Conv" in next(content for name, content in tables.items() if name.endswith("layer_rules.RULES"))
 
 
 def test_every_public_name_is_on_the_api_page():
