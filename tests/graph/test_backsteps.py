@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -197,7 +196,7 @@ def test_activations_and_gradnorm_stand_beside(scoring_models, rng):
 def test_models_of_the_format_before_are_read(scoring_models, tmp_path, rng):
     """They name no backsteps, and their graphs pass every gradient back themselves."""
     _, shape, path = scoring_models("no pool above")
-    raw = asdict(Scorer.load(path).metadata) | {"format_version": 1}
+    raw = json.loads(Scorer.load(path).metadata.to_json()) | {"format_version": 1}
     assert not raw.pop("backsteps")
     model = onnx.load(path)
     entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
