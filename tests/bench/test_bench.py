@@ -1,4 +1,4 @@
-"""The benchmarks: small runs, what they refuse, and what a missing peer says."""
+"""The benchmarks: small runs, refused arguments, and the note for a missing package."""
 
 import json
 from time import sleep

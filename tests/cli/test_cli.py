@@ -1,4 +1,4 @@
-"""Every command as a user meets it: what stands on stdout, what on stderr, and the exit code."""
+"""Every command as a user runs it: its stdout, its stderr and its exit code."""
 
 import json
 import os

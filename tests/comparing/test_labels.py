@@ -1,4 +1,4 @@
-"""True classes from folders and CSV files; unknown concepts are never passed over in silence."""
+"""True classes from folders and CSV files. Unknown concepts are never ignored silently."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The examples run the self-scoring model where no gradscore is, and say what gradscore says."""
+"""The examples run the self-scoring model without gradscore, and give the same results as gradscore."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""The page that scores pictures in a browser, used as a person would, in headless Chromium."""
+"""The page that scores pictures in a browser, used as by a person, in headless Chromium."""
 
 import json
 from functools import partial

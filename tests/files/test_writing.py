@@ -1,4 +1,4 @@
-"""Output files appear whole or not at all, and never over what was not meant to go."""
+"""Output files appear whole or not at all, and never replace a file without permission."""
 
 import os
 import resource
@@ -74,7 +74,7 @@ def test_permissions_follow_the_umask(tmp_path):
     assert (tmp_path / "out.bin").stat().st_mode & 0o777 == 0o640
 
 
-def test_what_is_no_regular_file_is_never_replaced(tmp_path):
+def test_only_regular_files_are_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputExistsError, match="is a folder: name a file"):
         refuse_existing(tmp_path, overwrite=True)

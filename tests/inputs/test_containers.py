@@ -1,4 +1,4 @@
-"""Archives, idx pairs, tables, lists, globs and URLs: the same images give the same inputs, wherever they lie."""
+"""Archives, idx pairs, tables, lists, globs and URLs: the same images give the same inputs in all of them."""
 
 import bz2
 import functools

@@ -1,4 +1,4 @@
-"""Whatever an input is, it ends as a scored row or as a row with its error; the process never dies."""
+"""Every input, however odd, becomes a scored row or a row with its error. The process never crashes."""
 
 import json
 import shutil

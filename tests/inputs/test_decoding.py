@@ -1,4 +1,4 @@
-"""Small images are decoded in processes of their own, to the same pixels and problems, and a process that ends ends nothing else."""
+"""Small images are decoded in separate processes, with the same pixels and problems, even if a process ends."""
 
 import logging
 import os
@@ -136,7 +136,7 @@ def test_other_inputs_are_read_here(processes):
     assert not processes
 
 
-def test_a_process_that_is_killed_is_done_without(entries, processes, caplog):
+def test_decoding_goes_on_without_a_killed_process(entries, processes, caplog):
     wanted = [read_here(entry) for entry in entries]
     with caplog.at_level(logging.WARNING), Decoders(read_here, HOW, threads=2) as decoders:
         found = pieces(decoders, entries[:30])
@@ -147,7 +147,7 @@ def test_a_process_that_is_killed_is_done_without(entries, processes, caplog):
     assert "decoding goes on" in caplog.text
 
 
-def test_a_process_that_cannot_be_started_is_done_without(entries, processes, monkeypatch):
+def test_decoding_goes_on_if_no_process_can_start(entries, processes, monkeypatch):
     monkeypatch.setattr("gradscore.inputs.prefetch.decoding_process.sys.executable", "/nowhere/python")
     assert same(read(entries), [read_here(entry) for entry in entries])
 

@@ -1,4 +1,4 @@
-"""What was read in parts comes together as batches of one shape, every input and every problem in its place."""
+"""Inputs read in parts become batches of one shape, with every input and every problem in its place."""
 
 import numpy as np
 import pytest

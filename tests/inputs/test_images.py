@@ -1,4 +1,4 @@
-"""Images as people have them: every mode, broken bytes, orientation, size; and arrays of pixels."""
+"""Images of every mode, orientation and size, broken images, and arrays of pixels."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Reading ahead keeps order and bounds, and takes no more threads than the consumer waits for."""
+"""Prefetching keeps the order and the limits, and uses no more threads than help the consumer."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Inputs in S3: a real client, s3fs, on a server of moto's."""
+"""Inputs in S3, read by the client s3fs from a moto server."""
 
 import io
 import subprocess

@@ -1,4 +1,4 @@
-"""What a folder, a file or an archive yields: every input once, in a fixed order, under an id that is text."""
+"""A folder, a file or an archive lists every input once, in a fixed order, with a text as id."""
 
 import os
 import zipfile

@@ -1,4 +1,4 @@
-"""A file that somebody cuts short while it is read gives rows with errors; it never ends the process, as a mapped file would."""
+"""A file that is truncated while it is read gives error rows. It never crashes the process, as a mapped file would."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""The report: its numbers against the evaluation, its page in a browser, and what stands in it."""
+"""The report: its numbers against the evaluation, its page in a browser, and its content."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Whatever ends a run, what it finished stays, and the next run goes on from there: no row lost, none twice."""
+"""However a run ends, its finished rows stay, and the next run resumes there: no row is lost or repeated."""
 
 import json
 import os
@@ -221,7 +221,7 @@ def test_another_run_is_not_continued(name, stopped, model, some, images, tmp_pa
     assert verify_output(out).problems == ()
 
 
-def test_overwriting_starts_anew(stopped, model, some):
+def test_overwriting_starts_again(stopped, model, some):
     out = stopped("shards")
     with Scorer.load(model) as scorer:
         with pytest.raises(OutputExistsError, match="--resume"):

@@ -1,4 +1,4 @@
-"""Score tables in the formats that people use hold the same rows, and what people use opens them."""
+"""Score tables hold the same rows in all file formats, and common libraries can read them."""
 
 import csv
 import json

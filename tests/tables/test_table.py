@@ -1,4 +1,4 @@
-"""The score table: written and read back unchanged; anything else is refused by name."""
+"""A score table is read back unchanged. Other tables are refused with a clear error."""
 
 import json
 
@@ -162,7 +162,7 @@ def test_bad_batch(change, message):
         to_batch(schema(NAMES, METADATA), **{**good, **change})
 
 
-def test_absent_foreign_and_broken_files(tmp_path):
+def test_missing_foreign_and_broken_files(tmp_path):
     with pytest.raises(InputError, match=r"no such score table.*gradscore score"):
         ScoreTable.read(tmp_path / "none.parquet")
     with pytest.raises(InputError, match=r"no \.parquet file in directory"):

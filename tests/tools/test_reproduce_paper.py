@@ -1,4 +1,4 @@
-"""The study runs end to end in miniature, tests on nothing that it fits on, and says in the README what it found."""
+"""The study runs end to end in miniature, never tests on fitting rows, and agrees with the README."""
 
 import csv
 import gzip

@@ -1,4 +1,4 @@
-"""Synthetic unknown concepts: what each kind keeps and loses, and that a scorer takes them."""
+"""Synthetic unknown concepts: what each kind keeps and loses, and how a scorer scores them."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Threshold rules against a search over all thresholds, and the conformal ones against their promise."""
+"""Threshold rules against a search over all thresholds, and conformal rules against their guarantee."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Verdicts against scikit-learn fitted directly, through the ONNX file; and files, tables and rows that are refused."""
+"""Verdicts from their ONNX file against scikit-learn itself, and the files, tables and rows that are refused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The parts of a verdict that scikit-learn has no equal of, or that follow the classifier: each against an oracle."""
+"""The parts of a verdict that scikit-learn lacks, or that come after the classifier, each against an oracle."""
 
 import numpy as np
 import pytest
