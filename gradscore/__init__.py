@@ -1,4 +1,4 @@
-"""How likely is each prediction of a classifier to be right? Gradient-based scoring of any ONNX classifier."""
+"""How likely each prediction of an ONNX classifier is to be right, from its gradients."""
 
 import logging
 from importlib import import_module

@@ -1,8 +1,14 @@
-"""The exception tree. Every message says what is impossible, where, and the call or flag that helps."""
+"""The exception tree.
+
+Every message says what is impossible, where, and the call or flag that helps.
+"""
 
 
 class GradscoreError(Exception):
-    """Base class of every error that gradscore raises on purpose. The command line prints it as one line."""
+    """Base class of every error that gradscore raises on purpose.
+
+    The command line prints it as one line.
+    """
 
 
 class ModelError(GradscoreError):
@@ -26,7 +32,7 @@ class InputError(GradscoreError):
 
 
 class MismatchError(GradscoreError):
-    """Two things that must belong together do not: a table and a verdict, or a model and a table."""
+    """Two files do not belong together: a table and a verdict, a model and a table."""
 
 
 class OutputExistsError(GradscoreError):

@@ -37,7 +37,7 @@ def transformer() -> nn.Module:
 
 
 def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    """Make a module with a fixed seed, so that its weights are the same in every process."""
+    """Make a module with a fixed seed, so that every process has the same weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return make()

@@ -24,7 +24,10 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Logits [B, classes] of colour images [B, 3, 32, 32]. The stem is a 3×3 convolution without pooling."""
+    """Logits [B, classes] of colour images [B, 3, 32, 32].
+
+    The stem is a 3×3 convolution without pooling.
+    """
 
     def __init__(self, classes: int = 10, width: int = 64) -> None:
         super().__init__()
@@ -49,7 +52,10 @@ class ResNet18(nn.Module):
 
 
 class LargeResNet18(ResNet18):
-    """Logits [B, classes] of colour images [B, 3, 224, 224]. The stem is a 7×7 convolution and a max pool."""
+    """Logits [B, classes] of colour images [B, 3, 224, 224].
+
+    The stem is a 7×7 convolution and a max pool.
+    """
 
     def __init__(self, classes: int = 1000, width: int = 64) -> None:
         super().__init__(classes, width)

@@ -68,14 +68,20 @@ class Measured:
         return self.growth[-1].microseconds / self.growth[0].microseconds
 
     def growth_of_memory(self) -> float:
-        """Return the memory that an input adds, from the smallest to the largest call, divided by its scores' size."""
+        """Return the memory that an input adds, divided by the size of its scores.
+
+        It is measured from the smallest to the largest call.
+        """
         low, high = self.growth[0], self.growth[-1]
         return (high.added - low.added) / (high.scores - low.scores)
 
 
 @dataclass(frozen=True)
 class Target:
-    """The required and the desired value of a number. It must be at least that if `least`, else at most."""
+    """The required and the desired value of a number.
+
+    It must be at least that if `least`, else at most.
+    """
 
     what: str
     value: Callable[[Measured], float | None]

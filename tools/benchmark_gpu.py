@@ -1,4 +1,4 @@
-"""Benchmark on a CUDA device: kernels against the reference and their limit, ResNet-50 at 224² against torch.
+"""Benchmark on a CUDA device: kernels against their limits, and ResNet-50 against torch.
 
 Usage: python -m tools.benchmark_gpu [--batch N] [--kernels-only]. It writes tools/results/gpu.md. It needs torch with
 CUDA, numba-cuda and, for scoring, onnxruntime-gpu and the gradient builder. All arithmetic is float32: TF32 is off.
@@ -102,7 +102,10 @@ def _limit(limit: Limit) -> float:
 
 
 def scoring_rows(batch: int) -> Iterator[Row]:
-    """Yield a row per way of scoring on the device. Errors compare `CHECKED` images with the CPU's kernels."""
+    """Yield a row per way of scoring on the device.
+
+    Errors compare `CHECKED` images with the CPU's kernels.
+    """
     import torch
 
     from gradscore import Scorer, export_classifier, prepare

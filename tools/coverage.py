@@ -82,7 +82,7 @@ def _engines(family: str, exporter: str, module: Any, example: Any, folder: Path
 
 
 def _error(family: str, module: Any, example: Any, scorer: Scorer) -> tuple[float, int]:
-    """Return the largest error of any statistic, and the number of weights in layers that torch also has."""
+    """Return the largest error of any statistic, and the number of compared weights."""
     scores, largest = scorer.score(example.numpy()), 0.0
     for row in range(len(example)):
         label, by_name, _ = zoo.gradients(module, example[row])

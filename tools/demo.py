@@ -1,4 +1,4 @@
-"""The demo: train a small CNN on scikit-learn's handwritten digits, and get a verdict on each prediction.
+"""The demo: train a small CNN on handwritten digits, and get a verdict on each prediction.
 
 Usage: python -m tools.demo FOLDER. Everything is written to FOLDER. An existing FOLDER is deleted first.
 """

@@ -1,4 +1,4 @@
-"""Profile of a graph before and after lowering: training operators against the standard ones that replace them.
+"""Profile of a graph before and after lowering: training operators against standard ones.
 
 Usage: python -m tools.profile_lowering. It profiles the paper's CNN and ResNet-18 with onnxruntime's own profiler on one
 thread. The graph before lowering runs in the gradient builder's runtime, the only one with kernels for it. The lowered
@@ -70,7 +70,7 @@ def _section(name: str, batch: int, folder: Path) -> Iterator[str]:
 
 
 def _emitted(classifier: Path) -> ir.Model:
-    """Return the classifier with its gradients as the builder emits them, its seed, and the signals as outputs."""
+    """Return the classifier with gradients as the builder emits them, and signals as outputs."""
     read = read_classifier(classifier)
     model = normalize(read.proto, read.weights)
     head = find_head(model.graph)

@@ -1,4 +1,4 @@
-"""Soak test of memory: score many generated images, and record the memory of the process during the run.
+"""Soak test: score many generated images, and record the memory of the process.
 
 Usage: python -m tools.soak SCORING_MODEL OUTPUT [COUNT]. The model must take images. COUNT is 1,000,000 by default. The
 last line of the output is one JSON object.

@@ -1,4 +1,4 @@
-"""Install a built wheel into a clean environment outside the checkout, and prepare and score a model there.
+"""Install a built wheel into a clean environment, and prepare and score a model there.
 
 Usage: python -m tools.try_wheel DIST. It uses the constraints of the checkout. The torch of this environment only exports
 the model.

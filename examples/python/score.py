@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def prepared(batch: np.ndarray, preprocessing: dict[str, Any], dtype: str) -> np.ndarray:
-    """Return uint8 pixels [B, C, H, W] as (pixel · scale − mean) / std, and other numbers unchanged."""
+    """Normalise uint8 pixels [B, C, H, W] as the metadata says, and return other numbers unchanged."""
     if batch.dtype == np.uint8:
         mean, std = (np.float32(preprocessing[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
         batch = (batch.astype(np.float32) * np.float32(preprocessing["scale"]) - mean) / std

@@ -25,7 +25,7 @@ PEERS = 'pip install "gradscore[export,peers]"'
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to be measured: its result, the module it needs, the command that installs it, and its start."""
+    """One way to measure: its result, its module, its installation and its start."""
 
     gives: str
     module: str

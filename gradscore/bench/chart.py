@@ -15,7 +15,9 @@ CHART_ENDINGS = (".png", ".svg")
 
 
 def save_chart(rows: Sequence[ScoringRow], path: Path) -> None:
-    """Draw µs per input on a logarithmic axis. Ways that give fewer than all statistics are paler.
+    """Draw µs per input on a logarithmic axis.
+
+    Ways that give fewer than all statistics are paler.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Growth of scoring with the number of samples: time per input and memory of larger and larger calls."""
+"""Growth of scoring with the number of samples: time per input, and memory."""
 
 import shutil
 import tempfile
@@ -49,7 +49,10 @@ class GrowthRow:
 def measure_growth(
     model: str = "paper-cnn", *, samples: Sequence[int] = SAMPLES, threads: int | None = None, repeats: int = 7
 ) -> list[GrowthRow]:
-    """Score one model's inputs in calls of each size, in turn. Memory is measured in separate processes."""
+    """Score one model's inputs in calls of each size, in turn.
+
+    Memory is measured in separate processes.
+    """
     with tempfile.TemporaryDirectory() as folder:
         first = make_ready(model, Path(folder) / "first", threads=threads or usable_cores())
         workloads = {count: _repeated(first, count) for count in samples}

@@ -42,7 +42,9 @@ class KernelRow:
 def measure_kernels(
     *, backends: Sequence[str] | None = None, names: Sequence[str] | None = None, repeats: int = 15
 ) -> list[KernelRow]:
-    """Measure kernels on one core. The back ends and the limit of a case run in turn.
+    """Measure kernels on one core.
+
+    The back ends and the limit of a case run in turn.
 
     Raises
     ------

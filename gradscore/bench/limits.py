@@ -13,7 +13,7 @@ SIDE = 1024
 
 @dataclass(frozen=True)
 class Limit:
-    """A task that does only the limiting work, the amount of work, and the unit of its rate."""
+    """A task that does only the limiting work, and the amount of that work."""
 
     name: str
     work: float
@@ -23,7 +23,10 @@ class Limit:
 
 @cache
 def read() -> Limit:
-    """Return the limit of reading memory: a BLAS dot product over 64 MiB, faster than NumPy's own sum."""
+    """Return the limit of reading memory: a BLAS dot product over 64 MiB.
+
+    It is faster than NumPy's own sum.
+    """
     values = np.ones(MEMORY // 4, dtype=np.float32)
     return Limit("memory read", MEMORY / 1e9, "GB/s", lambda: np.dot(values, values))
 

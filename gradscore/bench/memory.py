@@ -23,14 +23,17 @@ ENOUGH = 12.0  # seconds after which no further process starts
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory in bytes: once the way is ready (modules imported, model loaded), and at its peak."""
+    """Resident memory in bytes, when the way is ready and at its peak.
+
+    A way is ready when its modules are imported and its model is loaded.
+    """
 
     ready: int
     peak: int
 
 
 def measure_memory(workload: Workload, candidate: str) -> Memory:
-    """Run the candidate in new processes, one after the other, and return the memory of the median one.
+    """Run the candidate in new processes, and return the memory of the median one.
 
     Raises
     ------

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def statistics_of(gradients: Iterable[tuple[str, "torch.Tensor"]]) -> NDArray[np.float64]:
-    """Return the eight statistics of each layer and of all layers, [B, 8·(layers + 1)], from per-sample gradients."""
+    """Return the eight statistics of each layer and of all layers, [B, 8·(layers + 1)]."""
     layers: dict[str, list[torch.Tensor]] = {}
     for name, gradient in gradients:
         layers.setdefault(name.rpartition(".")[0], []).append(gradient.flatten(1))
@@ -34,7 +34,10 @@ def statistics_of(gradients: Iterable[tuple[str, "torch.Tensor"]]) -> NDArray[np
 
 
 def _accumulators(parts: Sequence["torch.Tensor"]) -> NDArray[np.float64]:
-    """Return n, Σ|g|, mean, M2, M3, M4, min and max of each row of a layer's gradients, in two vectorised passes."""
+    """Return the accumulators of each row of a layer's gradients, in two vectorised passes.
+
+    These are n, Σ|g|, mean, M2, M3, M4, min and max.
+    """
     import torch
 
     g = parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)

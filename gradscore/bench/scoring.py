@@ -87,7 +87,7 @@ def _measure(workload: Workload, names: list[str], repeats: int) -> list[Scoring
 
 
 def _started(workload: Workload, name: str) -> Task:
-    """Start a way and run it once, so that it fails before the measurement if it cannot run.
+    """Start a way and run it once, so that failures show before the measurement.
 
     Raises
     ------

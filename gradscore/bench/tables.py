@@ -37,7 +37,10 @@ def kernel_table(rows: Sequence[KernelRow]) -> Table:
 
 
 def scoring_table(rows: Sequence[ScoringRow]) -> Table:
-    """Return the headings and cells of the table of scoring. Ratios are to gradscore's time on the same model."""
+    """Return the headings and cells of the table of scoring.
+
+    Ratios are to gradscore's time on the same model.
+    """
     headings = ("model", "way", "gives", "µs per input", "median", "spread", "× gradscore", "peak memory")
     own = {row.model: row.timing.best for row in rows if row.candidate == "gradscore" and row.timing}
     cells: list[tuple[str, ...]] = []

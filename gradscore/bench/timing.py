@@ -1,4 +1,4 @@
-"""Timing of several tasks in turn, so that a disturbance of the machine affects all of them."""
+"""Timing of several tasks in turn, so that a disturbance affects all of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def interleaved(
 
 
 def _counted(task: Task, least: float) -> tuple[float, int]:
-    """Run a task for at least `least` seconds, and return the seconds and the number of runs."""
+    """Run a task for at least `least` seconds, and return seconds and runs."""
     runs, taken, start = 0, 0.0, perf_counter()
     while not runs or taken < least:
         task()

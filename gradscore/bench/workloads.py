@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchmarkModel:
-    """A classifier of the benchmark: its torch factory, the shape of one input and the batch size."""
+    """A classifier of the benchmark: its factory, the shape of an input, the batch size."""
 
     title: str
     factory: str

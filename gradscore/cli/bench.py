@@ -24,7 +24,7 @@ def bench_kernels(
     repeats: Annotated[int, typer.Option(min=2, help="Repetitions of each measurement.")] = 15,
     as_json: AsJson = False,
 ) -> None:
-    """Measure every kernel on one core, and for comparison the speed of memory and of a matrix product.
+    """Measure every kernel on one core, against the speed of memory and matrix products.
 
     Example: gradscore bench kernels --backend native
     """

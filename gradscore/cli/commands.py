@@ -43,7 +43,10 @@ app.add_typer(bench_app, name="bench")
 
 
 def main() -> None:
-    """Run the command line. An error is one line on stderr with exit code 1, an interruption one line with 130."""
+    """Run the command line.
+
+    An error is one line on stderr with exit code 1, an interruption one line with 130.
+    """
     warnings.filterwarnings("ignore", module="PIL")  # the table already records a broken image in its row
     _mend_streams()
     try:

@@ -43,7 +43,7 @@ class _Speed(ProgressColumn):
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on stderr if it is a terminal, and yield the function that advances the bar."""
+    """Show a progress bar on a terminal's stderr, and yield the function that advances it."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
     console = _Plain(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

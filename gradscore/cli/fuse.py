@@ -40,7 +40,7 @@ def fuse(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fuse a scoring model and a verdict into one ONNX file that runs in any onnxruntime, without gradscore.
+    """Fuse a scoring model and a verdict into one ONNX file that runs without gradscore.
 
     Example: gradscore fuse scoring.onnx --verdict verdict.onnx -o self_scoring.onnx
     """

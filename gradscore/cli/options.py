@@ -48,7 +48,10 @@ Transposed = Annotated[
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on stdout. It must not contain NaN or infinity, which JSON lacks."""
+    """Print a value as JSON on stdout.
+
+    It must not contain NaN or infinity, which JSON lacks.
+    """
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
@@ -70,7 +73,10 @@ def labelled_cases(
     seed: int,
     made: "Mapping[str, ScoreTable] | None" = None,
 ) -> "Cases":
-    """Join a labelled table with tables of unknown inputs: those in `made`, and those read from PATH or PATH:N."""
+    """Join a labelled table with tables of unknown inputs.
+
+    These are the tables in `made`, and those read from PATH or PATH:N.
+    """
     from gradscore.comparing.cases import collect, read_unknown  # noqa: PLC0415 - `--help` stays fast
 
     if unknown_labels not in ("error", "incorrect"):

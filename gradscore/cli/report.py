@@ -55,7 +55,9 @@ def report(
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write one HTML page with tables, figures and pictures. It loads nothing from other files or sites.
+    """Write one HTML page with tables, figures and pictures.
+
+    It loads nothing from other files or sites.
 
     Example: gradscore report test.parquet --unknown noise.parquet --verdict verdict.onnx -o report.html
     """
@@ -78,7 +80,7 @@ def report(
 
 
 def _sources(texts: list[str] | None, groups: tuple[str, ...], idx_transposed: bool) -> "dict[str, Source]":
-    """Open the sources given as PATH (for the known rows) or NAME=PATH (for the unknown table NAME)."""
+    """Open the sources given as PATH (known rows) or NAME=PATH (unknown table NAME)."""
     from gradscore.inputs.sources import open_source
 
     places: dict[str, list[str]] = {}

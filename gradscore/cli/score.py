@@ -79,7 +79,9 @@ def score(
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score inputs into a table. Exit code 3: done, but some inputs could not be read. 130, 143: stopped by a signal.
+    """Score inputs into a table.
+
+    Exit code 3: done, but some inputs could not be read. 130, 143: stopped by a signal.
 
     Example: gradscore score scoring.onnx images/ -o scores.parquet
     """

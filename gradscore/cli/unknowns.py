@@ -40,7 +40,7 @@ def unknowns(
     seed: Annotated[int, typer.Option(help="Seed. The same seed gives the same inputs.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make inputs of no known class, and write their score table (.parquet) or the inputs themselves (.npz).
+    """Make inputs of no known class, and write their score table (.parquet) or themselves (.npz).
 
     Example: gradscore unknowns scoring.onnx --kind uniform --count 200 -o uniform.parquet
     """

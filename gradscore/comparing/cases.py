@@ -123,7 +123,7 @@ def collect(
 def true_labels(
     table: ScoreTable, label_file: Path | None, unknown_labels: labels.OnUnknown = "error"
 ) -> NDArray[np.int64]:
-    """Return the true class of each row, int64 [N], from a CSV file, or from folders if there is none.
+    """Return the true class of each row, int64 [N], from a CSV file or from folders.
 
     Raises
     ------
@@ -156,7 +156,9 @@ def sample(table: ScoreTable, count: int, *, seed: int) -> ScoreTable:
 
 
 def read_unknown(texts: Sequence[str], *, seed: int) -> dict[str, ScoreTable]:
-    """Read tables of unknown concepts from PATH or PATH:N. The name of a table is its file name or its path.
+    """Read tables of unknown concepts from PATH or PATH:N.
+
+    The name of a table is its file name or its path.
 
     Raises
     ------

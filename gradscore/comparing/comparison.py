@@ -22,7 +22,10 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Baseline:
-    """A confidence that is one feature. `sign` is 1 if larger means more confident, −1 if less."""
+    """A confidence that is one feature.
+
+    `sign` is 1 if larger means more confident, −1 if less.
+    """
 
     feature: str
     sign: int
@@ -44,7 +47,9 @@ CALIBRATION = ("ece", "brier")  # defined for probabilities only: of the baselin
 
 
 def load_verdicts(paths: Sequence[Path]) -> dict[str, Verdict]:
-    """Load verdicts by name: the file name without suffix, or the whole path if that name is already used.
+    """Load verdicts by name.
+
+    The name is the file name without suffix, or the whole path if another confidence has that name.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""True classes of inputs, from their folders or from a CSV file, and their agreement with the predictions.
+"""True classes of inputs, from folders or a CSV file, and their agreement with predictions.
 
 An input whose true class is not a class of the model is an *unknown concept*: no prediction for it can be right. A
 misspelt class name looks the same, so such rows are an error unless the caller says that they count as incorrect.
@@ -21,9 +21,9 @@ OnUnknown = Literal["error", "incorrect"]
 
 
 def from_folders(ids: Sequence[str], class_names: Sequence[str], *, unknown: OnUnknown = "error") -> IntArray:
-    """Return the true class of each input, int64 [N]: its innermost folder with the name of a class.
+    """Return the true class of each input, int64 [N], from the names of its folders.
 
-    Both `3/0001.png` and `test/3/0001.png` have the class `3`.
+    The innermost folder with the name of a class counts. Both `3/0001.png` and `test/3/0001.png` have the class `3`.
 
     Parameters
     ----------
@@ -55,10 +55,10 @@ def from_folders(ids: Sequence[str], class_names: Sequence[str], *, unknown: OnU
 def from_csv(
     path: str | Path, ids: Sequence[str], class_names: Sequence[str], *, unknown: OnUnknown = "error"
 ) -> IntArray:
-    """Return the true class of each input, int64 [N], from a CSV file with the columns `id` and `label`.
+    """Return the true class of each input, int64 [N], from a CSV file.
 
-    Labels are class names. If no label in the file is a class name, labels are class indices. Rows of other ids are
-    ignored.
+    The file has the columns `id` and `label`. Labels are class names. If no label in the file is a class name, labels
+    are class indices. Rows of other ids are ignored.
 
     Parameters
     ----------
@@ -90,7 +90,10 @@ def from_csv(
 
 
 def agreement(predicted: IntArray, true: IntArray) -> npt.NDArray[np.bool_]:
-    """Return whether each prediction is right, bool [N]. Unknown concepts and rows with an error (−1) are not."""
+    """Return whether each prediction is right, bool [N].
+
+    Unknown concepts and rows with an error (−1) are not.
+    """
     return np.asarray((predicted == true) & (predicted >= 0), dtype=np.bool_)
 
 

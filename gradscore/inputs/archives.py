@@ -1,4 +1,4 @@
-"""Images in .zip and .tar archives, read one at a time and never unpacked to a folder."""
+"""Images in .zip and .tar archives, read one at a time without unpacking them."""
 
 import bz2
 import gzip
@@ -48,7 +48,10 @@ class ZipMember(ImageEntry):
 
 
 class ZipImages(Listing):
-    """The images of a zip archive in its own order. An id is the prefix and the path in the archive."""
+    """The images of a zip archive in its own order.
+
+    An id is the prefix and the path in the archive.
+    """
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._prefix = prefix
@@ -82,7 +85,10 @@ class TarMember(ImageEntry):
     size: int
 
     def content(self) -> bytes:
-        """Read the member at its offset. The shared file position does not move, so threads can read at once."""
+        """Read the member at its offset.
+
+        The shared file position does not move, so threads can read at once.
+        """
         require_size(self.size)
         try:
             content = os.pread(self.archive.descriptor, self.size, self.offset)
@@ -94,7 +100,9 @@ class TarMember(ImageEntry):
 
 
 class TarImages(Listing):
-    """The images of a tar archive in its own order. An id is the prefix and the path in the archive.
+    """The images of a tar archive in its own order.
+
+    An id is the prefix and the path in the archive.
 
     A compressed archive allows no random access. It is decompressed once, into an unnamed temporary file that
     disappears with the process.

@@ -54,7 +54,10 @@ class ArrayRows(Listing):
 
 
 def open_npy(path: Path) -> Listing:
-    """List the rows of a .npy file. Each row is read from the file when it is needed."""
+    """List the rows of a .npy file.
+
+    Each row is read from the file when it is needed.
+    """
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -69,7 +72,7 @@ def open_npy(path: Path) -> Listing:
 
 
 def open_npz(path: Path) -> Listing:
-    """Read the inputs of an .npz archive: its only array, or the one called `images` or `x`."""
+    """List the rows of an .npz archive's only array, or of its array `images` or `x`."""
     try:
         return ArrayRows(path, _archived(path))
     except _BROKEN as error:
@@ -77,7 +80,10 @@ def open_npz(path: Path) -> Listing:
 
 
 def open_idx(path: Path, *, transposed: bool = False) -> Listing:
-    """List the rows of an idx file, gzipped or not. Labels come from the idx1 file beside it, if there is one."""
+    """List the rows of an idx file, gzipped or not.
+
+    Labels come from the idx1 file beside it, if there is one.
+    """
     rows = _idx(path, transposed=transposed)
     beside = path.with_name(re.sub(r"images([-.])idx3", r"labels\1idx1", path.name))
     labels = _idx(beside)[:] if beside != path and beside.exists() else None
@@ -124,7 +130,10 @@ def _stored(file: IO[bytes], path: Path, *, transposed: bool) -> StoredRows:
 
 
 def _copy(packed: gzip.GzipFile, unpacked: IO[bytes]) -> None:
-    """Unpack the size that the header states and one byte more, so that a gzip bomb cannot fill the disk."""
+    """Unpack only the size stated in the header, plus one byte.
+
+    A gzip bomb then fails the check of the size, and cannot fill the disk.
+    """
     header = packed.read(4)
     axes = header[3] if len(header) == 4 else 0
     extents = packed.read(4 * axes)

@@ -17,7 +17,9 @@ _CONTINUED = 0xFFFF_FFFF  # marker before a header's length, since Arrow 0.15
 
 
 def batch_rows(file: Any) -> list[int]:
-    """Return the number of rows in each batch of an open Arrow file. The bodies of the batches are not read.
+    """Return the number of rows in each batch of an open Arrow file.
+
+    The bodies of the batches are not read.
 
     Raises
     ------
@@ -40,7 +42,10 @@ def batch_rows(file: Any) -> list[int]:
 
 
 def _rows(header: bytes) -> int:
-    """Read a batch's number of rows. Its first column must state the same number, as pyarrow requires."""
+    """Read a batch's number of rows.
+
+    Its first column must state the same number, as pyarrow requires.
+    """
     (mark,) = struct.unpack_from("<I", header)
     batch = _followed(header, _target(header, 8 if mark == _CONTINUED else 4), _HEADER)
     place = _field(header, batch, _LENGTH)

@@ -1,4 +1,4 @@
-"""Parquet and Arrow tables with a column of encoded images, or of numbers for the model's input."""
+"""Parquet and Arrow tables with a column of encoded images or of numbers."""
 
 import tempfile
 import threading
@@ -66,7 +66,9 @@ class FeatureCell:
 
 
 class TableRows(Listing):
-    """The rows of a table, read one row group at a time. `load` returns columns of one group.
+    """The rows of a table, read one row group at a time.
+
+    `load` returns columns of one group.
 
     An id is the value of the column `id`. Without that column it is `name#row`, or `class/name#row` if there is a
     column `label`.
@@ -135,7 +137,10 @@ def open_parquet(path: Path) -> Listing:
 
 
 def open_arrow(path: Path) -> Listing:
-    """List the rows of an Arrow file, read one batch at a time. A stream is first copied to a temporary file."""
+    """List the rows of an Arrow file, read one batch at a time.
+
+    A stream is first copied to a temporary file.
+    """
     import pyarrow as pa  # noqa: PLC0415 - listing images needs no pyarrow
 
     try:
@@ -181,13 +186,16 @@ def _as_file(stream: Any) -> Any:
 
 
 def _checked(table: Any) -> Any:
-    """Validate a table. Arrow has no checksums, and reading a cell at a damaged offset would crash the process."""
+    """Validate a table.
+
+    Arrow has no checksums, and reading a cell at a damaged offset would crash the process.
+    """
     table.validate(full=True)
     return table
 
 
 def _column(path: Path, schema: Any) -> tuple[str, type[ImageCell] | type[FeatureCell]]:
-    """Choose the column of inputs by its name, or else the only column of a fitting type."""
+    """Choose the column of inputs by name, or else the only one of a fitting type."""
     for names, fits, cell in ((_IMAGE_NAMES, _holds_images, ImageCell), (_FEATURE_NAMES, _holds_numbers, FeatureCell)):
         fitting = [field.name for field in schema if fits(field.type)]
         known = [name for name in names if name in fitting] or fitting

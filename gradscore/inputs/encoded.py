@@ -1,4 +1,7 @@
-"""Encoded image -> pixels at the model's size, with Pillow alone, because decoding processes load no NumPy."""
+"""Encoded image -> pixels at the model's size, with Pillow alone.
+
+Decoding processes import this module, and they load no NumPy.
+"""
 
 import io
 import sys
@@ -26,7 +29,7 @@ _RESAMPLING = {
 
 
 def planes(content: bytes, preprocessing: Preprocessing) -> bytes:
-    """Return an encoded image at the model's size, 8 bits a sample: [C, H, W] in C order.
+    """Decode an image at the model's size into 8-bit samples, [C, H, W] in C order.
 
     EXIF orientation is applied. An image of another size is resized and cropped as the metadata says, like
     `torchvision.transforms.Resize` and `CenterCrop` do. Of an animated or multi-page image, the first frame is used.
@@ -58,14 +61,20 @@ def planes(content: bytes, preprocessing: Preprocessing) -> bytes:
 
 
 def _turn(image: Image.Image) -> None:
-    """Load the image and apply its EXIF orientation. Few images have one, and `exif_transpose` is slow without."""
+    """Load the image and apply its EXIF orientation.
+
+    Few images have one, and `exif_transpose` is slow without.
+    """
     image.load()  # a PNG may store its orientation after its pixels
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def _refuse_bomb(size: tuple[int, int], once: str = "") -> None:
-    """Refuse images above Pillow's limit, where Pillow only warns: a row must not depend on warning filters."""
+    """Refuse images above Pillow's limit.
+
+    Pillow itself only warns up to twice the limit, but a row must not depend on warning filters.
+    """
     limit, (width, height) = Image.MAX_IMAGE_PIXELS, size
     if limit is not None and width * height > limit:
         raise InputError(
@@ -126,5 +135,8 @@ def _size_to_crop(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[
 
 
 def _margin(extent: int, wanted: int) -> int:
-    """Return where a centred crop begins; negative where the image is smaller, and Pillow pads with black."""
+    """Return where a centred crop begins.
+
+    It is negative if the image is smaller than the crop. Pillow then pads with black.
+    """
     return round((extent - wanted) / 2) if extent >= wanted else -((wanted - extent) // 2)

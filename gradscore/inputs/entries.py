@@ -1,4 +1,7 @@
-"""One input: its id and how to read it. Listings are lazy: a million entries cost little more than their names."""
+"""One input: its id and how to read it.
+
+Listings are lazy: a million entries cost little more than their names.
+"""
 
 import os
 import re
@@ -185,7 +188,10 @@ def _paths(entries: Sequence[Entry]) -> list[str] | None:
 
 
 def utf8(name: str) -> str:
-    """Write bytes that are not UTF-8 as %XX. Python holds them as lone surrogates, but an id must be text."""
+    """Write bytes that are not UTF-8 as %XX.
+
+    Python holds them as lone surrogates, but an id must be text.
+    """
     return (
         name
         if name.isascii()

@@ -15,7 +15,10 @@ _FOLDER = "\0"  # marks a folder; no file name contains NUL, and it sorts before
 
 
 class _Named(Listing):
-    """Files listed by name. A slice copies its own names, so it does not keep the whole list alive."""
+    """Files listed by name.
+
+    A slice copies its own names, so it does not keep the whole list alive.
+    """
 
     _names: Sequence[str]
 
@@ -35,7 +38,10 @@ class _Named(Listing):
 
 
 class FolderFiles(_Named):
-    """The images below a folder, sorted. An id is the prefix and the path below the folder."""
+    """The images below a folder, sorted.
+
+    An id is the prefix and the path below the folder.
+    """
 
     def __init__(self, root: Path, prefix: str = "") -> None:
         self._below, self._prefix = os.path.join(root, ""), prefix  # noqa: PTH118 - names are appended to this text
@@ -61,14 +67,20 @@ class FolderFiles(_Named):
 
 
 class ListedFiles(_Named):
-    """Images listed by path or URL. None is opened before it is read, so a missing one becomes an error row."""
+    """Images listed by path or URL.
+
+    None is opened before it is read, so a missing one becomes an error row.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> "ListedFiles":
-        """Parse one path a line, or paths that end in NUL, as `find -print0` writes them. Bytes need not be UTF-8."""
+        """Parse one path a line, or paths that end in NUL, as `find -print0` writes them.
+
+        Bytes need not be UTF-8.
+        """
         found = content.split(b"\0") if b"\0" in content else content.splitlines()
         names = [os.fsdecode(name) for name in found if name.strip()]
         if not names:
@@ -90,7 +102,10 @@ class ListedFiles(_Named):
 
 
 def _images_below(root: Path) -> Iterator[str]:
-    """Yield the images of a tree in order, following links. A folder that links to itself is entered once."""
+    """Yield the images of a tree in order, following links.
+
+    A folder that links to itself is entered once.
+    """
     levels = [("", iter(_names_in(root)), frozenset({os.path.realpath(root)}))]
     while levels:
         below, names, above = levels[-1]

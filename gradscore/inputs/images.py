@@ -16,13 +16,19 @@ def decode(content: bytes, preprocessing: Preprocessing) -> NDArray[np.float32]:
 
 
 def pixels(content: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Decode an image at the model's size, uint8 [C, H, W]. See `planes` for the images that it refuses."""
+    """Decode an image at the model's size, uint8 [C, H, W].
+
+    See `planes` for the images that it refuses.
+    """
     shape = preprocessing.channels, preprocessing.height, preprocessing.width
     return np.frombuffer(planes(content, preprocessing), np.uint8).reshape(shape)
 
 
 def normalise(channels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return (pixel · scale − mean) / std per channel, float32. `channels` is [..., C, H, W]."""
+    """Return (pixel · scale − mean) / std per channel, float32.
+
+    `channels` is [..., C, H, W].
+    """
     mean = np.asarray(preprocessing.mean, dtype=np.float32).reshape(-1, 1, 1)
     std = np.asarray(preprocessing.std, dtype=np.float32).reshape(-1, 1, 1)
     normalised = channels.astype(np.float32, order="C")
@@ -43,10 +49,10 @@ def fitted(
     input_shape: tuple[int | None, ...],
     dtype: str = "float32",
 ) -> NDArray[Any]:
-    """Return a batch in the shape of the model's input: pixels as uint8, other numbers in the input's type.
+    """Return a batch in the shape of the model's input.
 
-    The channel axis of images may be last ([B, H, W, C]). If the model has one channel, it may be missing
-    ([B, H, W]).
+    Pixels stay uint8. Other numbers get the input's type. The channel axis of images may be last ([B, H, W, C]). If
+    the model has one channel, it may be missing ([B, H, W]).
 
     Raises
     ------

@@ -38,7 +38,10 @@ class RemoteFile(ImageEntry):
 
 
 class RemoteFiles(Listing):
-    """The images below a URL, sorted. An id is the prefix and the path below the URL."""
+    """The images below a URL, sorted.
+
+    An id is the prefix and the path below the URL.
+    """
 
     def __init__(self, url: str, prefix: str = "") -> None:
         system, root = file_system(url)
@@ -112,7 +115,10 @@ def require_there(url: str) -> None:
 
 
 def fetched(url: str) -> Path:
-    """Copy a remote archive or table into its own temporary folder. The caller deletes it with `remove`."""
+    """Copy a remote archive or table into its own temporary folder.
+
+    The caller deletes it with `remove`.
+    """
     system, path = file_system(url)
     copy = Path(tempfile.mkdtemp(prefix="gradscore-")) / PurePosixPath(path).name
     try:

@@ -91,7 +91,10 @@ def open_source(paths: Sequence[str | os.PathLike[str]], *, idx_transposed: bool
 
 
 def _refuse_repeated(source: Source) -> None:
-    """Refuse two inputs with one id. Hashes are compared first: a set of a million ids would take too much memory."""
+    """Refuse two inputs with one id.
+
+    Hashes are compared first: a set of a million ids would take too much memory.
+    """
     hashes = np.fromiter(map(hash, source.ids()), np.int64, len(source))
     ordered = np.sort(hashes)
     suspects = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())

@@ -18,7 +18,10 @@ _TURN = threading.Lock()
 
 
 def read_in_turn(descriptor: int, size: int, offset: int) -> bytes:
-    """Replace `os.pread`, which is missing on Windows. An open file has one position, so threads take turns."""
+    """Replace `os.pread`, which is missing on Windows.
+
+    An open file has one position, so threads take turns.
+    """
     with _TURN:
         os.lseek(descriptor, offset, os.SEEK_SET)
         return os.read(descriptor, size)
@@ -28,7 +31,9 @@ read_at = getattr(os, "pread", read_in_turn)
 
 
 class StoredRows:
-    """An array whose rows are stored one after the other in a file. The file stays open as long as the object lives.
+    """An array whose rows are stored one after the other in a file.
+
+    The file stays open as long as the object lives.
 
     Parameters
     ----------
@@ -71,7 +76,10 @@ class StoredRows:
         return rows.swapaxes(1, 2) if self._transposed else rows
 
     def _read(self, size: int, offset: int) -> bytes:
-        """Read at an offset. The shared file position does not move, so threads can read at once."""
+        """Read at an offset.
+
+        The shared file position does not move, so threads can read at once.
+        """
         try:
             content = read_at(self._descriptor, size, offset)
             while len(content) < size and (

@@ -25,7 +25,9 @@ MOST_SCORES = 2048
 
 @dataclass(frozen=True)
 class Convention:
-    """The choices in which published numbers differ. AUROC and the other metrics are the same for all.
+    """The choices in which published numbers differ.
+
+    AUROC and the other metrics are the same for all.
 
     Attributes
     ----------

@@ -51,7 +51,10 @@ class Ranking:
         return Ranking(self.values[drawn], positives[drawn], negatives[drawn])
 
     def coarse(self, limit: int) -> "Ranking":
-        """Merge neighbouring scores into at most `limit` groups of about equal size, each at its mean score."""
+        """Merge neighbouring scores into at most `limit` groups of about equal size.
+
+        Each group has its mean score.
+        """
         if len(self.values) <= limit:
             return self
         rows = self.positives + self.negatives
@@ -110,9 +113,9 @@ def fpr_at_nearest(ranking: Ranking, recall: float = 0.95) -> float:
 
 
 def detection_accuracy(ranking: Ranking) -> float:
-    """Return the best mean of true positive and true negative rate over all thresholds (the paper's equation 7).
+    """Return the best mean of true positive and true negative rate over all thresholds.
 
-    ½ is chance.
+    This is equation 7 of the paper. ½ is chance.
     """
     return float(max(0.5, np.max(0.5 * ranking.recall() + 0.5 * (1.0 - ranking.fallout()))))
 
@@ -132,7 +135,7 @@ def aurc(ranking: Ranking) -> float:
 
 
 def eaurc(ranking: Ranking) -> float:
-    """Return AURC minus the AURC of the best possible order of the rows, exact and not approximated."""
+    """Return AURC minus the exact AURC of the best possible order of the rows."""
     right, wrong = int(ranking.positives.sum()), int(ranking.negatives.sum())
     before, after = _harmonic(np.array([right, right + wrong]))
     return aurc(ranking) - float(wrong - right * (after - before)) / (right + wrong)
@@ -160,7 +163,10 @@ def ece(ranking: Ranking) -> float | None:
 
 
 def _harmonic(n: CountArray) -> FloatArray:
-    """Return 1 + 1/2 + … + 1/n: exact below n = 64, else by the Euler–Maclaurin series, to 1e-13."""
+    """Return the harmonic numbers 1 + 1/2 + … + 1/n.
+
+    They are exact below n = 64. From there on, the Euler–Maclaurin series gives them to 1e-13.
+    """
     few = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, EXACT_TERMS))])
     x = np.maximum(n, EXACT_TERMS).astype(np.float64)
     series = np.log(x) + np.euler_gamma + 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)

@@ -1,4 +1,7 @@
-"""The report: one self-contained HTML page, its figures as PNG, its numbers as JSON. It needs `gradscore[report]`."""
+"""The report: one self-contained HTML page, its figures as PNG, its numbers as JSON.
+
+It needs `gradscore[report]`.
+"""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -66,7 +69,9 @@ def write_page(
 
 
 def write_pngs(content: Content, folder: Path, *, overwrite: bool = False) -> list[Path]:
-    """Write each figure as a PNG into a folder, and return the files. A missing folder is created.
+    """Write each figure as a PNG into a folder, and return the files.
+
+    A missing folder is created.
 
     Raises
     ------

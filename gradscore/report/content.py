@@ -24,7 +24,7 @@ GALLERY = 12  # pictures in each gallery
 
 @dataclass(frozen=True)
 class Decision:
-    """The effect of the threshold on one group: numbers of rows, of right ones, and of accepted ones."""
+    """The effect of the threshold on one group, as numbers of rows."""
 
     group: str
     rows: int
@@ -118,7 +118,10 @@ class Content:
         return Ranking.of(self.ranks[name], self.cases.correct)
 
     def reliability(self, name: str) -> tuple[FloatArray, FloatArray, IntArray]:
-        """Return mean probability, fraction correct and number of rows of each of the ECE's bins that is not empty."""
+        """Return mean probability, fraction correct and number of rows of each bin.
+
+        The bins are those of the ECE, without empty ones.
+        """
         p, right = self.probabilities[name], self.cases.correct
         bins = np.clip(np.ceil(p * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
         count = np.bincount(bins, minlength=ECE_BINS)

@@ -1,4 +1,4 @@
-"""Figures of the report: each is one function from content to a matplotlib figure, listed in `FIGURES`."""
+"""Figures of the report: functions from content to a matplotlib figure, listed in `FIGURES`."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

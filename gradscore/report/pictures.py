@@ -30,7 +30,10 @@ def find(sources: Mapping[str, Source], wanted: Iterable[tuple[str, str]]) -> di
 
 
 def picture(entry: Entry) -> str | None:
-    """Return a data URI of a PNG with at most 128 pixels a side, or None if the input cannot be shown."""
+    """Return an input as a PNG data URI, or None if it cannot be shown.
+
+    The PNG has at most 128 pixels a side.
+    """
     try:
         found = _pixels(entry)
     except InputError:
@@ -45,7 +48,7 @@ def picture(entry: Entry) -> str | None:
 
 
 def _pixels(entry: Entry) -> NDArray[np.uint8] | None:
-    """Return the pixels, [H, W] or [H, W, 3], or None if the input is not a picture."""
+    """Return the pixels [H, W] or [H, W, 3], or None if there is no picture."""
     if isinstance(entry, ImageEntry):
         content = entry.content()
         height, width = _size(content)

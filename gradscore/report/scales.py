@@ -1,4 +1,4 @@
-"""Axes for feature values that span decades of both signs: signed logarithm, with labels in the original units."""
+"""Axes for feature values that span decades of both signs."""
 
 from dataclasses import dataclass
 

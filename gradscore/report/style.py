@@ -1,4 +1,7 @@
-"""Style of the figures: colours by role, hexadecimal in a PNG and CSS variables in a page, for dark mode."""
+"""Style of the figures, with colours by role.
+
+The colours are hexadecimal in a PNG and CSS variables in a page, so that the page has a dark mode.
+"""
 
 import io
 import re
@@ -101,7 +104,10 @@ def to_png(figure: Figure) -> bytes:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """Render a figure as SVG for a page: transparent, with CSS variables as colours and ids unique in the page."""
+    """Render a figure as SVG for a page.
+
+    It is transparent, has CSS variables as colours, and ids that are unique in the page.
+    """
     buffer = io.StringIO()
     with drawing(), rc_context({"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -1,4 +1,4 @@
-"""The destination of a run, one file or a folder of shards, and the checks before it is written."""
+"""The destination of a run, one file or a folder of shards, and its checks."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class Destination:
             raise OutputExistsError(self._taken(manifest))
 
     def earlier(self) -> Manifest | None:
-        """Return the manifest of an earlier run to this output, finished or not, or None if there is none.
+        """Return the manifest of an earlier run to this output, finished or not, or None.
 
         Raises
         ------

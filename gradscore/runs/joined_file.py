@@ -1,4 +1,4 @@
-"""The single output file of a run: it grows beside the shards, as each of them is finished."""
+"""The single output file of a run, which grows as each shard is finished."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,7 +27,10 @@ class JoinedFile:
             self._write()
 
     def close(self, metadata: Mapping[bytes, str]) -> None:
-        """Write the remaining tables and close the file. Only Parquet can still store metadata at this point."""
+        """Write the remaining tables and close the file.
+
+        Only Parquet can still store metadata at this point.
+        """
         if self._held:
             self._write()
         if hasattr(self._writer, "add_key_value_metadata"):

@@ -86,7 +86,7 @@ def score_to_parquet(
     resume: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Summary:
-    """Score every entry of a source into a score table, one row per entry, in the source's order.
+    """Score every entry of a source into a score table, one row each, in order.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def score_to_parquet(
 def scored_tables(
     scorer: Scorer, source: Source, *, batch_size: int = BATCH_SIZE, precision: str = "float64"
 ) -> "ScoredTables":
-    """Return the source's rows as Arrow tables in order, for output that is streamed and not stored."""
+    """Return the source's rows as Arrow tables in order, for streamed output."""
     _require_one_input(scorer)
     return ScoredTables(scorer, source, batch_size, precision)
 
@@ -178,7 +178,7 @@ class ScoredTables:
 
 
 def table_metadata(scorer: Scorer) -> dict[str, Any]:
-    """Return the metadata of a score table: the model, back end, providers and version that wrote it."""
+    """Return the metadata of a score table: model, back end, providers and version."""
     model = scorer.metadata
     return {
         "model_fingerprint": scorer.fingerprint,
@@ -192,7 +192,10 @@ def table_metadata(scorer: Scorer) -> dict[str, Any]:
 
 
 def run_identity(scorer: Scorer, source: Source, batch_size: int) -> dict[str, Any]:
-    """Return everything that changes a run's rows. Only a run of the same identity can be resumed."""
+    """Return everything that changes a run's rows.
+
+    Only a run of the same identity can be resumed.
+    """
     return {
         "model": scorer.fingerprint,
         "preprocessing": {key: _plain(value) for key, value in asdict(scorer.metadata.preprocessing).items()},

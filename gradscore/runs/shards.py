@@ -1,6 +1,7 @@
-"""The output of a run while it is written: Parquet shards, joined as they finish if the output is one file.
+"""The output of a run while it is written, as Parquet shards.
 
-However a run stops, its finished shards and their manifest remain. A run of the same identity can resume from there.
+If the output is one file, the shards are joined as they finish. However a run stops, its finished shards and their
+manifest remain. A run of the same identity can resume from there.
 """
 
 import os
@@ -48,7 +49,10 @@ class Tally:
 
 
 class ShardedOutput:
-    """The output of a run. Inside its context, it holds the output's lock; `finish` completes the output."""
+    """The output of a run.
+
+    Inside its context, it holds the output's lock; `finish` completes the output.
+    """
 
     def __init__(
         self,
@@ -95,7 +99,10 @@ class ShardedOutput:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait for the shard being written and release the lock. A folder without a finished shard is deleted."""
+        """Wait for the shard being written and release the lock.
+
+        A folder without a finished shard is deleted.
+        """
         self._leave()
 
     @property
@@ -117,7 +124,7 @@ class ShardedOutput:
             self._hand_over()
 
     def finish(self) -> None:
-        """Write the last rows, mark the run complete, and rename the joined file if the output is one file.
+        """Write the last rows, mark the run complete, and rename a joined file to the output.
 
         Raises
         ------
@@ -153,7 +160,10 @@ class ShardedOutput:
                 self._joined = JoinedFile(folder / _JOINED, TABLE_FORMATS[target.suffix.lower()], self._schema)
 
     def _hand_over(self) -> None:
-        """Give the rows to the writer. First wait for the previous shard, so that memory holds two at most."""
+        """Give the rows to the writer.
+
+        First wait for the previous shard, so that memory holds two at most.
+        """
         self._settle()
         self._pending = self._writer.submit(self._write, self._rows, self._tally)
         self._rows, self._tally, self._since = [], Tally(), time.monotonic()
@@ -229,7 +239,7 @@ def _read(shard: Path) -> pa.Table:
 
 
 def _clear(folder: Path, *, keep: set[str]) -> None:
-    """Delete files not in `keep`: shards missing from the manifest, and half-written files of a killed run."""
+    """Delete files not in `keep`: unlisted shards, and half-written files of a killed run."""
     for pattern in ("part-*.parquet", ".*.part", _JOINED):
         for path in folder.glob(pattern):
             if path.name not in keep:

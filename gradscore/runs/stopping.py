@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a stopped run says in one line what is kept, and ends with the usual exit code."""
+"""SIGINT and SIGTERM: a stopped run reports what is kept, with the usual exit code."""
 
 import signal
 import threading
@@ -30,7 +30,9 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def stoppable(kept: Callable[[], str]) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM in the block into a StoppedError. `kept` returns what remains of the work.
+    """Turn SIGINT and SIGTERM in the block into a StoppedError.
+
+    `kept` returns what remains of the work.
 
     Outside the main thread, Python allows no signal handlers, so SIGTERM keeps its usual effect.
     """

@@ -1,4 +1,4 @@
-"""Verification of a score table: every input once and in order, every shard unchanged since its run."""
+"""Verification of a score table: every input once, in order, every shard unchanged."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -31,7 +31,9 @@ class Verification:
 
 
 def verify_output(path: Path, source: Source | None = None) -> Verification:
-    """Compare a Parquet file or a folder of shards with the manifest of its run, and with a source if given.
+    """Compare a run's output with its manifest, and with a source if given.
+
+    The output is a Parquet file or a folder of shards.
 
     Raises
     ------

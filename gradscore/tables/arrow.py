@@ -1,4 +1,7 @@
-"""Arrow arrays made from buffers, because `pyarrow.array` imports pandas if it is installed: 0.5 s and 50 MB."""
+"""Arrow arrays made from buffers.
+
+`pyarrow.array` would import pandas if it is installed, which takes 0.5 s and 50 MB.
+"""
 
 from collections.abc import Sequence
 
@@ -13,13 +16,19 @@ def validity(missing: npt.NDArray[np.bool_]) -> pa.Buffer | None:
 
 
 def numbers(values: npt.NDArray[np.number], there: pa.Buffer | None) -> pa.Array:
-    """Return an Arrow array of numbers; it shares the memory of a contiguous array. `there` comes from `validity`."""
+    """Return an Arrow array of numbers; it shares the memory of a contiguous array.
+
+    `there` comes from `validity`.
+    """
     buffers = [there, pa.py_buffer(np.ascontiguousarray(values))]
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
 
 def columns(values: npt.NDArray[np.number], there: pa.Buffer | None) -> list[pa.Array]:
-    """Return an Arrow array for each column of [N, F], all in one buffer. `there` comes from `validity`."""
+    """Return an Arrow array for each column of [N, F], all in one buffer.
+
+    `there` comes from `validity`.
+    """
     whole = np.ascontiguousarray(values.T)
     buffer, kind, size = pa.py_buffer(whole), pa.from_numpy_dtype(whole.dtype), whole.itemsize * len(values)
     return [

@@ -1,4 +1,4 @@
-"""File formats of score tables: each writes tables of one Arrow schema to a file or a stream."""
+"""File formats of score tables, for a file or a stream."""
 
 import json
 import math
@@ -52,7 +52,10 @@ class ArrowStream:
 
 
 class Csv:
-    """CSV with a header. Nulls are empty. Features have the shortest digits that read back as the same float64."""
+    """CSV with a header.
+
+    Nulls are empty. Features have the shortest digits that read back as the same float64.
+    """
 
     def open(self, sink: Path | IO[bytes], schema: pa.Schema) -> TableWriter:
         """Start a file with its header."""

@@ -1,7 +1,8 @@
-"""Run manifests: the identity of a scoring run and its finished shards, in `manifest.json` beside the shards.
+"""Run manifests: the identity of a scoring run and its finished shards.
 
-The identity holds everything that changes rows: the model, its preprocessing and features, versions, kernel back end,
-providers, batch size, and a digest of the input ids. A run with another identity cannot be resumed.
+The manifest is the file `manifest.json` beside the shards. The identity holds everything that changes rows: the
+model, its preprocessing and features, versions, kernel back end, providers, batch size, and a digest of the input
+ids. A run with another identity cannot be resumed.
 """
 
 import hashlib
@@ -105,7 +106,10 @@ class Manifest:
 
 
 def listing_digest(ids: Iterable[str]) -> str:
-    """Return a SHA-256 over ids in order. It changes when an input is removed, added, renamed or moved."""
+    """Return a SHA-256 over ids in order.
+
+    It changes when an input is removed, added, renamed or moved.
+    """
     digest, remaining = hashlib.sha256(), iter(ids)
     while some := list(islice(remaining, _AT_ONCE)):
         digest.update("\0".join((*some, "")).encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""The score table: one row per input, with its predicted label and every gradient feature by name.
+"""The score table: one row per input, with its predicted label and all features.
 
 It is written as Parquet and read by every later step. The columns are, in order: `id`, `label`, `label_name`, every
 feature in the model's order, `error`. A row with an error has nulls in all columns between `id` and `error`. The
@@ -138,7 +138,7 @@ class ScoreTable:
 
     @classmethod
     def read(cls, path: str | Path) -> "ScoreTable":
-        """Read one Parquet file, or all `*.parquet` shards of a directory in the order of their names.
+        """Read one Parquet file, or all `*.parquet` shards of a directory by name.
 
         Raises
         ------
@@ -241,7 +241,10 @@ class ScoreTable:
         return out
 
     def labels(self) -> npt.NDArray[np.int64]:
-        """Return the predicted class of each row, int64 [N]. It is −1 in rows with an error."""
+        """Return the predicted class of each row, int64 [N].
+
+        It is −1 in rows with an error.
+        """
         return np.asarray(self.table.column("label").fill_null(-1).to_numpy(), dtype=np.int64)
 
     def ids(self) -> list[str]:
@@ -253,7 +256,10 @@ class ScoreTable:
         return list(self.table.column("error").to_pylist())
 
     def valid(self) -> npt.NDArray[np.bool_]:
-        """Return which rows have no error, bool [N]. Their features may still hold NaN or Inf from the model."""
+        """Return which rows have no error, bool [N].
+
+        Their features may still hold NaN or Inf from the model.
+        """
         return np.asarray(self.table.column("error").is_null().to_numpy(), dtype=np.bool_)
 
 

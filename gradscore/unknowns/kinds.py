@@ -1,6 +1,7 @@
-"""Kinds of unknown inputs, made from noise or from known inputs, one small class each in `KINDS`.
+"""Kinds of unknown inputs, made from noise or from known inputs.
 
-All kinds work in the space of the inputs: pixels 0..255 for image models, and the model's numbers for others.
+Each kind is a small class in `KINDS`. All kinds work in the space of the inputs: pixels 0..255 for image models, and
+the model's numbers for others.
 """
 
 from abc import ABC, abstractmethod
@@ -112,7 +113,10 @@ class PatchShuffle(Kind):
 
 
 class Blur(Kind):
-    """A known image blurred by a Gaussian of an eighth of its shorter side, which leaves little but its lightness."""
+    """A known image, blurred until little but its lightness is left.
+
+    The Gaussian's standard deviation is an eighth of the image's shorter side.
+    """
 
     needs_image = True
 

@@ -1,4 +1,4 @@
-"""Synthesis of unknown concepts: inputs of the model's shape that belong to no class, made and scored.
+"""Synthesis of unknown concepts: inputs of the model's shape that belong to no class.
 
 Every prediction for them is wrong. They teach a verdict what unknown inputs look like if no real ones are available.
 The same seed gives the same arrays. The kinds are in `kinds.py`.
@@ -85,7 +85,7 @@ def synthesise(
 
 
 def read_known(source: Source, metadata: ModelMetadata, *, seed: int = 0) -> Known:
-    """Read up to 1,000 inputs of a source as pixels or numbers, drawn at random if there are more.
+    """Read up to 1,000 random inputs of a source, as pixels or numbers.
 
     Raises
     ------
@@ -109,7 +109,9 @@ def read_known(source: Source, metadata: ModelMetadata, *, seed: int = 0) -> Kno
 def make_unknowns(
     scorer: Scorer, kind: str, count: int, *, known: NDArray[Any] | None = None, seed: int = 0
 ) -> NDArray[Any]:
-    """Make inputs of unknown concepts for a scorer's model. The scorer predicts the classes of the known inputs.
+    """Make inputs of unknown concepts for a scorer's model.
+
+    The scorer predicts the classes of the known inputs.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Inlining of a verdict into another graph, which then computes only the features that the verdict reads."""
+"""Inlining of a verdict into another graph, with only the features that it reads."""
 
 import numpy as np
 import onnx

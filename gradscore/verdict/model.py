@@ -130,7 +130,7 @@ class Verdict:
         return cls._of(saving.assemble(_graph(fitted, len(names)), metadata), metadata)
 
     def decide_by(self, rule: Rule, features: npt.ArrayLike, correct: npt.ArrayLike) -> "Verdict":
-        """Return this verdict with another threshold, chosen by a rule on further rows with a known outcome.
+        """Return this verdict with another threshold, chosen by a rule on further rows.
 
         Rows with NaN or Inf are left out. The guarantees of the conformal rules hold only for rows that were not used in
         the fit.
@@ -142,7 +142,7 @@ class Verdict:
         features : float [N, F]
             Features of the further rows.
         correct : bool [N]
-            Whether each prediction is right.
+            Whether the prediction of each row is right.
 
         Raises
         ------
@@ -193,7 +193,9 @@ class Verdict:
         saving.save(self.proto, Path(path), overwrite=overwrite)
 
     def apply(self, scores: ScoreTable | npt.ArrayLike) -> FloatArray:
-        """Return P(correct), float64 [N]. It is NaN for rows with an error, and if a feature is NaN or Inf.
+        """Return P(correct), float64 [N].
+
+        It is NaN for rows with an error, and if a feature is NaN or Inf.
 
         Raises
         ------

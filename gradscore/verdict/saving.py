@@ -20,7 +20,7 @@ LARGEST_FILE = 64 * 2**20
 
 
 def assemble(graph: onnx.GraphProto, metadata: Mapping[str, Any]) -> onnx.ModelProto:
-    """Return the ONNX model of a graph, with its metadata and a digest of both in `metadata_props`."""
+    """Return the ONNX model of a graph, with metadata and a digest in `metadata_props`."""
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="gradscore")
     whole = {"kind": FileKind.VERDICT.value, "schema_version": SCHEMA_VERSION, **metadata}
@@ -80,7 +80,10 @@ def _metadata(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
 
 
 def _foreign(model: onnx.ModelProto) -> str | None:
-    """Return what in the model could read another file or is not an operator of a verdict, or None."""
+    """Return what in the model no verdict has, or None.
+
+    Examples are foreign operators, and weights in another file.
+    """
     graph = model.graph
     domains = sorted({opset.domain for opset in model.opset_import} | {node.domain for node in graph.node})
     if domains != [""]:
@@ -111,7 +114,10 @@ def _incomplete(metadata: Mapping[str, Any]) -> str | None:
 
 
 def _misshapen(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> str | None:
-    """Return how the graph differs from a valid one with input `features` [N, F] and output `p_correct` [N]."""
+    """Return how the graph differs from a valid one, or None.
+
+    A valid graph has one input `features` [N, F] and one output `p_correct` [N].
+    """
     wanted = {INPUT: ("N", len(metadata["feature_names"])), OUTPUT: ("N",)}
     for kind, values, name in (("input", model.graph.input, INPUT), ("output", model.graph.output, OUTPUT)):
         found = {value.name: _shape(value) for value in values}
@@ -137,6 +143,9 @@ def _changed(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> str | None:
 
 
 def _digest(graph: onnx.GraphProto, metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of graph and metadata. It detects damage and edits, but is no protection against forgery."""
+    """Return the SHA-256 of graph and metadata.
+
+    It detects damage and edits, but is no protection against forgery.
+    """
     text = json.dumps(metadata, sort_keys=True).encode()
     return hashlib.sha256(graph.SerializeToString(deterministic=True) + text).hexdigest()

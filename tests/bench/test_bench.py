@@ -178,7 +178,7 @@ def test_a_peer_that_fails_is_a_row(small, monkeypatch):
         (lambda: measure_kernels(names=["nonsense"]), "unknown case 'nonsense': choose from conv"),
         (lambda: measure_kernels(backends=["nonsense"]), "unknown back end 'nonsense'"),
         (lambda: measure_scoring(candidates=["nonsense"]), "unknown way 'nonsense': choose from gradscore"),
-        (lambda: measure_scoring(models=["nonsense"]), "no benchmark model 'nonsense': choose from paper-cnn"),
+        (lambda: measure_scoring(models=["nonsense"]), "unknown benchmark model 'nonsense': choose from paper-cnn"),
     ],
 )
 def test_unknown_names_are_refused(call, message):

@@ -1,4 +1,7 @@
-"""The text of the report: what was done, what reproduces and what does not. All numbers come from the results."""
+"""The text of the report: what was done, what reproduces and what does not.
+
+All numbers come from the results.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -10,9 +13,8 @@ from tools.paper.rows import EVERY_SCORE, SHOWN_STATISTICS, UNFITTED, VALIDATION
 from tools.paper.splits import MOST_FITTED
 from tools.paper.tables import label
 
-GRADIENT_TOLERANCE = (
-    0.5  # largest difference in AUROC points on correct/incorrect between a gradient metric and max softmax
-)
+# Largest difference in AUROC points on correct/incorrect between a single gradient metric and maximum softmax.
+GRADIENT_TOLERANCE = 0.5
 
 
 def account(

@@ -1,8 +1,9 @@
-"""Pictures of the study: digits for the CNNs, and unknown concepts, as uint8 [N, 1, 28, 28], light on dark.
+"""Pictures of the study: digits for the CNNs, and unknown concepts.
 
-A data folder holds, at any depth, the files of the data sets with their original names: the idx files of EMNIST or
-MNIST, those of notMNIST below a folder `notmnist`, the zips of Omniglot below `omniglot`, and CIFAR-10 as a zip of
-pictures below `cifar10`. Without a folder, scikit-learn's digits are used, enlarged.
+All are uint8 [N, 1, 28, 28], light on dark. A data folder holds, at any depth, the files of the data sets with their
+original names: the idx files of EMNIST or MNIST, those of notMNIST below a folder `notmnist`, the zips of Omniglot
+below `omniglot`, and CIFAR-10 as a zip of pictures below `cifar10`. Without a folder, scikit-learn's digits are used,
+enlarged.
 """
 
 from collections.abc import Callable, Mapping
@@ -105,7 +106,7 @@ NOISE = {"normal noise": normal_noise, "uniform noise": uniform_noise}
 
 
 def read(folder: Path | None, *, miniature: bool = False) -> Concepts:
-    """Read the data folder: EMNIST with the paper's sizes if it is available, else MNIST with smaller sizes.
+    """Read the data folder: EMNIST with the paper's sizes, or MNIST with smaller ones.
 
     Raises
     ------

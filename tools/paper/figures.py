@@ -1,4 +1,4 @@
-"""Figures 1 and 2: the pictures as the CNN sees them, and the distributions of two features by concept."""
+"""Figures 1 and 2: pictures as the CNN sees them, and distributions of two features."""
 
 from collections.abc import Sequence
 from pathlib import Path

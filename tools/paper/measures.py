@@ -42,7 +42,10 @@ class Fitting:
         return self.cases.features[rows], self.cases.correct[rows]
 
     def held_out(self, seed: int) -> tuple["Fitting", Cases]:
-        """Return a part for fitting and the rest for choosing a method, stratified by outcome and concept."""
+        """Return a part for fitting and the rest for choosing a method.
+
+        The parts are stratified by outcome and concept.
+        """
         kind = self.cases.group + (self.cases.correct * len(self.cases.group_names))
         train, rest = train_test_split(np.arange(len(kind)), test_size=HELD_OUT, stratify=kind, random_state=seed)
         return Fitting(_rows(self.cases, train)), _rows(self.cases, rest)
@@ -63,7 +66,7 @@ def fitting(tables: Tables, known_unknowns: Mapping[str, ScoreTable], test: Case
 
 
 def tested(tables: Tables) -> Cases:
-    """Join the rows for testing: the known test set, and each unknown concept as its own group."""
+    """Join the rows for testing: the known test set, and each unknown concept."""
     return collect(tables.test, tables.unknown).finite()
 
 

@@ -1,4 +1,4 @@
-"""Recipes for the confidences in the tables: a single feature, or a meta-classifier fitted on some rows.
+"""Recipes for the confidences in the tables: a single feature, or a fitted meta-classifier.
 
 Every recipe returns confidences [N]. The paper's neural network is fitted several times, with consecutive seeds. All
 others are fitted once.
@@ -72,7 +72,10 @@ class Raw:
 
 @dataclass(frozen=True)
 class Fit:
-    """A verdict of gradscore. Each wrong prediction of the known concept counts `weight` times in its fit."""
+    """A verdict of gradscore.
+
+    Each wrong prediction of the known concept counts `weight` times in its fit.
+    """
 
     method: str
     features: tuple[str, ...]
@@ -103,7 +106,10 @@ class Fit:
 
 
 def _penalty(method: str, z: FloatArray, correct: NDArray[np.bool_], seed: int) -> float:
-    """Return the penalty with the least held-out log loss, from fewer penalties and rows than gradscore uses."""
+    """Return the penalty with the least held-out log loss.
+
+    The search uses fewer penalties and rows than gradscore's own.
+    """
     if not METHODS[method].penalties:
         return METHODS[method].penalty
     if len(z) > TUNING_ROWS:

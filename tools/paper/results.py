@@ -31,7 +31,10 @@ class Mean:
 
 @dataclass(frozen=True)
 class Results:
-    """All results and their averages. The key of a row is its table, its name and its fitting rows."""
+    """All results and their averages.
+
+    The key of a row is its table, its name and its fitting rows.
+    """
 
     results: Sequence[Result]
     known_unknowns: str
@@ -59,7 +62,7 @@ class Results:
         return Mean.of([one.measures[concept][metric] - softmax[one.seed] for one in self.rows[key]])
 
     def held_out_gain(self, key: Key, concept: str, metric: str) -> float:
-        """Return the average gain of a metric over maximum softmax on the rows held out of the fit."""
+        """Return the average gain of a metric over maximum softmax on held-out rows."""
         first = [one for one in self.rows[key] if one.network == 0]
         return fmean(one.held_out[concept][metric] for one in first if one.held_out is not None)
 

@@ -1,4 +1,7 @@
-"""Score tables of a trained CNN, by gradscore's own calls: export, prepare and score. Each table is cached."""
+"""Score tables of a trained CNN, by gradscore's own calls: export, prepare and score.
+
+Each table is cached.
+"""
 
 import hashlib
 import time

@@ -69,7 +69,10 @@ class Outcome:
 
 
 def run(concepts: Concepts, *, cnns: int, networks: int, how: Training, cache: Path, jobs: int) -> list[Outcome]:
-    """Return the outcomes of all repetitions. Up to `jobs` of them run at a time, in separate processes."""
+    """Return the outcomes of all repetitions.
+
+    Up to `jobs` of them run at a time, in separate processes.
+    """
     one = partial(repeat, concepts, networks=networks, how=how, cache=cache)
     if jobs == 1:
         return [one(seed) for seed in range(cnns)]
@@ -98,7 +101,10 @@ def every_known_unknown(concepts: Concepts) -> str:
 
 
 def fitting_sets(known_unknowns: Sequence[str], tables: Tables) -> dict[str, Mapping[str, ScoreTable]]:
-    """Return the fitting rows beside the validation rows, by name: none, more and more known unknowns, synthetic."""
+    """Return the fitting rows beside the validation rows, by name.
+
+    The sets are: none, more and more known unknowns, and synthetic unknowns.
+    """
     sets: dict[str, Mapping[str, ScoreTable]] = {VALIDATION: {}}
     for index, name in enumerate(known_unknowns):
         sets[f"+ {name}"] = {one: tables.known_unknowns[one] for one in known_unknowns[: index + 1]}
@@ -107,7 +113,10 @@ def fitting_sets(known_unknowns: Sequence[str], tables: Tables) -> dict[str, Map
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything needed to measure the rows of one repetition. `every` names the set with all known unknowns."""
+    """Everything needed to measure the rows of one repetition.
+
+    `every` names the set with all known unknowns.
+    """
 
     digest: str
     test: Cases
@@ -146,7 +155,7 @@ class Bench:
 
 
 def _held_out(row: Row, given: Fitting, seed: int) -> Measures:
-    """Return the gains over maximum softmax of one fit to a part of the rows, measured on the rest."""
+    """Return the gains over maximum softmax on rows held out of one fit."""
     fitted, rest = given.held_out(seed)
     ours = measured(row.recipe.confidences(fitted, rest.features, 1, seed)[0], rest)
     softmax = measured(MAX_SOFTMAX.confidences(fitted, rest.features, 1, seed)[0], rest)

@@ -66,7 +66,7 @@ class Decoders:
             self._processes.pop().close()
 
     def expect(self, paths: Sequence[str] | None) -> None:
-        """Start a process before the first read if many inputs follow and all of these files are small."""
+        """Start a process before the first read if many small files are expected."""
         with suppress(OSError, ValueError):  # an unreadable file is reported when it is read
             if self._most and paths and all(Path(path).stat().st_size <= _TINY for path in paths):
                 self._started()
@@ -79,7 +79,10 @@ class Decoders:
         return self._here(entries, readers)
 
     def _started(self) -> bool:
-        """Return whether a process is ready. If none was started, start one and go on reading here meanwhile."""
+        """Return whether a process is ready.
+
+        If none was started, start one and go on reading here meanwhile.
+        """
         with self._lock:
             to_come = self._read_here if self._inputs is None else self._inputs - self._read_here
             if self._starting is None and to_come >= _ENOUGH:
@@ -126,7 +129,10 @@ class Decoders:
         return read.found
 
     def _next(self, most: int) -> DecodingProcess:
-        """Return one of at most `most` processes, in turn. If there are fewer, another one starts meanwhile."""
+        """Return one of at most `most` processes, in turn.
+
+        If there are fewer, another one starts meanwhile.
+        """
         with self._lock:
             up = len(self._processes)
             if up < most and (self._starting is None or self._starting.done()):

@@ -50,7 +50,10 @@ def can_start() -> bool:
 
 
 class DecodingProcess:
-    """Decodes image files for any thread. The next request is sent while the process still works on one."""
+    """Decodes image files for any thread.
+
+    The next request is sent while the process still works on one.
+    """
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         self._asking, self._answering = Lock(), Lock()
@@ -110,7 +113,10 @@ class DecodingProcess:
 
 
 def _widen(pipe: IO[bytes]) -> None:
-    """Enlarge a pipe to hold a whole answer, where the system can: writing to a full pipe blocks."""
+    """Enlarge a pipe if the system can.
+
+    A pipe should hold a whole answer, because writing to a full pipe blocks.
+    """
     with suppress(OSError, ImportError, AttributeError):
         from fcntl import F_SETPIPE_SZ, fcntl  # noqa: PLC0415 - only Linux has it
 

@@ -1,4 +1,4 @@
-"""Consecutive inputs as they were read: arrays, and error messages of those that could not be read.
+"""Consecutive inputs as they were read: arrays, or error messages.
 
 A decoding process returns the pixels of many images as one block, which goes to the model without a copy.
 """
@@ -16,7 +16,10 @@ Found = NDArray[Any] | str
 
 @dataclass(frozen=True)
 class Block:
-    """Inputs of one shape in one array [N, ...]. Rows of inputs with a problem hold no meaningful values."""
+    """Inputs of one shape in one array [N, ...].
+
+    Rows of inputs with a problem hold no meaningful values.
+    """
 
     rows: NDArray[Any]
     problems: Mapping[int, str]
@@ -57,7 +60,10 @@ class Inputs:
         return tuple(found if isinstance(found, str) else None for found in self)
 
     def stacks(self) -> Iterator[tuple[Sequence[int], NDArray[Any]]]:
-        """Yield the inputs grouped by type and shape, each group with its places. Usually there is one group."""
+        """Yield the inputs grouped by type and shape, each group with its places.
+
+        Usually there is one group.
+        """
         places: dict[tuple[Any, ...], list[int]] = {}
         stacks: dict[tuple[Any, ...], list[NDArray[Any]]] = {}
         start = 0

@@ -51,9 +51,10 @@ class ReadAhead(Generic[Item, Read]):
         self._readers = Readers(threads)
 
     def spare_threads(self) -> int:
-        """Return how many threads the consumer may use: all if the next batch is ready, else those that do not read.
+        """Return how many threads the consumer may use.
 
-        If the consumer took cores from the readers, it would only wait for them afterwards, with idle cores.
+        These are all threads if the next batch is ready, else those that do not read. If the consumer took cores from
+        the readers, it would only wait for them afterwards, with idle cores.
         """
         behind = self._waiting and not all(future.done() for future in self._waiting[0][1])
         return max(1, self._threads - self._readers.count) if behind else self._threads
@@ -77,7 +78,10 @@ class ReadAhead(Generic[Item, Read]):
             pool.shutdown(cancel_futures=True)
 
     def _parts(self, batch: Sequence[Item]) -> Iterator[Sequence[Item]]:
-        """Split a batch into one part for each reader: the processes if there are any, else all threads."""
+        """Split a batch into one part for each reader.
+
+        The readers are the decoding processes if there are any, else all threads.
+        """
         among = self._readers.count if self._readers.elsewhere else self._threads
         return _pieces(batch, max(1, min(_LARGEST_TASK, self._batch_size // among)))
 
@@ -91,7 +95,9 @@ def _pieces(items: Iterable[Item], size: int) -> Iterator[Sequence[Item]]:
 
 
 class Readers:
-    """The number of readers that work at a time, threads or decoding processes. It starts at one.
+    """The number of readers that work at a time, threads or decoding processes.
+
+    It starts at one.
 
     While the consumer waits for inputs, the number doubles as long as that makes reading faster. Two threads that read
     under the interpreter's lock are no faster than one, and they keep the lock from the consumer. Large images are

@@ -72,7 +72,10 @@ class Platt(Calibration):
 
     @classmethod
     def fit(cls, p: FloatArray, correct: BoolArray) -> "Platt":
-        """Fit a logistic curve to the log odds. Each row counts as both outcomes, weighted by its softened target."""
+        """Fit a logistic curve to the log odds.
+
+        Each row counts as both outcomes, weighted by its softened target.
+        """
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - loaded for fitting only
 
         right, wrong = int(correct.sum()), int((~correct).sum())

@@ -1,8 +1,8 @@
-"""Exporters of fitted scikit-learn classifiers to ONNX nodes, one per class, all in the default operator domain.
+"""Exporters of fitted scikit-learn classifiers to ONNX nodes, one per class.
 
-An exporter takes the fitted binary classifier, the emitter and the name of the standardised features [N, K]. It returns
-the name of P(correct) [N]. Trees need no `ai.onnx.ml` operators: every tree is padded to a complete tree, so that one
-small matrix finds the leaf from the results of all comparisons.
+All nodes are in the default operator domain. An exporter takes the fitted binary classifier, the emitter and the name
+of the standardised features [N, K]. It returns the name of P(correct) [N]. Trees need no `ai.onnx.ml` operators:
+every tree is padded to a complete tree, so that one small matrix finds the leaf from the results of all comparisons.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +101,10 @@ def _boosted_trees(estimator: Estimator, emit: VerdictNodes, z: str) -> str:
 
 
 def _complete(tree: Estimator, depth: int) -> tuple[npt.NDArray[np.int64], FloatArray, FloatArray]:
-    """Pad a tree to full depth, in heap order. Below an early leaf, all padded splits lead to its value."""
+    """Pad a tree to full depth, in heap order.
+
+    Below an early leaf, all padded splits lead to its value.
+    """
     inner = 2**depth - 1
     features, thresholds = np.zeros(inner, dtype=np.int64), np.full(inner, np.inf)
     node = np.zeros(2 * inner + 1, dtype=np.int64)
@@ -116,7 +119,9 @@ def _complete(tree: Estimator, depth: int) -> tuple[npt.NDArray[np.int64], Float
 
 
 def _paths(depth: int) -> tuple[FloatArray, FloatArray]:
-    """Return the tables that find the leaf: it is where `comparisons @ turns == lefts` (a comparison is 1 for left).
+    """Return the tables that find the leaf: it is where `comparisons @ turns == lefts`.
+
+    A comparison is 1 for left and 0 for right.
 
     `turns` [inner, leaves] is +1 if the leaf is left of the node, −1 if it is right, and 0 if the node is not on its
     path. `lefts` [leaves] is the number of left turns on the path, the largest value that the product can reach.

@@ -31,7 +31,10 @@ MOST_TUNING_ROWS = 10_000  # takes a minute for the slowest penalties and 200 fe
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a fit depends on except the rows. The same recipe and rows give the same verdict."""
+    """Everything that a fit depends on except the rows.
+
+    The same recipe and rows give the same verdict.
+    """
 
     method: Method
     transform: type[Transform]
@@ -170,7 +173,10 @@ def _possible_folds(correct: BoolArray, folds: int) -> int:
 def _cross_validated(
     features: FloatArray, correct: BoolArray, recipe: Recipe
 ) -> tuple[tuple[BoolArray, FloatArray] | None, float, list[str]]:
-    """Return outcomes and held-out P(correct) for the penalty with the least log loss, that penalty, and notes."""
+    """Choose the penalty with the least held-out log loss.
+
+    Returns outcomes and held-out P(correct) for it (None without folds), the penalty, and notes.
+    """
     if not recipe.folds:
         return None, recipe.method.penalty, []
     from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - loaded for fitting only

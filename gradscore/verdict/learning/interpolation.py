@@ -1,4 +1,4 @@
-"""Piecewise linear functions, one per column, in NumPy and as ONNX nodes, constant beyond the outer knots."""
+"""Piecewise linear functions, one per column, in NumPy and as ONNX nodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 
-LEAST_SEGMENTS = (
-    2  # with one segment, the ONNX comparison would have an empty operand, which runtimes treat differently
-)
+# With one segment, the ONNX comparison would have an empty operand, which runtimes treat differently.
+LEAST_SEGMENTS = 2
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """y = value + slope·(x − start) on the segment that contains x, with x clipped to the knots.
+    """Piecewise linear functions, one per column, constant beyond the outer knots.
 
+    y = value + slope·(x − start) on the segment that contains x, with x clipped to the knots.
     Columns with fewer segments are padded with segments that start at infinity, which no x reaches.
 
     Attributes
@@ -37,7 +37,10 @@ class Interpolation:
 
     @classmethod
     def through(cls, knots: Sequence[tuple[FloatArray, FloatArray]]) -> "Interpolation":
-        """Build the functions from the knots (x strictly ascending, y) of each column. One knot gives a constant."""
+        """Build the functions from the knots (x strictly ascending, y) of each column.
+
+        One knot gives a constant.
+        """
         segments = max([LEAST_SEGMENTS, *(len(x) - 1 for x, _ in knots)])
         starts = np.full((len(knots), segments), np.inf)
         values, slopes = np.zeros((2, len(knots), segments))
@@ -62,7 +65,10 @@ class Interpolation:
         return Interpolation(self.starts[kept], self.values[kept], self.slopes[kept], self.upper[kept])
 
     def emit(self, emit: VerdictNodes, x: str) -> str:
-        """Write the same arithmetic as ONNX nodes. The index of a segment is the number of later starts ≤ x."""
+        """Write the same arithmetic as ONNX nodes.
+
+        The index of a segment is the number of later starts ≤ x.
+        """
         columns, segments = self.starts.shape
         inside = emit("Min", emit("Max", x, self.starts[:, 0]), self.upper)
         deep = emit("Reshape", inside, np.array([-1, columns, 1], dtype=np.int64))

@@ -83,7 +83,10 @@ class Glm(Method):
         return _logistic(l1_ratio=0.0, C=np.inf, random_state=seed)
 
     def require(self, rows: int, features: int) -> None:
-        """Refuse a fit without more rows than features: it is not unique, and separates the classes by chance."""
+        """Refuse a fit without more rows than features.
+
+        Such a fit is not unique, and separates the classes by chance.
+        """
         if rows <= features:
             raise InputError(
                 f"glm cannot be fitted to {rows} rows and {features} features: it has no penalty; use --method lasso "
@@ -127,9 +130,10 @@ class ElasticNet(Method):
 
 
 class Network(Method):
-    """The paper's network: one hidden layer of 15 ReLU units, trained by SGD with weight decay 1e-3.
+    """The paper's network: one hidden layer of 15 ReLU units.
 
-    Momentum is 0.9. The learning rate falls from 0.1 to 0.001 when the loss reaches a plateau.
+    It is trained by SGD with weight decay 1e-3 and momentum 0.9. The learning rate falls from 0.1 to 0.001 when the
+    loss reaches a plateau.
     """
 
     penalty = 1e-3

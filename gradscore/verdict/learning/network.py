@@ -120,7 +120,7 @@ class _Plateau:
     bad: int = 0
 
     def goes_on(self, loss: float) -> bool:
-        """Take the loss of an epoch, and return False once the last rate has also reached a plateau."""
+        """Take the loss of an epoch, and return False after a plateau at the last rate."""
         improved = loss < self.best * (1 - LEAST_IMPROVEMENT)
         self.best, self.bad = (loss, 0) if improved else (self.best, self.bad + 1)
         if self.bad <= self.patience:
@@ -130,7 +130,7 @@ class _Plateau:
 
 
 def loss_and_gradients(weights: list[FloatArray], z: FloatArray, targets: FloatArray) -> tuple[float, list[FloatArray]]:
-    """Return the mean cross-entropy of rows z [N, K] with one-hot targets [N, 2], and its gradients."""
+    """Return the mean cross-entropy of rows [N, K] with one-hot targets [N, 2], and its gradients."""
     hidden, logits = _forward(weights, z)
     p = _softmax(logits)
     loss = -float(np.log(np.maximum((p * targets).sum(axis=1), 1e-300)).mean())

@@ -1,9 +1,10 @@
-"""Decision thresholds: how high P(correct) must be to accept a prediction, one rule per class in `THRESHOLDS`.
+"""Decision thresholds: how high P(correct) must be to accept a prediction.
 
-A rule reads a ranking of P(correct) on rows with a known outcome. A row is accepted if its P(correct) reaches the
-threshold. The first five rules hold on those rows, and on others only up to chance. The conformal rules bound an
-expectation for any number of rows. They require rows that were not used in the fit and that are exchangeable with
-later rows: drawn from the same source, in no particular order. A change of source ends the guarantee.
+There is one rule per class in `THRESHOLDS`. A rule reads a ranking of P(correct) on rows with a known outcome. A row
+is accepted if its P(correct) reaches the threshold. The first five rules hold on those rows, and on others only up to
+chance. The conformal rules bound an expectation for any number of rows. They require rows that were not used in the
+fit and that are exchangeable with later rows: drawn from the same source, in no particular order. A change of source
+ends the guarantee.
 """
 
 from abc import ABC, abstractmethod
@@ -43,7 +44,10 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class Balanced(Rule):
-    """Maximise ½·TPR + ½·TNR: each class has the same weight, however rare it is (equation 7 of the paper)."""
+    """Maximise ½·TPR + ½·TNR (equation 7 of the paper).
+
+    Each class has the same weight, however rare it is.
+    """
 
     def choose(self, ranking: Ranking) -> int:
         """Return the best index, and of equally good ones the one with the highest score."""
@@ -78,7 +82,7 @@ class TargetPrecision(_Target):
 
 
 class TargetRecall(_Target):
-    """Accept as few rows as possible, with at least this fraction of the correct rows among them."""
+    """Accept as few rows as possible, but at least this fraction of the correct ones."""
 
     def choose(self, ranking: Ranking) -> int:
         """Return the first index with sufficient recall."""
@@ -86,7 +90,7 @@ class TargetRecall(_Target):
 
 
 class MaxFpr(_Target):
-    """Accept as many rows as possible, with at most this fraction of the incorrect rows among them."""
+    """Accept as many rows as possible, but at most this fraction of the incorrect ones."""
 
     def choose(self, ranking: Ranking) -> int:
         """Return the last index whose false positive rate is allowed."""
@@ -105,7 +109,10 @@ class Cost(Rule):
             raise InputError(f"costs must be positive, got {self.wrong_accepted} (fp) and {self.right_rejected} (fn)")
 
     def choose(self, ranking: Ranking) -> int:
-        """Return the index of least cost. At least one row is accepted, because rejecting all would be useless."""
+        """Return the index of least cost.
+
+        At least one row is accepted, because rejecting all would be useless.
+        """
         missed = ranking.positives.sum() - np.cumsum(ranking.positives)
         return int(np.argmin(self.wrong_accepted * np.cumsum(ranking.negatives) + self.right_rejected * missed))
 
@@ -131,7 +138,7 @@ class ConformalFpr(_Target):
     needs_unseen_rows = True
 
     def choose(self, ranking: Ranking) -> int:
-        """Return the last index with (accepted incorrect rows + 1)/(incorrect rows + 1) at most the bound."""
+        """Return the last index with (accepted incorrect + 1)/(all incorrect + 1) at most the bound."""
         wrong = int(ranking.negatives.sum())
         bound = (np.cumsum(ranking.negatives) + 1) / (wrong + 1)
         return _last(bound <= self.value, f"a risk of {self.value} over {wrong} incorrect rows", "--max-fpr-risk")

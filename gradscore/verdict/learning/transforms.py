@@ -32,7 +32,10 @@ SMALLEST_SPREAD = 1e-6
 
 
 class Transform(ABC):
-    """A map from features [N, F] to standardised features [N, K]. `columns` holds the indices of the K features."""
+    """A map from features [N, F] to standardised features [N, K].
+
+    `columns` holds the indices of the K features.
+    """
 
     columns: npt.NDArray[np.int64]
 
@@ -119,7 +122,10 @@ class Quantile(Transform):
 
     @classmethod
     def fit(cls, features: FloatArray, columns: npt.NDArray[np.int64]) -> "Quantile":
-        """Compute quantiles from finite training rows [N, F]. Equal quantiles become one knot, with the mean score."""
+        """Compute quantiles from finite training rows [N, F].
+
+        Equal quantiles become one knot, with the mean score.
+        """
         logs = SignedLog.fit(features, columns)
         z = logs(features)
         shares = np.linspace(0.0, 1.0, QUANTILES)

@@ -37,7 +37,7 @@ class VerdictNodes:
         return name
 
     def graph(self, result: str, feature_count: int) -> onnx.GraphProto:
-        """Return the graph with the input `features` [N, F] and the value `result` as its output `p_correct` [N]."""
+        """Return the graph from `features` [N, F] to `p_correct` [N], which is the value `result`."""
         last = helper.make_node("Identity", [result], [OUTPUT], name=OUTPUT)
         features = helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["N", feature_count])
         p_correct = helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["N"])
