@@ -20,7 +20,7 @@ from gradscore.graph.lower.lowering import is_standard
 from gradscore.graph.nodes.probing import random_input
 from gradscore.graph.nodes.running import run_graph
 from gradscore.graph.normalize.head import Head
-from gradscore.model.metadata import InputTensor
+from gradscore.model.preprocessing import InputTensor
 from gradscore.runtime.session import SignalSession
 
 _RTOL = 1e-3

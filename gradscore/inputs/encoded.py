@@ -9,7 +9,7 @@ import sys
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from gradscore.errors import InputError
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _LIKELIEST_FIRST = sorted(IMAGE_FORMATS, key=lambda name: name not in ("JPEG", "PNG"))  # the order that Pillow tries

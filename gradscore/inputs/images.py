@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gradscore.errors import InputError
 from gradscore.inputs.encoded import planes
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 
 
 def decode(content: bytes, preprocessing: Preprocessing) -> NDArray[np.float32]:

@@ -1,15 +1,22 @@
-"""What a scoring model says about itself: the JSON in its `metadata_props`, as typed records.
-
-Read without the onnx package: a session hands out the metadata of the model that it has loaded.
-"""
+"""What a scoring model says about itself: the JSON in its `metadata_props`, as a typed record."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
 
 from gradscore.errors import ModelError
 from gradscore.model.file_kinds import FileKind
+from gradscore.model.json_records import as_fields
+from gradscore.model.layer_table import (
+    Backstep,
+    Layer,
+    Parameter,
+    constant_signals,
+    layer_of,
+    parameter_of,
+    read_signals,
+)
+from gradscore.model.preprocessing import InputTensor, Preprocessing
 
 CLASS_NAMES_KEY = "gradscore.class_names"  # left in a classifier by `export_classifier`
 FORMAT_VERSION = 2
@@ -22,132 +29,6 @@ SIGNAL_LABEL = "gradscore/label"
 SEED_RULE = "seed"  # in a file, names of the values that make the seed of back-propagation begin with it
 SIGNAL_FEATURES = "gradscore/features"
 SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # by the residual; the others do not depend on it
-
-Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """One kernel call: which graph values hold the layer's input a and output gradient δ, and how they combine.
-
-    Attributes
-    ----------
-    kernel
-        Its name in `gradscore_kernels.KERNELS`.
-    activation, delta
-        Names of graph values; `activation` is None where the kernel needs δ alone.
-    attributes
-        For convolutions: kernel, strides, dilations, pads, groups. For embeddings: vocabulary. For dense layers:
-        outputs_first, how the weight stands.
-    pooled
-        What a max pool chose from, where δ is known behind the pool only.
-    """
-
-    kernel: str
-    delta: str
-    activation: str | None = None
-    attributes: Mapping[str, Any] | None = None
-    pooled: str | None = None
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """Names of all graph values that the kernel reads."""
-        return tuple(name for name in (self.activation, self.delta, self.pooled) if name is not None)
-
-
-@dataclass(frozen=True)
-class Backstep:
-    """A signal that the graph leaves to the kernels: δ passed back through a convolution between a max pool and an activation.
-
-    Attributes
-    ----------
-    name
-        What reductions, and other backsteps, call the signal.
-    delta, pooled, activation
-        δ behind the pool, what the pool chose from, and the convolution's input, which the activation made.
-    weight
-        The convolution's weight, which the graph puts out without a batch axis.
-    attributes
-        geometry of the convolution, pool, and the activation's slope at 0 and below.
-    """
-
-    name: str
-    delta: str
-    pooled: str
-    activation: str
-    weight: str
-    attributes: Mapping[str, Any]
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """Names of all signals that the kernel reads."""
-        return (self.delta, self.pooled, self.activation, self.weight)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One learned tensor, and how its gradient's statistics are found."""
-
-    name: str
-    shape: tuple[int, ...]
-    coverage: str
-
-    @property
-    def count(self) -> int:
-        """Number of weights."""
-        product = 1
-        for extent in self.shape:
-            product *= extent
-        return product
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer with weights: its parameters, and the reductions whose merged moments are its statistics."""
-
-    name: str
-    op: str
-    parameters: tuple[Parameter, ...]
-    reductions: tuple[Reduction, ...]
-
-
-@dataclass(frozen=True)
-class InputTensor:
-    """One input of the model; None stands for an extent that may vary, the first for the batch."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    dtype: str = "float32"
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How uint8 pixels become the model's input: x = (pixel · scale − mean) / std, per channel.
-
-    Attributes
-    ----------
-    kind
-        "image" for inputs [B, C, H, W]; "array" for any other input, taken as it is.
-    color
-        "strict": an image of another channel count is an error row; "convert": Pillow converts it.
-    resize, crop
-        How an image of any size gets the model's: `resize` is (), the shorter side alone, or height and width. Without
-        a crop every image takes the model's size, whatever its aspect; "center" cuts that out of the resized image.
-    interpolation
-        Of the resizing; antialiased, as Pillow and torchvision have it.
-    """
-
-    kind: Literal["image", "array"] = "array"
-    channels: int = 0
-    height: int = 0
-    width: int = 0
-    scale: float = 1 / 255
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    color: Literal["strict", "convert"] = "strict"
-    resize: tuple[int, ...] = ()
-    crop: Literal["none", "center"] = "none"
-    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)
@@ -244,31 +125,19 @@ class ModelMetadata:
                     f"{where} has scoring-model format {version}, this gradscore reads {FORMAT_VERSION}: "
                     "run `gradscore prepare` again on the classifier"
                 )
-            raw["inputs"] = tuple(InputTensor(**_tuples(tensor)) for tensor in raw["inputs"])
-            raw["layers"] = tuple(_layer(layer) for layer in raw["layers"])
+            raw["inputs"] = tuple(InputTensor(**as_fields(tensor)) for tensor in raw["inputs"])
+            raw["layers"] = tuple(layer_of(layer) for layer in raw["layers"])
             raw["backsteps"] = tuple(Backstep(**step) for step in raw.get("backsteps", ()))
-            raw["uncovered"] = tuple(_parameter(parameter) for parameter in raw["uncovered"])
-            raw["preprocessing"] = Preprocessing(**_tuples(raw["preprocessing"]))
-            return cls(**_tuples(raw | {"seed": _seed_by_name(raw["layers"])}))
+            raw["uncovered"] = tuple(parameter_of(parameter) for parameter in raw["uncovered"])
+            raw["preprocessing"] = Preprocessing(**as_fields(raw["preprocessing"]))
+            return cls(**as_fields(raw | {"seed": _seed_by_name(raw["layers"])}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{where} has damaged gradscore metadata ({error}): prepare it again") from error
-
-
-def read_signals(layers: Sequence[Layer], backsteps: Sequence[Backstep]) -> tuple[str, ...]:
-    """Return the names of the signals that the kernels read, each once; those that backsteps compute are among them."""
-    of_backsteps = [name for step in backsteps for name in step.values]
-    of_layers = [name for layer in layers for item in layer.reductions for name in item.values]
-    return tuple(dict.fromkeys(of_backsteps + of_layers))
 
 
 def unread_outputs(outputs: Sequence[str], logits: str, read: Sequence[str]) -> frozenset[str]:
     """Return those of a classifier's own outputs that are neither among the signals that are read, nor the logits."""
     return frozenset(outputs) - {*read, logits, SIGNAL_LABEL}
-
-
-def constant_signals(backsteps: Sequence[Backstep]) -> frozenset[str]:
-    """Return the signals that are the same for every batch, and have no batch axis."""
-    return frozenset(step.weight for step in backsteps)
 
 
 def _seed_by_name(layers: Sequence[Layer]) -> str:
@@ -278,20 +147,3 @@ def _seed_by_name(layers: Sequence[Layer]) -> str:
     """
     named = {item.delta for layer in layers for item in layer.reductions if item.delta.startswith(f"{SEED_RULE}/")}
     return named.pop() if len(named) == 1 else ""
-
-
-def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
-
-
-def _parameter(raw: Mapping[str, Any]) -> Parameter:
-    return Parameter(**_tuples(raw))
-
-
-def _layer(raw: Mapping[str, Any]) -> Layer:
-    return Layer(
-        name=raw["name"],
-        op=raw["op"],
-        parameters=tuple(_parameter(parameter) for parameter in raw["parameters"]),
-        reductions=tuple(Reduction(**reduction) for reduction in raw["reductions"]),
-    )

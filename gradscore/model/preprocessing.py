@@ -1,16 +1,56 @@
-"""How images become a model's input: what `prepare` was told, or an exporter left in the classifier, checked."""
+"""What a model takes: its input tensors, and how images become one, as `prepare` was told or an exporter has left it."""
 
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from gradscore.errors import InputError, ModelError
-from gradscore.model.metadata import InputTensor, Interpolation, Preprocessing
 
 PREPROCESSING_KEY = "gradscore.preprocessing"  # where an exporter leaves it in a classifier
 _IMAGE_CHANNELS = (1, 3, 4)
+
+Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
+
+
+@dataclass(frozen=True)
+class InputTensor:
+    """One input of the model; None stands for an extent that may vary, the first for the batch."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How uint8 pixels become the model's input: x = (pixel · scale − mean) / std, per channel.
+
+    Attributes
+    ----------
+    kind
+        "image" for inputs [B, C, H, W]; "array" for any other input, taken as it is.
+    color
+        "strict": an image of another channel count is an error row; "convert": Pillow converts it.
+    resize, crop
+        How an image of any size gets the model's: `resize` is (), the shorter side alone, or height and width. Without
+        a crop every image takes the model's size, whatever its aspect; "center" cuts that out of the resized image.
+    interpolation
+        Of the resizing; antialiased, as Pillow and torchvision have it.
+    """
+
+    kind: Literal["image", "array"] = "array"
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    color: Literal["strict", "convert"] = "strict"
+    resize: tuple[int, ...] = ()
+    crop: Literal["none", "center"] = "none"
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)

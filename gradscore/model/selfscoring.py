@@ -7,11 +7,11 @@ Its outputs are the classifier's own, unchanged and in their order, and after th
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from gradscore.errors import ModelError
 from gradscore.model.file_kinds import FileKind
-from gradscore.model.metadata import InputTensor, Preprocessing
+from gradscore.model.json_records import as_fields
+from gradscore.model.preprocessing import InputTensor, Preprocessing
 
 FORMAT_VERSION = 1
 OUTPUTS = ("label", "p_correct", "accept", "entropy", "max_softmax", "residual", "features")
@@ -69,12 +69,8 @@ class SelfScoringMetadata:
                     f"{where} has self-scoring format {raw['format_version']}, this gradscore reads {FORMAT_VERSION}: "
                     "run `gradscore fuse` again"
                 )
-            raw["inputs"] = tuple(InputTensor(**_tuples(tensor)) for tensor in raw["inputs"])
-            raw["preprocessing"] = Preprocessing(**_tuples(raw["preprocessing"]))
-            return cls(**_tuples(raw))
+            raw["inputs"] = tuple(InputTensor(**as_fields(tensor)) for tensor in raw["inputs"])
+            raw["preprocessing"] = Preprocessing(**as_fields(raw["preprocessing"]))
+            return cls(**as_fields(raw))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"{where} has damaged gradscore metadata ({error}): fuse it again") from error
-
-
-def _tuples(raw: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}

@@ -10,7 +10,8 @@ from gradscore.errors import GradscoreError
 from gradscore.files.digest import sha256_of_file
 from gradscore.graph.differentiate import builder
 from gradscore.model.file_kinds import FileKind
-from gradscore.model.metadata import ModelMetadata, Parameter
+from gradscore.model.layer_table import Parameter
+from gradscore.model.metadata import ModelMetadata
 from gradscore.model.model_file import identify, read_metadata, read_self_scoring
 from gradscore.model.selfscoring import SelfScoringMetadata
 from gradscore.model.weights import require_weights

@@ -22,8 +22,8 @@ from gradscore.graph.nodes.storing import write_model
 from gradscore.graph.normalize.dialect import normalize
 from gradscore.graph.normalize.head import cut_at, find_head
 from gradscore.model.file_kinds import METADATA_KEY
-from gradscore.model.metadata import CLASS_NAMES_KEY, InputTensor, ModelMetadata
-from gradscore.model.preprocessing import ImageOptions
+from gradscore.model.metadata import CLASS_NAMES_KEY, ModelMetadata
+from gradscore.model.preprocessing import ImageOptions, InputTensor
 from gradscore.version import __version__
 
 

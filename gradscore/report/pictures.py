@@ -12,7 +12,7 @@ from gradscore.errors import InputError
 from gradscore.inputs.encoded import IMAGE_FORMATS
 from gradscore.inputs.images import pixels
 from gradscore.inputs.sources import ArrayRow, Entry, ImageEntry, Source
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 
 SIDE = 128  # pixels at most
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.inputs.images import numbers
-from gradscore.model.metadata import SIGNAL_LABEL, Layer, ModelMetadata
+from gradscore.model.layer_table import Layer
+from gradscore.model.metadata import SIGNAL_LABEL, ModelMetadata
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
 from gradscore.scoring.backends import ScoringBackend

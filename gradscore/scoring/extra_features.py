@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import InputError, ModelError
-from gradscore.model.metadata import ACTIVATION, LAYER_STATISTICS, Layer, ModelMetadata, Reduction
+from gradscore.model.layer_table import Layer, Reduction
+from gradscore.model.metadata import ACTIVATION, LAYER_STATISTICS, ModelMetadata
 from gradscore.scoring.layer_statistics import Signals, reduce
 
 FloatArray = NDArray[np.float64]

@@ -7,14 +7,8 @@ import gradscore_kernels as kernels
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.model.metadata import (
-    LAYER_STATISTICS,
-    SCALED_STATISTICS,
-    SIGNAL_FEATURES,
-    Backstep,
-    ModelMetadata,
-    Reduction,
-)
+from gradscore.model.layer_table import Backstep, Reduction
+from gradscore.model.metadata import LAYER_STATISTICS, SCALED_STATISTICS, SIGNAL_FEATURES, ModelMetadata
 
 Signals = Mapping[str, NDArray[Any]]
 FloatArray = NDArray[np.float64]

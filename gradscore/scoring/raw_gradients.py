@@ -7,7 +7,7 @@ import numpy as np
 from gradscore_kernels import KERNELS
 from numpy.typing import NDArray
 
-from gradscore.model.metadata import Layer, Reduction
+from gradscore.model.layer_table import Layer, Reduction
 from gradscore.scoring.layer_statistics import Signals
 
 FloatArray = NDArray[np.float64]

@@ -18,7 +18,7 @@ from PIL import Image
 
 from gradscore import Scorer, Verdict
 from gradscore.inputs.images import normalise, pixels
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 from gradscore.runtime.session import open_session
 from gradscore.triton import check_repository, prototext
 from models.digits_cnn import DigitsCNN

@@ -12,7 +12,8 @@ from gradscore import InputError
 from gradscore.graph.statistics.append import append_statistics
 from gradscore.graph.statistics.gradients import GradientRule
 from gradscore.graph.statistics.reduction_rules import GRADIENT_RULES
-from gradscore.model.metadata import LAYER_STATISTICS, Layer, Parameter, Reduction
+from gradscore.model.layer_table import Layer, Parameter, Reduction
+from gradscore.model.metadata import LAYER_STATISTICS
 from gradscore.runtime.session import open_session
 from tests.support.kernel_cases import CASES, small_cases
 

@@ -23,7 +23,8 @@ from gradscore import InputError, open_source
 from gradscore.inputs.arrow_headers import batch_rows
 from gradscore.inputs.images import fitted, numbers
 from gradscore.inputs.sources import Source
-from gradscore.model.metadata import InputTensor, ModelMetadata, Preprocessing
+from gradscore.model.metadata import ModelMetadata
+from gradscore.model.preprocessing import InputTensor, Preprocessing
 
 IMAGES = ModelMetadata(
     "", (InputTensor("x", (None, 1, 6, 5)),), "y", 2, (), preprocessing=Preprocessing("image", 1, 6, 5)

@@ -17,7 +17,7 @@ from gradscore.inputs.prefetch import decoders as decoding
 from gradscore.inputs.prefetch.decoders import Decoders
 from gradscore.inputs.prefetch.decoding_process import DecodingProcess
 from gradscore.inputs.prefetch.pipeline import Readers
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 
 HOW = Preprocessing("image", 1, 8, 8)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from gradscore import InputError
 from gradscore.inputs.images import decode, fitted, normalise, numbers
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 
 GREY = Preprocessing("image", 1, 6, 5)
 RGB = Preprocessing("image", 3, 6, 5)

@@ -11,7 +11,8 @@ from PIL import Image
 
 from gradscore import InputError, open_source
 from gradscore.inputs.entries import ImageFile
-from gradscore.model.metadata import InputTensor, ModelMetadata, Preprocessing
+from gradscore.model.metadata import ModelMetadata
+from gradscore.model.preprocessing import InputTensor, Preprocessing
 
 IMAGES = ModelMetadata(
     "", (InputTensor("x", (None, 1, 6, 5)),), "y", 2, (), preprocessing=Preprocessing("image", 1, 6, 5)

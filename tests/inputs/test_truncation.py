@@ -17,7 +17,8 @@ from PIL import Image
 from gradscore import InputError, Scorer, open_source
 from gradscore.inputs import stored
 from gradscore.inputs.sources import Source
-from gradscore.model.metadata import InputTensor, ModelMetadata, Preprocessing
+from gradscore.model.metadata import ModelMetadata
+from gradscore.model.preprocessing import InputTensor, Preprocessing
 
 COUNT, SIDE = 400, 40
 IMAGES = ModelMetadata(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradscore.graph.statistics.reduction_rules import GRADIENT_RULES
-from gradscore.model.metadata import Backstep, Reduction
+from gradscore.model.layer_table import Backstep, Reduction
 from tests.support.kernel_cases import CASES, every_case
 
 every_spec = pytest.mark.parametrize("spec", [*gk.KERNELS.values(), gk.BACKSTEP], ids=[*gk.KERNELS, "backstep"])

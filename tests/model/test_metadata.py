@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from gradscore.model.metadata import InputTensor, Layer, ModelMetadata, Parameter, Reduction
+from gradscore.model.layer_table import Layer, Parameter, Reduction
+from gradscore.model.metadata import ModelMetadata
+from gradscore.model.preprocessing import InputTensor
 
 SEED = "seed/graph/Where_0_12"
 DENSE = Layer(

@@ -14,8 +14,7 @@ from gradscore import InputError, ModelError, Scorer, ScoreTable, export_classif
 from gradscore.cli import app
 from gradscore.exporting.huggingface import _preprocessing
 from gradscore.inputs.images import decode, pixels
-from gradscore.model.metadata import InputTensor, Preprocessing
-from gradscore.model.preprocessing import PREPROCESSING_KEY, ImageOptions
+from gradscore.model.preprocessing import PREPROCESSING_KEY, ImageOptions, InputTensor, Preprocessing
 from gradscore.preparing.inspection import inspect_model
 
 IMAGE = (InputTensor("x", (None, 3, 12, 16)),)

@@ -14,7 +14,7 @@ from torch import nn
 
 from gradscore import Scorer, Verdict, export_classifier, fuse, prepare
 from gradscore.inputs.images import normalise
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 from gradscore.runtime.session import open_session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -10,7 +10,8 @@ from PIL import Image
 from gradscore import Scorer, open_source
 from gradscore.errors import InputError
 from gradscore.inputs.sources import Source
-from gradscore.model.metadata import InputTensor, ModelMetadata, Preprocessing
+from gradscore.model.metadata import ModelMetadata
+from gradscore.model.preprocessing import InputTensor, Preprocessing
 from gradscore.unknowns.kinds import KINDS
 from gradscore.unknowns.synthesis import read_known, score_unknowns, synthesise
 from models.digits_cnn import DigitsCNN

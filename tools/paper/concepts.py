@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gradscore import InputError, open_source
 from gradscore.inputs.arrays import open_idx
 from gradscore.inputs.images import decode
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 
 SIDE = 28
 PIXELS = Preprocessing("image", 1, SIDE, SIDE, scale=1.0, color="convert")  # grey, 28×28, still 0..255

@@ -17,7 +17,7 @@ from gradscore.graph.lower.lowering import lower
 from gradscore.graph.nodes.emitter import Emitter, attribute, extents
 from gradscore.graph.statistics.first_maxima import halves, interleaved, is_of_pairs, keep_halves
 from gradscore.graph.statistics.unfolding import Window
-from gradscore.model.metadata import Backstep
+from gradscore.model.layer_table import Backstep
 
 
 def append_backsteps(model: ir.Model, backsteps: Sequence[Backstep]) -> None:

@@ -14,7 +14,8 @@ from gradscore.graph.assemble.head_statistics import HEAD_NAMES, HeadStatistics
 from gradscore.graph.differentiate.gradient import values_of
 from gradscore.graph.nodes.emitter import Emitter
 from gradscore.graph.statistics.append import append_statistics
-from gradscore.model.metadata import SCALED_STATISTICS, Layer
+from gradscore.model.layer_table import Layer
+from gradscore.model.metadata import SCALED_STATISTICS
 
 
 @dataclass(frozen=True)

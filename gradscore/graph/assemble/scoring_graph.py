@@ -19,7 +19,9 @@ from gradscore.graph.lower.lowering import lower
 from gradscore.graph.lower.unpooling import keep_pooled
 from gradscore.graph.normalize.dialect import infer_shapes
 from gradscore.graph.normalize.head import Head, append_seed
-from gradscore.model.metadata import Backstep, InputTensor, Layer, constant_signals, read_signals, unread_outputs
+from gradscore.model.layer_table import Backstep, Layer, constant_signals, read_signals
+from gradscore.model.metadata import unread_outputs
+from gradscore.model.preprocessing import InputTensor
 
 
 @dataclass(frozen=True)

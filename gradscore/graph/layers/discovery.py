@@ -15,7 +15,8 @@ from gradscore.graph.layers.layer_rules import LAYER_RULES
 from gradscore.graph.layers.learned import depends_on_weights, is_learned
 from gradscore.graph.nodes.emitter import extents, origin_of
 from gradscore.graph.nodes.naming import layer_names
-from gradscore.model.metadata import ALL_LAYERS, HEAD_FEATURES, Layer, Parameter
+from gradscore.model.layer_table import Layer, Parameter
+from gradscore.model.metadata import ALL_LAYERS, HEAD_FEATURES
 
 
 @dataclass(frozen=True)

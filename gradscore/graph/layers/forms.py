@@ -13,7 +13,7 @@ import onnx_ir as ir
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.nodes.emitter import Emitter, extents
 from gradscore.graph.nodes.probing import BATCH, POSITIONS_FIRST
-from gradscore.model.metadata import Backstep, Reduction
+from gradscore.model.layer_table import Backstep, Reduction
 
 
 @dataclass(frozen=True)

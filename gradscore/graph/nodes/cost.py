@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradscore.graph.nodes.emitter import attribute, extents
 from gradscore.graph.nodes.probing import random_input
 from gradscore.graph.nodes.running import run_graph
-from gradscore.model.metadata import InputTensor
+from gradscore.model.preprocessing import InputTensor
 
 Shapes = Mapping[str, tuple[int, ...]]
 

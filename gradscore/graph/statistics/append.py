@@ -28,7 +28,8 @@ from gradscore.graph.statistics.moments import Key, MomentTable, add_products, a
 from gradscore.graph.statistics.reduction_rules import GRADIENT_RULES
 from gradscore.graph.statistics.samples import add_contraction, add_large
 from gradscore.graph.statistics.small_products import add_small_products
-from gradscore.model.metadata import ALL_LAYERS, LAYER_STATISTICS, Layer, Parameter, Reduction
+from gradscore.model.layer_table import Layer, Parameter, Reduction
+from gradscore.model.metadata import ALL_LAYERS, LAYER_STATISTICS
 
 _TINY, _SMALL = 512, 4096
 AT_ONCE = 1 << 17  # numbers per sample; on a CPU, gradients up to this size are computed for the whole batch at once

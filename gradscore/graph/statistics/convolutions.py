@@ -25,7 +25,7 @@ from gradscore.graph.statistics.gradients import (
     spatial,
 )
 from gradscore.graph.statistics.unfolding import Window
-from gradscore.model.metadata import Parameter, Reduction
+from gradscore.model.layer_table import Parameter, Reduction
 
 
 class ConvGradientRule(GradientRule):

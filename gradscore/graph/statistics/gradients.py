@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from gradscore.errors import UnsupportedOpError
 from gradscore.graph.nodes.emitter import Emitter, dtype_of, extents
-from gradscore.model.metadata import Parameter, Reduction
+from gradscore.model.layer_table import Parameter, Reduction
 
 Values = Mapping[str, ir.Value]
 

@@ -23,7 +23,7 @@ from gradscore.graph.statistics.gradients import (
     shape_of,
     single,
 )
-from gradscore.model.metadata import Parameter, Reduction
+from gradscore.model.layer_table import Parameter, Reduction
 
 
 class DirectRule(GradientRule):

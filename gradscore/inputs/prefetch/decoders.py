@@ -17,7 +17,7 @@ from gradscore.inputs.entries import Entry, paths_of
 from gradscore.inputs.prefetch.decoding_process import DecodingProcess, can_start
 from gradscore.inputs.prefetch.found import Found, Part
 from gradscore.inputs.prefetch.pipeline import Readers
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 
 _log = logging.getLogger(__name__)
 

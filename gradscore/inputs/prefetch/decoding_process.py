@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from gradscore.inputs.prefetch.found import Block
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.preprocessing import Preprocessing
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from gradscore.inputs.prefetch.decoding_service import serve; serve()"
 _PIPE = 1 << 20  # bytes; the most that Linux allows without privileges

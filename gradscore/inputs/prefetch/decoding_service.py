@@ -17,7 +17,8 @@ from PIL import Image
 from gradscore.errors import InputError
 from gradscore.inputs.content import SLOW, content_of
 from gradscore.inputs.encoded import planes
-from gradscore.model.metadata import Preprocessing
+from gradscore.model.json_records import as_fields
+from gradscore.model.preprocessing import Preprocessing
 
 
 def serve() -> None:
@@ -27,7 +28,7 @@ def serve() -> None:
     how = json.loads(requests.readline())
     Image.MAX_IMAGE_PIXELS = how["most_pixels"]
     Image.preinit()  # load Pillow's formats before the first request
-    preprocessing = Preprocessing(**{name: _hashable(value) for name, value in how["preprocessing"].items()})
+    preprocessing = Preprocessing(**as_fields(how["preprocessing"]))
     with suppress(BrokenPipeError):  # the parent was killed: there is no one to answer
         for line in requests:
             header, images = _answer(json.loads(line), preprocessing)
@@ -58,7 +59,3 @@ def _answer(paths: Sequence[str], preprocessing: Preprocessing) -> tuple[dict[st
         "wall": before - start,
     }
     return header, images
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
