@@ -115,4 +115,6 @@ class Backend:
         KernelError
             The back end reads main memory only.
         """
-        raise KernelError(f"back end {self.name!r} cannot read {type(value).__name__}, which lies in device memory: copy it to the host")
+        raise KernelError(
+            f"back end {self.name!r} cannot read {type(value).__name__}, which lies in device memory: copy it to the host"
+        )

@@ -17,6 +17,7 @@ Array = NDArray[Any]
 @kernel(g="B *")
 def direct_moments(g: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
     """Return accumulators of a gradient `[B, ...]` that is known per sample already, in one pass over memory.
+
     Returns
     -------
     NDArray
@@ -38,6 +39,7 @@ def whole_moments(gradient: Array, *, backend: str = "auto", threads: int | None
 @kernel(delta="B M *positions")
 def position_sum_moments(delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
     """Return accumulators of Σ_t δ_t for channels-first δ `[B, M, *positions]`: a convolution's bias gradient.
+
     Returns
     -------
     NDArray
@@ -57,6 +59,7 @@ def position_sum_moments(delta: Array, *, backend: str = "auto", threads: int | 
 @kernel(delta="B T m")
 def sequence_sum_moments(delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
     """Return accumulators of Σ_t δ_t for channels-last δ `[B, T, m]`: a dense layer's bias gradient over T positions.
+
     Returns
     -------
     NDArray
