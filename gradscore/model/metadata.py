@@ -1,6 +1,6 @@
-"""What a scoring model says about itself: the JSON in its `metadata_props`, as typed records.
+"""The metadata of a scoring model: the JSON in its `metadata_props`, as typed records.
 
-Read without the onnx package: a session hands out the metadata of the model that it has loaded.
+Nothing here needs the onnx package.
 """
 
 import json
@@ -11,24 +11,24 @@ from typing import Any, Literal
 from gradscore.errors import ModelError
 from gradscore.model.file_kinds import FileKind
 
-CLASS_NAMES_KEY = "gradscore.class_names"  # left in a classifier by `export_classifier`
+CLASS_NAMES_KEY = "gradscore.class_names"  # `export_classifier` leaves it in a classifier
 FORMAT_VERSION = 2
-_READ_VERSIONS = (1, FORMAT_VERSION)  # the first knew no backsteps
+_READ_VERSIONS = (1, FORMAT_VERSION)  # format 1 has no backsteps
 LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
 HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
 ACTIVATION = "activation"  # of `<layer>.activation.<statistic>`, an extra feature
 SIGNAL_LABEL = "gradscore/label"
-SEED_RULE = "seed"  # in a file, names of the values that make the seed of back-propagation begin with it
+SEED_RULE = "seed"  # first part of the names of values that make the seed of back-propagation
 SIGNAL_FEATURES = "gradscore/features"
-SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # by the residual; the others do not depend on it
+SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # times the residual; others do not depend on it
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """One kernel call: which graph values hold the layer's input a and output gradient δ, and how they combine.
+    """One kernel call: the graph values that hold the layer's input a and output gradient δ, and how they combine.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class Reduction:
         Names of graph values; `activation` is None where the kernel needs δ alone.
     attributes
         For convolutions: kernel, strides, dilations, pads, groups. For embeddings: vocabulary. For dense layers:
-        outputs_first, how the weight stands.
+        outputs_first, whether the outputs are the weight's first axis.
     pooled
-        What a max pool chose from, where δ is known behind the pool only.
+        The input of a max pool, where δ is known only behind the pool.
     """
 
     kernel: str
@@ -57,18 +57,18 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Backstep:
-    """A signal that the graph leaves to the kernels: δ passed back through a convolution between a max pool and an activation.
+    """A signal that a kernel computes: δ passed back through a convolution between a max pool and an activation.
 
     Attributes
     ----------
     name
-        What reductions, and other backsteps, call the signal.
+        The name of the signal in reductions and other backsteps.
     delta, pooled, activation
-        δ behind the pool, what the pool chose from, and the convolution's input, which the activation made.
+        δ behind the max pool, the input of the max pool, and the convolution's input, which the activation made.
     weight
-        The convolution's weight, which the graph puts out without a batch axis.
+        The convolution's weight, an output of the graph without a batch axis.
     attributes
-        geometry of the convolution, pool, and the activation's slope at 0 and below.
+        `geometry` of the convolution, `pool`, and `slope` of the activation at 0 and below.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Backstep:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One learned tensor, and how its gradient's statistics are found."""
+    """One learned tensor, and how the statistics of its gradient are computed."""
 
     name: str
     shape: tuple[int, ...]
@@ -103,7 +103,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights: its parameters, and the reductions whose merged moments are its statistics."""
+    """A layer with weights: its parameters, and the reductions whose merged accumulators give its statistics."""
 
     name: str
     op: str
@@ -113,7 +113,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class InputTensor:
-    """One input of the model; None stands for an extent that may vary, the first for the batch."""
+    """One input of the model. An extent of None may vary; the first axis is the batch."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -127,14 +127,15 @@ class Preprocessing:
     Attributes
     ----------
     kind
-        "image" for inputs [B, C, H, W]; "array" for any other input, taken as it is.
+        "image" for inputs [B, C, H, W]; "array" for any other input, which is taken as it is.
     color
-        "strict": an image of another channel count is an error row; "convert": Pillow converts it.
+        "strict": an image with another number of channels is an error row; "convert": Pillow converts it.
     resize, crop
-        How an image of any size gets the model's: `resize` is (), the shorter side alone, or height and width. Without
-        a crop every image takes the model's size, whatever its aspect; "center" cuts that out of the resized image.
+        How an image of any size gets the model's size in pixels. `resize` is (), the shorter side, or height and width.
+        Without a crop every image is stretched to the model's size. "center" cuts the model's size out of the resized
+        image.
     interpolation
-        Of the resizing; antialiased, as Pillow and torchvision have it.
+        The filter for resizing, antialiased as in Pillow and torchvision.
     """
 
     kind: Literal["image", "array"] = "array"
@@ -152,23 +153,23 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Everything that a scoring model carries beside its graph.
+    """Everything that a scoring model holds besides its graph.
 
     Attributes
     ----------
     signal_bytes
-        What the model puts out for one sample.
+        Bytes of the signals of one sample.
     one_at_a_time
-        A parameter's gradient comes out summed over the batch, so each batch must hold one sample.
+        Whether each batch must hold one sample, because some gradient comes out summed over the batch.
     weights_file, weights_sha256
-        The file beside the model that holds its large weights, and what that file is; empty where there is none.
+        The file beside the model that holds its large weights, and its SHA-256. Empty if there is none.
     backsteps
         Signals that the kernels compute before any reduction, in this order.
     outputs, dropped_outputs
-        The classifier's own outputs, in its order: those that the scoring model still has, and those that it cannot have.
+        The classifier's own outputs that the scoring model has, and those that it cannot have, in the classifier's order.
     seed
-        The signal that starts back-propagation, δ of the logits themselves, if a layer's kernel reads it; else empty. It
-        is not written: a file says it by the signal's name.
+        The signal that starts back-propagation, δ of the logits, if a layer's kernel reads it; else empty. It is not
+        written to the file, because the signal's name there tells it.
     """
 
     source_sha256: str
@@ -204,21 +205,21 @@ class ModelMetadata:
 
     @property
     def read_values(self) -> tuple[str, ...]:
-        """Names of the signals that the kernels read, each once; those that backsteps compute are among them."""
+        """Names of the signals that the kernels read, each once, including those that backsteps compute."""
         return read_signals(self.layers, self.backsteps)
 
     @property
     def unread_outputs(self) -> frozenset[str]:
-        """Those of the classifier's own outputs that no feature needs."""
+        """The outputs of the classifier that no feature needs."""
         return unread_outputs(self.outputs, self.logits, self.read_values)
 
     @property
     def constants(self) -> frozenset[str]:
-        """Outputs that are the same for every batch, and have no batch axis."""
+        """Names of the outputs that are the same for every batch. They have no batch axis."""
         return constant_signals(self.backsteps)
 
     def label_name(self, label: int) -> str:
-        """Return the class name of a predicted label; its number where the model has no names."""
+        """Return the class name of a predicted label, or its number if the model has no names."""
         return self.class_names[label] if self.class_names else str(label)
 
     def to_json(self) -> str:
@@ -228,14 +229,20 @@ class ModelMetadata:
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> "ModelMetadata":
-        """Parse what `to_json` wrote; `where` names the file in errors."""
+        """Parse the text of `to_json`; `where` names the file in errors.
+
+        Raises
+        ------
+        ModelError
+            The text is damaged, of another format, or that of another kind of file.
+        """
         try:
             raw = json.loads(text)
             if raw.get("kind") == FileKind.VERDICT:
-                raise ModelError(f"{where} is a verdict, not a scoring model: it goes to --verdict")
+                raise ModelError(f"{where} is a verdict, not a scoring model: pass it with --verdict")
             if raw.get("kind") == FileKind.SELF_SCORING:
                 raise ModelError(
-                    f"{where} is a self-scoring model: onnxruntime alone runs it; here goes the scoring model that it was "
+                    f"{where} is a self-scoring model, which onnxruntime alone runs: pass the scoring model that it was "
                     "fused from"
                 )
             version = raw["format_version"]
@@ -255,26 +262,26 @@ class ModelMetadata:
 
 
 def read_signals(layers: Sequence[Layer], backsteps: Sequence[Backstep]) -> tuple[str, ...]:
-    """Return the names of the signals that the kernels read, each once; those that backsteps compute are among them."""
+    """Return the names of the signals that the kernels read, each once, including those that backsteps compute."""
     of_backsteps = [name for step in backsteps for name in step.values]
     of_layers = [name for layer in layers for item in layer.reductions for name in item.values]
     return tuple(dict.fromkeys(of_backsteps + of_layers))
 
 
 def unread_outputs(outputs: Sequence[str], logits: str, read: Sequence[str]) -> frozenset[str]:
-    """Return those of a classifier's own outputs that are neither among the signals that are read, nor the logits."""
+    """Return the outputs of a classifier that are neither the logits nor signals that kernels read."""
     return frozenset(outputs) - {*read, logits, SIGNAL_LABEL}
 
 
 def constant_signals(backsteps: Sequence[Backstep]) -> frozenset[str]:
-    """Return the signals that are the same for every batch, and have no batch axis."""
+    """Return the names of the signals that are the same for every batch. They have no batch axis."""
     return frozenset(step.weight for step in backsteps)
 
 
 def _seed_by_name(layers: Sequence[Layer]) -> str:
-    """Find the seed among the signals of a file of format 1 or 2, which says it by the signal's name alone.
+    """Find the seed by its name, because files of format 1 and 2 tell it in no other way.
 
-    This is the only place that reads a meaning out of a name.
+    No other place derives a meaning from a name.
     """
     named = {item.delta for layer in layers for item in layer.reductions if item.delta.startswith(f"{SEED_RULE}/")}
     return named.pop() if len(named) == 1 else ""

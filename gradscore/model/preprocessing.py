@@ -1,4 +1,4 @@
-"""How images become a model's input: what `prepare` was told, or an exporter left in the classifier, checked."""
+"""Options for how images become a model's input, from `prepare` or from an exporter, and their checks."""
 
 import json
 import math
@@ -9,13 +9,13 @@ from typing import Any, get_args
 from gradscore.errors import InputError, ModelError
 from gradscore.model.metadata import InputTensor, Interpolation, Preprocessing
 
-PREPROCESSING_KEY = "gradscore.preprocessing"  # where an exporter leaves it in a classifier
+PREPROCESSING_KEY = "gradscore.preprocessing"  # the key under which an exporter leaves it in a classifier
 _IMAGE_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """The choices that the model's own shape does not make; the fields are those of `Preprocessing`."""
+    """The part of `Preprocessing` that does not follow from the model's shape; the fields are the same."""
 
     scale: float = 1 / 255
     mean: Sequence[float] = (0.0,)
@@ -26,7 +26,7 @@ class ImageOptions:
     interpolation: str = "bilinear"
 
     def changed(self, **given: Any) -> "ImageOptions":
-        """Return the options with those that are given, None standing for what is not."""
+        """Return the options with changes; None leaves an option as it is."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def to_json(self) -> str:
@@ -35,12 +35,12 @@ class ImageOptions:
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str]) -> "ImageOptions":
-        """Read what an exporter left in a classifier's metadata; the defaults where there is nothing.
+        """Read the options that an exporter left in a classifier's metadata; defaults if it left none.
 
         Raises
         ------
         ModelError
-            It cannot be read.
+            The options cannot be read.
         """
         try:
             return cls(**json.loads(properties.get(PREPROCESSING_KEY, "{}")))
@@ -48,12 +48,12 @@ class ImageOptions:
             raise ModelError(f"the model's {PREPROCESSING_KEY} cannot be read ({error}): export it again") from error
 
     def of_model(self, inputs: Sequence[InputTensor]) -> Preprocessing:
-        """Return the preprocessing of a model with these inputs: of images where it takes one batch of them.
+        """Return the preprocessing of a model with these inputs: that of images if its only input is a batch of images.
 
         Raises
         ------
         InputError
-            An option is no possible one, or does not fit the model's input.
+            An option has a value that does not exist, or does not fit the model's input.
         """
         for flag, value, known in (
             ("--color", self.color, ("strict", "convert")), ("--crop", self.crop, ("none", "center")),
@@ -74,7 +74,7 @@ class ImageOptions:
         for flag, values in (("--mean", self.mean), ("--std", self.std)):
             if len(values) not in (1, channels):
                 raise InputError(
-                    f"{flag} has {len(values)} numbers for {channels} channels: give one, or one a channel"
+                    f"{flag} has {len(values)} numbers for {channels} channels: give one, or one per channel"
                 )
         if not all(math.isfinite(number) and number > 0 for number in (self.scale, *self.std)):
             raise InputError(f"--scale is {self.scale} and --std {list(self.std)}: they must be positive numbers")
