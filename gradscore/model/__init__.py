@@ -1,1 +1,1 @@
-"""What a scoring model and a self-scoring model say about themselves, and the weights beside them."""
+"""The metadata of scoring models and self-scoring models, and the weights beside them."""

@@ -1,4 +1,4 @@
-"""What an ONNX file is to gradscore, told by the JSON under `METADATA_KEY` in its properties."""
+"""The kinds of ONNX files, by the JSON under `METADATA_KEY` in their properties."""
 
 import json
 from enum import StrEnum
@@ -7,7 +7,7 @@ METADATA_KEY = "gradscore"
 
 
 class FileKind(StrEnum):
-    """The kinds of ONNX files; all but the first two say their own in the JSON."""
+    """The kinds of ONNX files. Self-scoring models and verdicts have their kind in the JSON."""
 
     CLASSIFIER = "classifier"
     SCORING = "scoring"
@@ -16,9 +16,9 @@ class FileKind(StrEnum):
 
 
 def kind_of(text: str | None) -> FileKind:
-    """Return the kind of a file with this text under `METADATA_KEY`; a classifier has none.
+    """Return the kind of a file from its text under `METADATA_KEY`. A classifier has no such text.
 
-    A text that is not JSON is taken for a scoring model's, whose reader says what is wrong with it.
+    Text that is not JSON counts as a scoring model. The reader of scoring models then raises the error.
     """
     if text is None:
         return FileKind.CLASSIFIER

@@ -9,7 +9,7 @@ from gradscore.model.json_records import as_fields
 
 @dataclass(frozen=True)
 class Reduction:
-    """One kernel call: which graph values hold the layer's input a and output gradient δ, and how they combine.
+    """One kernel call: the graph values that hold the layer's input a and output gradient δ, and how they combine.
 
     Attributes
     ----------
@@ -19,9 +19,9 @@ class Reduction:
         Names of graph values; `activation` is None where the kernel needs δ alone.
     attributes
         For convolutions: kernel, strides, dilations, pads, groups. For embeddings: vocabulary. For dense layers:
-        outputs_first, how the weight stands.
+        outputs_first, whether the outputs are the weight's first axis.
     pooled
-        What a max pool chose from, where δ is known behind the pool only.
+        The input of a max pool, where δ is known only behind the pool.
     """
 
     kernel: str
@@ -38,18 +38,18 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Backstep:
-    """A signal that the graph leaves to the kernels: δ passed back through a convolution between a max pool and an activation.
+    """A signal that a kernel computes: δ passed back through a convolution between a max pool and an activation.
 
     Attributes
     ----------
     name
-        What reductions, and other backsteps, call the signal.
+        The name of the signal in reductions and other backsteps.
     delta, pooled, activation
-        δ behind the pool, what the pool chose from, and the convolution's input, which the activation made.
+        δ behind the max pool, the input of the max pool, and the convolution's input, which the activation made.
     weight
-        The convolution's weight, which the graph puts out without a batch axis.
+        The convolution's weight, an output of the graph without a batch axis.
     attributes
-        geometry of the convolution, pool, and the activation's slope at 0 and below.
+        `geometry` of the convolution, `pool`, and `slope` of the activation at 0 and below.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Backstep:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One learned tensor, and how its gradient's statistics are found."""
+    """One learned tensor, and how the statistics of its gradient are computed."""
 
     name: str
     shape: tuple[int, ...]
@@ -84,7 +84,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights: its parameters, and the reductions whose merged moments are its statistics."""
+    """A layer with weights: its parameters, and the reductions whose merged accumulators give its statistics."""
 
     name: str
     op: str
@@ -93,14 +93,14 @@ class Layer:
 
 
 def read_signals(layers: Sequence[Layer], backsteps: Sequence[Backstep]) -> tuple[str, ...]:
-    """Return the names of the signals that the kernels read, each once; those that backsteps compute are among them."""
+    """Return the names of the signals that the kernels read, each once, including those that backsteps compute."""
     of_backsteps = [name for step in backsteps for name in step.values]
     of_layers = [name for layer in layers for item in layer.reductions for name in item.values]
     return tuple(dict.fromkeys(of_backsteps + of_layers))
 
 
 def constant_signals(backsteps: Sequence[Backstep]) -> frozenset[str]:
-    """Return the signals that are the same for every batch, and have no batch axis."""
+    """Return the names of the signals that are the same for every batch. They have no batch axis."""
     return frozenset(step.weight for step in backsteps)
 
 

@@ -18,38 +18,38 @@ from gradscore.model.layer_table import (
 )
 from gradscore.model.preprocessing import InputTensor, Preprocessing
 
-CLASS_NAMES_KEY = "gradscore.class_names"  # left in a classifier by `export_classifier`
+CLASS_NAMES_KEY = "gradscore.class_names"  # `export_classifier` leaves it in a classifier
 FORMAT_VERSION = 2
-_READ_VERSIONS = (1, FORMAT_VERSION)  # the first knew no backsteps
+_READ_VERSIONS = (1, FORMAT_VERSION)  # format 1 has no backsteps
 LAYER_STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
 HEAD_FEATURES = ("entropy", "max_softmax", "residual")
 ALL_LAYERS = "all"
 ACTIVATION = "activation"  # of `<layer>.activation.<statistic>`, an extra feature
 SIGNAL_LABEL = "gradscore/label"
-SEED_RULE = "seed"  # in a file, names of the values that make the seed of back-propagation begin with it
+SEED_RULE = "seed"  # first part of the names of values that make the seed of back-propagation
 SIGNAL_FEATURES = "gradscore/features"
-SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # by the residual; the others do not depend on it
+SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # times the residual; others do not depend on it
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """Everything that a scoring model carries beside its graph.
+    """Everything that a scoring model holds besides its graph.
 
     Attributes
     ----------
     signal_bytes
-        What the model puts out for one sample.
+        Bytes of the signals of one sample.
     one_at_a_time
-        A parameter's gradient comes out summed over the batch, so each batch must hold one sample.
+        Whether each batch must hold one sample, because some gradient comes out summed over the batch.
     weights_file, weights_sha256
-        The file beside the model that holds its large weights, and what that file is; empty where there is none.
+        The file beside the model that holds its large weights, and its SHA-256. Empty if there is none.
     backsteps
         Signals that the kernels compute before any reduction, in this order.
     outputs, dropped_outputs
-        The classifier's own outputs, in its order: those that the scoring model still has, and those that it cannot have.
+        The classifier's own outputs that the scoring model has, and those that it cannot have, in the classifier's order.
     seed
-        The signal that starts back-propagation, δ of the logits themselves, if a layer's kernel reads it; else empty. It
-        is not written: a file says it by the signal's name.
+        The signal that starts back-propagation, δ of the logits, if a layer's kernel reads it; else empty. It is not
+        written to the file, because the signal's name there tells it.
     """
 
     source_sha256: str
@@ -85,21 +85,21 @@ class ModelMetadata:
 
     @property
     def read_values(self) -> tuple[str, ...]:
-        """Names of the signals that the kernels read, each once; those that backsteps compute are among them."""
+        """Names of the signals that the kernels read, each once, including those that backsteps compute."""
         return read_signals(self.layers, self.backsteps)
 
     @property
     def unread_outputs(self) -> frozenset[str]:
-        """Those of the classifier's own outputs that no feature needs."""
+        """The outputs of the classifier that no feature needs."""
         return unread_outputs(self.outputs, self.logits, self.read_values)
 
     @property
     def constants(self) -> frozenset[str]:
-        """Outputs that are the same for every batch, and have no batch axis."""
+        """Names of the outputs that are the same for every batch. They have no batch axis."""
         return constant_signals(self.backsteps)
 
     def label_name(self, label: int) -> str:
-        """Return the class name of a predicted label; its number where the model has no names."""
+        """Return the class name of a predicted label, or its number if the model has no names."""
         return self.class_names[label] if self.class_names else str(label)
 
     def to_json(self) -> str:
@@ -109,14 +109,20 @@ class ModelMetadata:
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> "ModelMetadata":
-        """Parse what `to_json` wrote; `where` names the file in errors."""
+        """Parse the text of `to_json`; `where` names the file in errors.
+
+        Raises
+        ------
+        ModelError
+            The text is damaged, of another format, or that of another kind of file.
+        """
         try:
             raw = json.loads(text)
             if raw.get("kind") == FileKind.VERDICT:
-                raise ModelError(f"{where} is a verdict, not a scoring model: it goes to --verdict")
+                raise ModelError(f"{where} is a verdict, not a scoring model: pass it with --verdict")
             if raw.get("kind") == FileKind.SELF_SCORING:
                 raise ModelError(
-                    f"{where} is a self-scoring model: onnxruntime alone runs it; here goes the scoring model that it was "
+                    f"{where} is a self-scoring model, which onnxruntime alone runs: pass the scoring model that it was "
                     "fused from"
                 )
             version = raw["format_version"]
@@ -136,14 +142,14 @@ class ModelMetadata:
 
 
 def unread_outputs(outputs: Sequence[str], logits: str, read: Sequence[str]) -> frozenset[str]:
-    """Return those of a classifier's own outputs that are neither among the signals that are read, nor the logits."""
+    """Return the outputs of a classifier that are neither the logits nor signals that kernels read."""
     return frozenset(outputs) - {*read, logits, SIGNAL_LABEL}
 
 
 def _seed_by_name(layers: Sequence[Layer]) -> str:
-    """Find the seed among the signals of a file of format 1 or 2, which says it by the signal's name alone.
+    """Find the seed by its name, because files of format 1 and 2 tell it in no other way.
 
-    This is the only place that reads a meaning out of a name.
+    No other place derives a meaning from a name.
     """
     named = {item.delta for layer in layers for item in layer.reductions if item.delta.startswith(f"{SEED_RULE}/")}
     return named.pop() if len(named) == 1 else ""

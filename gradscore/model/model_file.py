@@ -1,4 +1,4 @@
-"""What a model file says about itself, read and checked without a session and without its graph."""
+"""Read and check the metadata of a model file, without a session and without its graph."""
 
 import os
 from pathlib import Path
@@ -11,12 +11,12 @@ from gradscore.model.selfscoring import SelfScoringMetadata
 
 
 def identify(path: str | os.PathLike[str]) -> FileKind:
-    """Return what kind of ONNX file stands at a path.
+    """Return the kind of an ONNX file.
 
     Raises
     ------
     ModelError
-        There is no file, or it is not an ONNX model.
+        The file is missing, or it is not an ONNX model.
     """
     return kind_of(_text(Path(path)))
 
@@ -27,14 +27,20 @@ def read_metadata(path: str | os.PathLike[str]) -> ModelMetadata:
     Raises
     ------
     ModelError
-        There is no file, it is not a scoring model, or its metadata are damaged or of another format.
+        The file is missing, is not a scoring model, or its metadata are damaged or of another format.
     """
     file = Path(path)
     return ModelMetadata.from_json(_text_of_gradscore(file), where=str(file))
 
 
 def read_self_scoring(path: str | os.PathLike[str]) -> SelfScoringMetadata:
-    """Read a self-scoring model's metadata from its file; errors as for `read_metadata`."""
+    """Read a self-scoring model's metadata from its file.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, is not a self-scoring model, or its metadata are damaged or of another format.
+    """
     file = Path(path)
     return SelfScoringMetadata.from_json(_text_of_gradscore(file), where=str(file))
 

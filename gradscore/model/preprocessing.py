@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from gradscore.errors import InputError, ModelError
 
-PREPROCESSING_KEY = "gradscore.preprocessing"  # where an exporter leaves it in a classifier
+PREPROCESSING_KEY = "gradscore.preprocessing"  # the key under which an exporter leaves it in a classifier
 _IMAGE_CHANNELS = (1, 3, 4)
 
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
@@ -16,7 +16,7 @@ Interpolation = Literal["bilinear", "bicubic", "lanczos", "nearest"]
 
 @dataclass(frozen=True)
 class InputTensor:
-    """One input of the model; None stands for an extent that may vary, the first for the batch."""
+    """One input of the model. An extent of None may vary; the first axis is the batch."""
 
     name: str
     shape: tuple[int | None, ...]
@@ -30,14 +30,15 @@ class Preprocessing:
     Attributes
     ----------
     kind
-        "image" for inputs [B, C, H, W]; "array" for any other input, taken as it is.
+        "image" for inputs [B, C, H, W]; "array" for any other input, which is taken as it is.
     color
-        "strict": an image of another channel count is an error row; "convert": Pillow converts it.
+        "strict": an image with another number of channels is an error row; "convert": Pillow converts it.
     resize, crop
-        How an image of any size gets the model's: `resize` is (), the shorter side alone, or height and width. Without
-        a crop every image takes the model's size, whatever its aspect; "center" cuts that out of the resized image.
+        How an image of any size gets the model's size in pixels. `resize` is (), the shorter side, or height and width.
+        Without a crop every image is stretched to the model's size. "center" cuts the model's size out of the resized
+        image.
     interpolation
-        Of the resizing; antialiased, as Pillow and torchvision have it.
+        The filter for resizing, antialiased as in Pillow and torchvision.
     """
 
     kind: Literal["image", "array"] = "array"
@@ -55,7 +56,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """The choices that the model's own shape does not make; the fields are those of `Preprocessing`."""
+    """The part of `Preprocessing` that does not follow from the model's shape; the fields are the same."""
 
     scale: float = 1 / 255
     mean: Sequence[float] = (0.0,)
@@ -66,7 +67,7 @@ class ImageOptions:
     interpolation: str = "bilinear"
 
     def changed(self, **given: Any) -> "ImageOptions":
-        """Return the options with those that are given, None standing for what is not."""
+        """Return the options with changes; None leaves an option as it is."""
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def to_json(self) -> str:
@@ -75,12 +76,12 @@ class ImageOptions:
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, str]) -> "ImageOptions":
-        """Read what an exporter left in a classifier's metadata; the defaults where there is nothing.
+        """Read the options that an exporter left in a classifier's metadata; defaults if it left none.
 
         Raises
         ------
         ModelError
-            It cannot be read.
+            The options cannot be read.
         """
         try:
             return cls(**json.loads(properties.get(PREPROCESSING_KEY, "{}")))
@@ -88,12 +89,12 @@ class ImageOptions:
             raise ModelError(f"the model's {PREPROCESSING_KEY} cannot be read ({error}): export it again") from error
 
     def of_model(self, inputs: Sequence[InputTensor]) -> Preprocessing:
-        """Return the preprocessing of a model with these inputs: of images where it takes one batch of them.
+        """Return the preprocessing of a model with these inputs: that of images if its only input is a batch of images.
 
         Raises
         ------
         InputError
-            An option is no possible one, or does not fit the model's input.
+            An option has a value that does not exist, or does not fit the model's input.
         """
         for flag, value, known in (
             ("--color", self.color, ("strict", "convert")), ("--crop", self.crop, ("none", "center")),
@@ -114,7 +115,7 @@ class ImageOptions:
         for flag, values in (("--mean", self.mean), ("--std", self.std)):
             if len(values) not in (1, channels):
                 raise InputError(
-                    f"{flag} has {len(values)} numbers for {channels} channels: give one, or one a channel"
+                    f"{flag} has {len(values)} numbers for {channels} channels: give one, or one per channel"
                 )
         if not all(math.isfinite(number) and number > 0 for number in (self.scale, *self.std)):
             raise InputError(f"--scale is {self.scale} and --std {list(self.std)}: they must be positive numbers")

@@ -1,8 +1,7 @@
 """The properties in an ONNX file's `metadata_props`, read without the graph.
 
-A file is a protobuf message `ModelProto`: fields one after another, each with its number and length. This reader seeks over
-all but the properties. It is kept because it takes 0.15 ms for a model of 200 MB, where `onnx.load` takes 1.3 s and a session
-1.4 s.
+A file is a protobuf message `ModelProto`: a sequence of fields, each with its number and length. This reader skips all fields
+but the properties. For a model of 200 MB it takes 0.15 ms, where `onnx.load` takes 1.3 s and a session takes 1.4 s.
 """
 
 import os
@@ -13,7 +12,7 @@ from typing import BinaryIO
 from gradscore.errors import ModelError
 
 LARGEST = 64 * 2**20  # bytes of all properties together
-_MOST_FIELDS = 100_000  # of a file; a model has some dozens, and some more for each function
+_MOST_FIELDS = 100_000  # of a file; a model has some dozens, and a few more for each function
 _MOST_VARINT = 10  # bytes
 _GRAPH, _PROPERTY = 7, 14  # fields of ModelProto
 _KEY, _VALUE = 1, 2  # fields of StringStringEntryProto
@@ -22,7 +21,7 @@ _SIZES = {_FIXED_64: 8, _FIXED_32: 4}
 
 
 class _DamageError(ValueError):
-    """The bytes are not those of the message."""
+    """The bytes are not an ONNX model."""
 
 
 def read_properties(path: Path) -> dict[str, str]:
@@ -61,7 +60,7 @@ def _properties(file: BinaryIO, path: Path) -> dict[str, str]:
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """Yield number and size of each field of bytes up to `end`, at its first byte; whatever is not read is passed over."""
+    """Yield number and size of each field of bytes up to `end`, with the file at its first byte."""
     for _ in range(_MOST_FIELDS):
         if file.tell() == end:
             return
@@ -83,7 +82,7 @@ def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _varint(file: BinaryIO) -> int:
-    """Read a whole number: seven bits a byte, the lowest first, and a bit that says whether another byte follows."""
+    """Read a whole number: seven bits per byte, lowest first; the eighth bit says that another byte follows."""
     value = 0
     for position in range(_MOST_VARINT):
         byte = file.read(1)

@@ -1,7 +1,7 @@
-"""What a self-scoring model says about itself: the JSON in its `metadata_props`, as a typed record.
+"""The metadata of a self-scoring model: the JSON in its `metadata_props`, as a typed record.
 
-Its outputs are the classifier's own, unchanged and in their order, and after them what the model knows of each prediction:
-`label`, `p_correct`, `accept`, `entropy`, `max_softmax`, `residual`, and on request `features`.
+The model has the outputs of the classifier, unchanged and in their order. After them come the outputs that `fuse` adds for
+each prediction: `label`, `p_correct`, `accept`, `entropy`, `max_softmax`, `residual`, and on request `features`.
 """
 
 import json
@@ -19,20 +19,20 @@ OUTPUTS = ("label", "p_correct", "accept", "entropy", "max_softmax", "residual",
 
 @dataclass(frozen=True)
 class SelfScoringMetadata:
-    """Everything that a self-scoring model carries beside its graph.
+    """Everything that a self-scoring model holds besides its graph.
 
     Attributes
     ----------
     outputs
         The classifier's own outputs.
     added
-        What was added, by its name in `OUTPUTS`, and as which output: another name only where the classifier had that one.
+        {name in `OUTPUTS`: name of the output}. They differ only if the classifier has an output of that name.
     feature_names
-        What the columns of `features` [B, F] are.
+        Names of the columns of `features` [B, F].
     used_features
-        What P(correct) is read from.
+        Names of the features from which P(correct) is computed.
     threshold
-        Predictions with P(correct) at or above it are accepted.
+        The model accepts predictions whose P(correct) is at or above it.
     verdict
         Method and SHA-256 of the verdict.
     scoring_sha256
@@ -61,7 +61,13 @@ class SelfScoringMetadata:
 
     @classmethod
     def from_json(cls, text: str, *, where: str) -> "SelfScoringMetadata":
-        """Parse what `to_json` wrote; `where` names the file in errors."""
+        """Parse the text of `to_json`; `where` names the file in errors.
+
+        Raises
+        ------
+        ModelError
+            The text is damaged or of another format.
+        """
         try:
             raw = json.loads(text)
             if raw["format_version"] != FORMAT_VERSION:

@@ -1,4 +1,4 @@
-"""The file of weights beside a scoring model: only the one that the model was prepared with will do."""
+"""The check of the file of weights beside a scoring model."""
 
 from pathlib import Path
 
@@ -8,7 +8,9 @@ from gradscore.model.metadata import ModelMetadata
 
 
 def require_weights(model: Path, metadata: ModelMetadata) -> None:
-    """Refuse a model whose weights beside it are absent or other ones; so the model's fingerprint covers them too.
+    """Refuse a model if the weights beside it are missing or differ from those that it was prepared with.
+
+    So the model's fingerprint covers these weights too.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""batch -> signals: onnxruntime, whichever distribution is installed, and no provider that was not asked for."""
+"""batch -> signals: runs onnxruntime on exactly the providers asked for."""
 
 import logging
 import os
@@ -24,12 +24,12 @@ _log = logging.getLogger(__name__)
 CPU_PROVIDER = "CPUExecutionProvider"
 _PROVIDER_OPTIONS = {
     "CUDAExecutionProvider": {
-        "use_tf32": "0",  # it keeps 10 bits of a factor: skewness would be off by up to .08, and a verdict with it
-        "cudnn_conv_algo_search": "HEURISTIC",  # as fast as what is found by trying, which takes seconds for every shape
-        "arena_extend_strategy": "kSameAsRequested",  # not by doubling: the device serves others too
+        "use_tf32": "0",  # TF32 keeps 10 bits of a factor: skewness would be wrong by up to 0.08, and so would a verdict
+        "cudnn_conv_algo_search": "HEURISTIC",  # as fast as an exhaustive search, which takes seconds for every shape
+        "arena_extend_strategy": "kSameAsRequested",  # not by doubling: others use the device too
     }
 }
-_HABIT = 3  # batches that come alone
+_HABIT = 3  # batches that come alone before a second session pays
 _NIGHTLY = "ort-nightly"
 _NOT_A_RUNTIME = ("onnxruntime-extensions", "onnxruntime-genai", "onnxruntime-tools")
 _INSTALL = '`pip install "gradscore[cpu]"` or `pip install "gradscore[gpu]"`'
@@ -42,8 +42,8 @@ def load_onnxruntime() -> ModuleType:
     Raises
     ------
     RuntimeUnavailableError
-        None is installed, several overwrite one another, or its files are damaged; the message holds the pip line that
-        mends it.
+        None is installed, several overwrite one another, or its files are damaged. The message holds the pip command that
+        repairs it.
     """
     found = installed_runtimes()
     if len(found) > 1:
@@ -57,7 +57,7 @@ def load_onnxruntime() -> ModuleType:
         if not found:
             raise RuntimeUnavailableError(f"no onnxruntime is installed: run {_INSTALL}") from error
         raise RuntimeUnavailableError(f"{found[0]} is installed but cannot be imported: {error}") from error
-    if not hasattr(module, "InferenceSession"):  # what remains once one of two clashing distributions was uninstalled
+    if not hasattr(module, "InferenceSession"):  # its files are gone after one of two distributions was uninstalled
         names = " ".join(found or ["onnxruntime"])
         raise RuntimeUnavailableError(f"onnxruntime has lost its files: run `pip install --force-reinstall {names}`")
     module.set_default_logger_severity(3)
@@ -65,7 +65,7 @@ def load_onnxruntime() -> ModuleType:
 
 
 def installed_runtimes() -> list[str]:
-    """Return the names of the installed distributions that provide the module `onnxruntime`, sorted."""
+    """Return the sorted names of the installed distributions that provide the module `onnxruntime`."""
     names = {_name_of(distribution).lower().replace("_", "-") for distribution in distributions()}
     return sorted(
         name
@@ -76,7 +76,7 @@ def installed_runtimes() -> list[str]:
 
 
 def _name_of(distribution: Distribution) -> str:
-    """Return the name alone: to parse all metadata of a hundred distributions takes longer than to score an image."""
+    """Return the name only: parsing all metadata of a hundred distributions takes longer than scoring an image."""
     text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
     found = re.search(r"^Name:\s*(\S+)", text, re.MULTILINE | re.IGNORECASE)
     return found[1] if found else ""
@@ -89,7 +89,18 @@ def open_session(
     threads: int | None = None,
     optimize: bool = True,
 ) -> Any:
-    """Open an inference session on exactly the providers asked for (default: CPU), with the runtime's graph optimiser or without.
+    """Open an inference session on exactly the providers asked for.
+
+    Parameters
+    ----------
+    model
+        The model's bytes, or its file.
+    providers
+        onnxruntime execution providers. Default: CPU.
+    threads
+        Number of threads of an operator. Default: all usable cores.
+    optimize
+        Whether the runtime optimises the graph.
 
     Raises
     ------
@@ -110,11 +121,11 @@ def open_session(
     if "CUDAExecutionProvider" in wanted:
         _load_cuda(runtime)
     options = runtime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised, and said once
-    options.intra_op_num_threads = usable_cores() if threads is None else threads  # the runtime alone sees no quota
+    options.log_severity_level = 4  # errors are raised, so the runtime need not print them too
+    options.intra_op_num_threads = usable_cores() if threads is None else threads  # the runtime sees no quota
     if not optimize:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # micro-batches run side by side
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # micro-batches share the cores
     try:
         source = model if isinstance(model, bytes) else os.fspath(model)
         session = runtime.InferenceSession(
@@ -125,26 +136,26 @@ def open_session(
     silent = [name for name in wanted if name not in session.get_providers()]
     if silent:
         raise RuntimeUnavailableError(
-            f"provider {silent[0]} is installed but did not start (driver, CUDA or cuDNN missing?): mend that, "
+            f"provider {silent[0]} is installed but did not start (driver, CUDA or cuDNN missing?): repair that, "
             f"or choose --providers {CPU_PROVIDER}"
         )
     return session
 
 
 def _load_cuda(runtime: ModuleType) -> None:
-    """Load CUDA and cuDNN from the wheels that onnxruntime-gpu's extras install, where the loader does not look by itself."""
+    """Load CUDA and cuDNN from wheels, where the system's loader does not look."""
     said = StringIO()
-    with redirect_stdout(said):  # what of it is missing; the machine may have it elsewhere
+    with redirect_stdout(said):  # it prints what is missing, but the machine may have that elsewhere
         runtime.preload_dlls()
     for line in said.getvalue().splitlines():
         _log.debug("onnxruntime: %s", line)
 
 
 class SignalSession:
-    """A scoring model in a session: one batch in, its label, logits and the layers' signals out.
+    """A scoring model in a session, which turns a batch into labels, logits and the signals of layers.
 
-    On the CPU a batch runs on one thread: batches side by side on several threads are done sooner than one after the other
-    on all of them. For batches that come alone a second session is opened, on all threads, once they have become a habit.
+    On the CPU a batch runs on one thread: several batches on one thread each finish sooner than one after the other on all
+    threads. After some batches that come alone, a second session opens for such batches and uses all threads.
     """
 
     def __init__(
@@ -156,7 +167,7 @@ class SignalSession:
         optimize: bool = True,
     ) -> None:
         on_cpu = (providers or [CPU_PROVIDER])[0] == CPU_PROVIDER
-        many = on_cpu and threads != 1 and not isinstance(model, bytes)  # bytes would be kept for the second session
+        many = on_cpu and threads != 1 and not isinstance(model, bytes)  # a second session would keep the bytes
         self._session = open_session(model, providers=providers, threads=1 if on_cpu else threads, optimize=optimize)
         self._open_wide = partial(open_session, model, providers=providers, threads=threads, optimize=optimize)
         self._alone = 0 if many else None
@@ -176,20 +187,20 @@ class SignalSession:
         return tuple(self._session.get_providers())
 
     def leave_out(self, outputs: Container[str]) -> None:
-        """Compute some outputs no longer."""
+        """Stop computing these outputs."""
         self._outputs = [name for name in self._outputs if name not in outputs]
 
     def fetch_once(self, outputs: Container[str]) -> None:
-        """Fetch some outputs, which are the same for every batch, with the first batch only."""
+        """Fetch these outputs only with the first batch, because they are the same for every batch."""
         self._unfetched = [name for name in self._outputs if name in outputs]
         self._outputs = [name for name in self._outputs if name not in outputs]
 
     def run(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return every output by name, and the inputs themselves: they are the first layer's activations."""
+        """Return outputs and inputs by name; the inputs are those of the first layer."""
         return self._run(self._session, batch)
 
     def run_alone(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Like `run`, for a batch that has the cores to itself."""
+        """Like `run`, for a batch that may use all cores."""
         if self._alone is None:
             return self.run(batch)
         with self._lock:
@@ -208,7 +219,10 @@ class SignalSession:
     def run_on_device(
         self, batch: Mapping[str, NDArray[Any]], device: str, *, fetched: Container[str]
     ) -> dict[str, NDArray[Any] | DeviceTensor]:
-        """Like `run`, but inputs are copied to the device once, and float32 outputs stay there unless they are `fetched`."""
+        """Like `run`, but on device memory.
+
+        Inputs are copied to the device once. float32 inputs and outputs stay there, except those in `fetched`.
+        """
         runtime = load_onnxruntime()
         inputs = {name: runtime.OrtValue.ortvalue_from_numpy(array, device, 0) for name, array in batch.items()}
         binding = self._session.io_binding()

@@ -1,4 +1,4 @@
-"""A batch of inputs -> labels and features."""
+"""Scoring: a batch of inputs -> labels and features."""
 
 from gradscore.scoring.scorer import COUNTERS, Scorer
 

@@ -1,6 +1,6 @@
-"""Back ends of a scorer: who computes the statistics of layers, and what that leaves to read.
+"""Back ends of a scorer, which compute the statistics of layers.
 
-The kernels reduce the session's signals; the back end `graph` lets the session compute the statistics itself.
+Kernel back ends reduce the session's signals. The back end `graph` lets the session compute the statistics itself.
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from gradscore.scoring.layer_statistics import GraphStatistics, LayerStatistics,
 
 FloatArray = NDArray[np.float64]
 
-_FEWEST = 8  # samples that share a pass over the weights, where memory allows
+_FEWEST = 8  # samples that should share one pass over the weights, if memory allows
 _CACHE_BYTES, _MEMORY_BYTES = 5 << 19, 64 << 20
 _GRAPH_BYTES, _DEVICE_BYTES = 64 << 20, 2 << 30
-_COPIES = 4  # of the largest gradient, while the graph computes its moments
+_COPIES = 4  # copies of the largest gradient that the graph holds while it computes moments
 
 
 class Statistics(Protocol):
-    """The eight statistics of every layer's gradient and of all together."""
+    """Computes the eight statistics of every layer's gradient, and of all layers together."""
 
     def of(self, signals: Signals, residual: FloatArray, *, threads: int | None) -> FloatArray:
         """Return [B, 8·(layers + 1)]."""
@@ -38,13 +38,13 @@ class ScoringBackend(Protocol):
     Attributes
     ----------
     name
-        What `--backend` calls it.
+        Its name in `--backend`.
     kernels
-        The kernel back end for what every back end leaves to kernels, such as the features of the softmax.
+        The kernel back end for the work that always needs kernels, such as the features of the softmax.
     shows_signals
-        The signals of layers reach the caller: raw gradients, and features of layers, need them.
+        Whether the signals of layers come out of the session. Raw gradients and features of layers need them.
     reads_device
-        It takes signals where their provider left them, in device memory.
+        Whether it takes signals in device memory, where their provider left them.
     """
 
     name: str
@@ -53,17 +53,17 @@ class ScoringBackend(Protocol):
     reads_device: bool
 
     def model(self, file: Path, provider: str) -> Path | bytes:
-        """Return what the session loads for a scoring model on this provider."""
+        """Return the model that the session loads on this provider."""
 
     def fitting(self, metadata: ModelMetadata, provider: str) -> int:
         """Return how many samples fit into the memory that a micro-batch may take."""
 
     def statistics(self, metadata: ModelMetadata) -> Statistics:
-        """Return what turns the session's outputs into statistics."""
+        """Return the object that turns the session's outputs into statistics."""
 
 
 class KernelBackend:
-    """Statistics by a back end of gradscore_kernels, from the signals of layers."""
+    """Statistics from the signals of layers, computed by a back end of gradscore_kernels."""
 
     shows_signals = True
 
@@ -71,15 +71,15 @@ class KernelBackend:
         self.name = self.kernels = name
         self.reads_device = kernels.BACKENDS[name].reads_device
 
-    def model(self, file: Path, provider: str) -> Path:  # noqa: ARG002 - the signals form suits every provider
-        """Return the file as it stands."""
+    def model(self, file: Path, provider: str) -> Path:  # noqa: ARG002 - the same model suits every provider
+        """Return the file itself."""
         return file
 
     def fitting(self, metadata: ModelMetadata, provider: str) -> int:
-        """Return how many samples fit.
+        """Return how many samples fit into the memory that a micro-batch may take.
 
-        On the CPU, signals that stay near the caches save more than weights that serve more samples; a few samples
-        should share the weights all the same.
+        On the CPU, keeping signals in the caches saves more time than sharing one pass over the weights among more samples.
+        But a few samples should share a pass even if their signals leave the caches.
         """
         size = max(1, metadata.signal_bytes)
         if provider == CPU_PROVIDER:
@@ -92,7 +92,7 @@ class KernelBackend:
 
 
 class GraphBackend:
-    """Statistics by the session itself, in single precision, wherever its provider runs."""
+    """Statistics that the session computes itself, in single precision, on its own provider."""
 
     name = "graph"
     kernels = "auto"
@@ -101,18 +101,18 @@ class GraphBackend:
 
     def model(self, file: Path, provider: str) -> bytes:
         """Return the model in its self-scoring form, arranged for the provider."""
-        from gradscore.graph.assemble.unit_form import unit_form  # noqa: PLC0415 - loads onnx; kernels do not need it
+        from gradscore.graph.assemble.unit_form import unit_form  # noqa: PLC0415 - it loads onnx, which kernels do not need
 
         return unit_form(file, on_device=provider in DEVICES)
 
     def fitting(self, metadata: ModelMetadata, provider: str) -> int:
-        """Return how many samples fit while the graph computes with copies of the largest gradient."""
+        """Return how many samples fit, with the copies of the largest gradient that the graph makes."""
         largest = max((item.count for layer in metadata.layers for item in layer.parameters), default=0)
         size = metadata.signal_bytes + _COPIES * np.dtype(np.float32).itemsize * largest
         return (_GRAPH_BYTES if provider == CPU_PROVIDER else _DEVICE_BYTES) // max(1, size)
 
     def statistics(self, metadata: ModelMetadata) -> Statistics:  # noqa: ARG002 - the graph knows its layers
-        """Return what reads the graph's own statistics."""
+        """Return the object that reads the graph's own statistics."""
         return GraphStatistics()
 
 
@@ -120,19 +120,19 @@ GRAPH = GraphBackend()
 
 
 def backend_names() -> tuple[str, ...]:
-    """Names of the back ends that can run here."""
+    """Return the names of the back ends that can run here."""
     return (*kernels.available_backends(), GRAPH.name)
 
 
 def backend_named(name: str, providers: Sequence[str] | None) -> ScoringBackend:
     """Return the back end of this name.
 
-    "auto" is the fastest kernels on the CPU, and the graph on other providers.
+    "auto" means the fastest kernel back end on the CPU, and `graph` on other providers.
 
     Raises
     ------
     RuntimeUnavailableError
-        The back end cannot run here.
+        No back end of this name can run here.
     """
     if name == "auto":
         on_cpu = (providers or [CPU_PROVIDER])[0] == CPU_PROVIDER
@@ -141,6 +141,6 @@ def backend_named(name: str, providers: Sequence[str] | None) -> ScoringBackend:
         return GRAPH
     if name not in kernels.available_backends():
         raise RuntimeUnavailableError(
-            f"back end {name!r} is not there: choose {', '.join(backend_names())} or auto with --backend"
+            f"back end {name!r} cannot run here: choose {', '.join(backend_names())} or auto with --backend"
         )
     return KernelBackend(name)

@@ -1,4 +1,4 @@
-"""A batch -> labels and features: micro-batches through session, statistics and extra features, several side by side."""
+"""A batch -> labels and features: cuts it into micro-batches and runs several at the same time."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,13 +22,13 @@ from gradscore.scoring.raw_gradients import layer_gradients
 from gradscore.scoring.scores import Scores
 from gradscore.scoring.tensors import Tensors, samples_of
 
-_AT_ONCE = 2  # micro-batches on a device: one is computed while another is on its way
+_AT_ONCE = 2  # micro-batches on a device: it computes one while another is copied
 
 FloatArray = NDArray[np.float64]
 
 
 class Computation:
-    """What a scorer computes with: a session, a back end for the statistics, extra features, and threads."""
+    """Computes scores with a session, a back end for the statistics, extra features and threads."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class Computation:
         self._workers.shutdown()
 
     def scores(self, inputs: Tensors, threads: int) -> Scores:
-        """Return labels [B] and features [B, F] of a batch, computed in at most so many threads."""
+        """Return labels [B] and features [B, F] of a batch, computed in at most `threads` threads."""
         samples = samples_of(inputs)
         scores = Scores(np.empty(samples, np.int64), np.empty((samples, len(self.feature_names))), self.feature_names)
         pieces = self._pieces(samples)
-        # One micro-batch has the cores to itself; several share them, each with its kernels on one.
+        # A single micro-batch may use all cores; of several, each runs its kernels on one core.
         fill = partial(self._fill, inputs, scores, threads=threads if len(pieces) == 1 else 1)
         if len(pieces) == 1:
             fill(pieces[0])
@@ -71,7 +71,7 @@ class Computation:
         return scores
 
     def gradients(self, inputs: Tensors, layers: Sequence[Layer]) -> dict[str, dict[str, FloatArray]]:
-        """Return the per-sample gradients themselves: {layer: {parameter: float64 [B, *shape]}}."""
+        """Return per-sample gradients: {layer: {parameter: float64 [B, *shape]}}."""
         parts = []
         for piece in self._pieces(samples_of(inputs)):
             signals = self._session.run(self._rows(inputs, piece))
@@ -89,7 +89,7 @@ class Computation:
         }  # fmt: skip
 
     def _pieces(self, samples: int) -> list[slice]:
-        """Cut a batch into micro-batches: on the CPU into even ones, as many for each thread."""
+        """Cut a batch into micro-batches; on the CPU of equal size, and equally many for each thread."""
         step = self._step
         if self._on_cpu:
             count = -(-samples // (step * self.threads)) * self.threads
@@ -97,7 +97,7 @@ class Computation:
         return [slice(start, min(start + step, samples)) for start in range(0, samples, step)]
 
     def _side_by_side(self, fill: Callable[[slice], None], pieces: Sequence[slice], threads: int) -> None:
-        """Fill all pieces in so many threads, of which this is one."""
+        """Fill all pieces in up to `threads` threads, this one included."""
         remaining = iter(pieces)
 
         def some() -> None:
@@ -122,21 +122,22 @@ class Computation:
         np.concatenate([part[:samples] for part in parts], axis=1, out=scores.features[piece])
 
     def _filled_up(self, rows: Tensors, samples: int) -> dict[str, NDArray[Any]]:
-        """Repeat the last row until there are as many as before: cuDNN plans every convolution anew for every other number.
+        """Repeat the last row until there are as many rows as in the micro-batch before.
 
-        That takes longer than to compute some rows in vain. The number grows by doubling, up to the micro-batch.
+        cuDNN plans every convolution again when the number of rows changes. That takes longer than to compute some rows
+        that nobody needs. The number grows by doubling, up to the size of a micro-batch.
         """
         count = max(self._computed, min(self._step, 1 << (samples - 1).bit_length()))
-        self._computed = count  # another thread may have written a smaller one: then it only grows again
+        self._computed = count  # not locked: if another thread writes a smaller number, it only has to grow again
         return {name: np.concatenate([array, array[-1:].repeat(count - samples, 0)]) for name, array in rows.items()}
 
     def _rows(self, inputs: Tensors, piece: slice) -> dict[str, NDArray[Any]]:
-        """Return a micro-batch as the session takes it; normalised here, in the thread that it belongs to."""
+        """Return a micro-batch as the session takes it, normalised in the thread that scores it."""
         how = self.metadata.preprocessing
         return {item.name: numbers(inputs[item.name][piece], how, item.dtype) for item in self.metadata.inputs}
 
     def _micro_batch(self, inputs: Tensors, *, threads: int) -> tuple[NDArray[np.int64], list[FloatArray]]:
-        """Return the labels and the features, from left to right."""
+        """Return the labels, and the features in column order."""
         signals = self._signals(inputs, alone=threads > 1)
         labels = signals[SIGNAL_LABEL]
         head = kernels.softmax_features(signals[self.metadata.logits], labels, backend=self.backend.kernels)
@@ -145,7 +146,7 @@ class Computation:
         return labels, [layers, head, *(extra.compute(batch) for extra in self.extras)]
 
     def _signals(self, inputs: Tensors, *, alone: bool) -> dict[str, Any]:
-        """Run the session; what only the kernels read stays on their device where that is also the provider's."""
+        """Run the session; signals that only kernels read stay on the device if the kernels can read them there."""
         device = DEVICES.get(self.providers[0])
         read_here = self.metadata.one_at_a_time or any(extra.reads_layers for extra in self.extras)
         if device is None or not self.backend.reads_device or read_here:

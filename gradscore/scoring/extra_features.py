@@ -1,7 +1,8 @@
-"""Features beyond the gradient's, from the same pass: scores that others proposed, and what the layers were shown.
+"""Extra features from the same pass: published confidence scores, and statistics of the layers' inputs.
 
-Each is one small class in `EXTRA_FEATURES`; its columns stand after those of the head, in the order of that table. Of z the
-logits and ŷ the predicted label, larger means more confident for all of `max_logit`, `energy`, `margin` and `gradnorm`.
+Each feature is one small object in `EXTRA_FEATURES`. Its columns stand after those of the head, in the order of that table.
+z are the logits and ŷ is the predicted label. For `max_logit`, `energy`, `margin` and `gradnorm`, larger means more
+confident.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +25,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pass:
-    """One micro-batch after the session: what an extra feature is computed from, and with which kernels."""
+    """One micro-batch after the session: what an extra feature is computed from, and by which kernels."""
 
     model: ModelMetadata
     signals: Signals
@@ -39,14 +40,14 @@ class Pass:
 
 
 class ExtraFeature(ABC):
-    """One entry of `--features`: columns that a scoring model's signals give beside the gradient's statistics."""
+    """One entry of `--features`: columns computed from the signals of a scoring model."""
 
     name: str
-    reads_layers = True  # its signals are those of layers, and not the logits alone
+    reads_layers = True  # it needs the signals of layers, not only the logits
 
     @abstractmethod
     def columns(self, model: ModelMetadata) -> tuple[str, ...]:
-        """Return the names of the columns; ModelError where this model has none."""
+        """Return the names of the columns; raise ModelError if this model cannot have them."""
 
     @abstractmethod
     def compute(self, batch: Pass) -> FloatArray:
@@ -89,10 +90,10 @@ def energy(logits: FloatArray, _labels: IntArray) -> FloatArray:
 
 
 def margin(logits: FloatArray, labels: IntArray) -> FloatArray:
-    """Return what z_ŷ exceeds the largest other logit by [B]: log p_ŷ − log p of the second class.
+    """Return the difference of z_ŷ and the largest other logit [B]: log p_ŷ − log p of the second class.
 
     The multiclass margin of Crammer and Singer 2001, "On the Algorithmic Implementation of Multiclass Kernel-based Vector
-    Machines", at the predicted label. That of probabilities has the same sign, but ties once they round to 1.
+    Machines", at the predicted label. The margin of probabilities has the same sign, but ties when they round to 1.
     """
     rows, others = np.arange(len(logits)), logits.copy()
     others[rows, labels] = -np.inf
@@ -100,16 +101,17 @@ def margin(logits: FloatArray, labels: IntArray) -> FloatArray:
 
 
 class GradNorm(ExtraFeature):
-    """L1 norm of the last layer's gradient of KL(uniform ‖ softmax(z)), by its kernel without its bias, at temperature 1.
+    """L1 norm of the gradient of KL(uniform ‖ softmax(z)) with respect to the last layer's weight, at temperature 1.
 
-    Huang, Geng and Li 2021, "On the Importance of Gradients for Detecting Distributional Shifts in the Wild". By the logits
-    that gradient is p − 1/q, so with a the layer's input the norm is Σ|a| · Σ|p − 1/q|: the paper's U·V/q.
+    Huang, Geng and Li 2021, "On the Importance of Gradients for Detecting Distributional Shifts in the Wild". The gradient
+    with respect to the logits is p − 1/q. So with the layer's input a, the norm is Σ|a| · Σ|p − 1/q|: the paper's U·V/q.
+    The bias does not count.
     """
 
     name = "gradnorm"
 
     def columns(self, model: ModelMetadata) -> tuple[str, ...]:
-        """Return the name, where one dense layer makes the logits."""
+        """Return the name; raise ModelError unless one dense layer makes the logits."""
         self._last(model)
         return (self.name,)
 
@@ -124,7 +126,7 @@ class GradNorm(ExtraFeature):
 
     @staticmethod
     def _last(model: ModelMetadata) -> Reduction:
-        """Return the kernel of the dense layer whose output's gradient is the seed itself: that output is the logits."""
+        """Return the reduction of the dense layer that makes the logits: its output gradient is the seed."""
         made = [item for layer in model.layers for item in layer.reductions if item.delta == model.seed]
         dense = [item for item in made if item.activation is not None]
         if len(dense) != 1 or dense[0].kernel != "outer":
@@ -137,11 +139,11 @@ class GradNorm(ExtraFeature):
 
 
 class Activations(ExtraFeature):
-    """The eight statistics of each layer's input a, all its positions and channels together.
+    """The eight statistics of each layer's input a, over all its positions and channels.
 
-    Of the gradient δaᵀ it is the factor that the label says nothing of; Oberdiek et al. 2018 leave it to future work.
-    Padding is no input. A layer of several kernels (a recurrent one) has the inputs of all of them, each once. Layers of
-    token ids, norms and single parameters have none.
+    In the gradient δaᵀ, a is the factor that does not depend on the label. Oberdiek et al. 2018 leave it to future work.
+    Padding does not count. A layer with several kernels, such as a recurrent one, has the inputs of all of them, each once.
+    Embeddings, norms and single parameters have no such input.
     """
 
     name = "activations"
@@ -154,7 +156,7 @@ class Activations(ExtraFeature):
         return tuple(f"{name}.{ACTIVATION}.{statistic}" for name in names for statistic in LAYER_STATISTICS)
 
     def compute(self, batch: Pass) -> FloatArray:
-        """Return the statistics; what several layers are given is reduced once."""
+        """Return the statistics; an input that several layers share is reduced once."""
         layers = [values for layer in batch.model.layers if (values := _inputs_of(layer))]
         moments = {
             value: reduce(Reduction("direct", delta=value), batch.signals, backend=batch.backend, threads=batch.threads)
@@ -176,11 +178,11 @@ EXTRA_FEATURES: Mapping[str, ExtraFeature] = MappingProxyType(
         )
     }
 )
-"""What `--features` and `Scorer.load(features=…)` name, in the order of their columns."""
+"""The names for `--features` and `Scorer.load(features=…)`, in the order of their columns."""
 
 
 def extras_named(names: Sequence[str]) -> tuple[ExtraFeature, ...]:
-    """Return the extra features of these names, each once, in the table's order.
+    """Return the extra features with these names, each once, in the order of the table.
 
     Raises
     ------
@@ -193,7 +195,10 @@ def extras_named(names: Sequence[str]) -> tuple[ExtraFeature, ...]:
 
 
 def _inputs_of(layer: Layer) -> tuple[str, ...]:
-    """Return the graph values that a layer's kernels multiply with δ; of a transposed convolution the two change roles."""
+    """Return the graph values that a layer's kernels multiply with δ.
+
+    In a transposed convolution, input and δ have swapped roles.
+    """
     kernels_of = [item for item in layer.reductions if kernels.KERNELS[item.kernel].takes_activation]
     values = [item.delta if layer.op == "ConvTranspose" else str(item.activation) for item in kernels_of]
     return tuple(dict.fromkeys(values))

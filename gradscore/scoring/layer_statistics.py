@@ -1,4 +1,4 @@
-"""signals -> per-sample accumulators -> statistics: the layer table's backsteps and reductions, run by the kernels."""
+"""signals -> accumulators -> statistics: the kernels run the backsteps and reductions of the layer table."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ FloatArray = NDArray[np.float64]
 
 
 class LayerStatistics:
-    """The eight statistics of every layer's gradient and of all together, of one micro-batch after the other.
+    """The eight statistics of every layer's gradient, and of all layers together, from signals.
 
-    The signals come from the unit seed; the residual s [B] multiplies norms, extrema, mean and standard deviation here,
+    The signals come from the unit seed. The residual s [B] multiplies norms, extremes, mean and standard deviation here,
     in float64. Skewness and kurtosis do not depend on it.
     """
 
@@ -32,9 +32,9 @@ class LayerStatistics:
 
 
 class GraphStatistics:
-    """The same where the session itself has computed the statistics."""
+    """The same statistics, where the session has computed them for the unit seed."""
 
-    def of(self, signals: Signals, residual: FloatArray, *, threads: int | None) -> FloatArray:  # noqa: ARG002 - as above
+    def of(self, signals: Signals, residual: FloatArray, *, threads: int | None) -> FloatArray:  # noqa: ARG002 - the protocol has it
         """Return [B, 8·(layers + 1)]."""
         statistics = signals[SIGNAL_FEATURES].astype(np.float64).reshape(len(residual), -1, len(LAYER_STATISTICS))
         columns = [LAYER_STATISTICS.index(name) for name in SCALED_STATISTICS]
@@ -45,7 +45,7 @@ class GraphStatistics:
 def passed_back(
     backsteps: Sequence[Backstep], signals: Signals, *, backend: str, threads: int | None
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
-    """Return the signals with those added that backsteps compute from them."""
+    """Return the signals, and those that backsteps compute from them."""
     found = dict(signals)
     for step in map(_backstep, backsteps):
         found[step.name] = _called(step, found, backend=backend, threads=threads)
@@ -53,12 +53,12 @@ def passed_back(
 
 
 def reduce(reduction: Reduction, signals: Signals, *, backend: str, threads: int | None) -> FloatArray:
-    """Run one reduction; returns its accumulators [B, 8]."""
+    """Run one reduction, and return its accumulators [B, 8]."""
     return _called(step_of(reduction), signals, backend=backend, threads=threads)
 
 
 def step_of(reduction: Reduction, *, layer: int = 0) -> kernels.Step:
-    """Return a reduction as a step of a program, for the layer of this number."""
+    """Return a reduction as a step of a program, for layer number `layer`."""
     spec = kernels.KERNELS[reduction.kernel]
     arrays = tuple(str(getattr(reduction, slot)) for slot in spec.reads)
     return kernels.Step(spec.call, arrays, spec.options(reduction.attributes or {}), layer)

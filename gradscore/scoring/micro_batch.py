@@ -1,4 +1,4 @@
-"""How a batch is cut: pieces small enough for the caches and memory."""
+"""The size of a micro-batch: small enough for the caches and for memory."""
 
 from gradscore.model.metadata import ModelMetadata
 from gradscore.runtime.session import CPU_PROVIDER
@@ -8,7 +8,7 @@ _LARGEST = 128
 
 
 def micro_batch(metadata: ModelMetadata, backend: ScoringBackend, provider: str) -> int:
-    """Return how many samples to run at once; on a device a power of two, as the numbers of rows there are."""
+    """Return how many samples to run at once; a power of two on a device, because row counts double there."""
     if metadata.one_at_a_time:
         return 1
     most = max(1, min(_LARGEST, backend.fitting(metadata, provider)))

@@ -1,6 +1,6 @@
-"""signals -> the per-sample gradients themselves, for those who want more than their statistics.
+"""signals -> the per-sample gradients themselves, for users who need more than their statistics.
 
-Unlike the kernels this holds batch × parameters numbers: ask for few layers, or few samples.
+Unlike kernels, this takes memory for batch × parameters numbers: ask for few layers, or for few samples.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ FloatArray = NDArray[np.float64]
 
 
 def layer_gradients(layer: Layer, signals: Signals, residual: FloatArray) -> dict[str, FloatArray]:
-    """Return {parameter: gradient [B, *shape]} of one layer, float64, the shape being the one that `inspect` lists."""
+    """Return {parameter: gradient} of one layer, float64 [B, *shape]; `inspect` lists the shapes."""
     return {
         parameter.name: (_gradient(reduction, signals).reshape(len(residual), -1) * residual[:, None]).reshape(
             len(residual), *parameter.shape
@@ -24,7 +24,7 @@ def layer_gradients(layer: Layer, signals: Signals, residual: FloatArray) -> dic
 
 
 def _gradient(reduction: Reduction, signals: Signals) -> FloatArray:
-    """Form one parameter's gradient of the unit seed by its kernel's formula."""
+    """Compute one parameter's gradient for the unit seed, by the formula of its kernel."""
     spec, attributes = KERNELS[reduction.kernel], reduction.attributes or {}
     arrays = (signals[str(getattr(reduction, slot))] for slot in spec.reads)
     return spec.arranged(spec.gradient(*arrays, *spec.options(attributes)), attributes)

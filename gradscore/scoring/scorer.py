@@ -1,4 +1,4 @@
-"""The whole way: inputs -> batch -> signals -> statistics -> scores, one batch or a stream of them."""
+"""`Scorer`: inputs -> batch -> signals -> statistics -> scores, for one batch or a stream."""
 
 import logging
 import math
@@ -38,7 +38,7 @@ COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seco
 
 
 class Scorer:
-    """A scoring model, loaded: batches in, scores out. Create with `Scorer.load`."""
+    """A loaded scoring model, which turns batches into scores. Create it with `Scorer.load`."""
 
     def __init__(self, computation: Computation, fingerprint: str) -> None:
         self.metadata = computation.metadata
@@ -61,24 +61,31 @@ class Scorer:
 
         Parameters
         ----------
+        path
+            The scoring model.
         providers
-            onnxruntime execution providers; one that is asked for and absent is an error. Default: CPU.
+            onnxruntime execution providers. A provider that is missing is an error. Default: CPU.
         backend
-            Kernel back end, or "graph": the session itself computes the statistics, in single precision, wherever its
-            provider runs. "auto" is the fastest kernels there are, on other providers than the CPU's the graph.
+            A kernel back end or "graph", with which the session itself computes the statistics in single precision.
+            "auto" means the fastest kernel back end on the CPU, and "graph" on other providers.
         threads
-            Threads for the session and the kernels alike; default: all cores.
+            Number of threads of the session, and of the kernels. Default: all usable cores.
         features
-            Names in `EXTRA_FEATURES` of what to compute beside the gradient's features and those of the softmax.
+            Names of extra features, from `EXTRA_FEATURES`.
+
+        Returns
+        -------
+        Scorer
+            Close it, or use it in a `with` block.
 
         Raises
         ------
         ModelError
-            The file is not a scoring model, or has not what an extra feature needs.
+            The file is not a scoring model, its weights are missing, or the model cannot have an extra feature.
         RuntimeUnavailableError
-            onnxruntime, a provider or the back end is not there.
+            onnxruntime, a provider or the back end is missing or does not start.
         InputError
-            An extra feature is not known, or cannot be had on the back end graph.
+            An extra feature is unknown, or the back end graph cannot compute it.
         """
         file = Path(path)
         metadata = read_metadata(file)
@@ -91,27 +98,33 @@ class Scorer:
         return cls(Computation(session, metadata, back_end, threads, extras), sha256_of_file(file))
 
     def count_with(self, count: Count) -> None:
-        """Report to a monitoring system: after each batch `count` is called with each name of `COUNTERS` and an increase.
+        """Set a function for monitoring, which is called after each batch.
 
-        It is called from whichever thread scores, and must not block. For prometheus_client, with one Counter a name:
+        It is called with each name of `COUNTERS` and its increase, from the thread that scores. It must not block. For
+        prometheus_client, with one Counter per name:
         `scorer.count_with(lambda name, increase: counters[name].inc(increase))`.
         """
         self._count = count
 
     def batched(self, max_batch: int = 32, max_delay_ms: float = 2.0) -> BatchedScorer:
-        """Return a front for single inputs, which it scores in batches; close it before the scorer.
+        """Return a `BatchedScorer`, which takes single inputs and scores them in batches. Close it before this scorer.
 
         Parameters
         ----------
         max_batch
-            Inputs scored together at most.
+            Largest number of inputs to score together.
         max_delay_ms
-            How long an input may wait for others.
+            Longest time that an input waits for others, in milliseconds.
+
+        Raises
+        ------
+        InputError
+            `max_batch` is less than 1, or `max_delay_ms` is negative.
         """
         return BatchedScorer(self._tensors, self._score_inputs, max_batch=max_batch, max_delay_ms=max_delay_ms)
 
     def close(self) -> None:
-        """Stop the scorer's threads; it cannot score afterwards."""
+        """Stop the scorer's threads. It cannot score afterwards."""
         self._computation.close()
 
     def __enter__(self) -> Self:
@@ -127,7 +140,7 @@ class Scorer:
 
     @property
     def extra_features(self) -> tuple[str, ...]:
-        """Names of the extra features that it was loaded with."""
+        """Names of the extra features that the scorer was loaded with."""
         return tuple(extra.name for extra in self._computation.extras)
 
     @property
@@ -136,10 +149,20 @@ class Scorer:
         return self._computation.providers
 
     def score(self, batch: Batch) -> Scores:
-        """Score a batch: uint8 pixels are preprocessed as the metadata says, floats and token ids are taken as they are.
+        """Score a batch of inputs, from any thread.
 
-        Arrays may be NumPy's or any that speak DLPack and lie in main memory. A sequence of bytes is a batch of encoded
-        images. A model of several inputs takes a mapping from their names to arrays. Safe to call from any thread.
+        uint8 pixels are preprocessed as the metadata says. Floats and token ids are taken as they are.
+
+        Parameters
+        ----------
+        batch
+            An array of NumPy, or of another library that supports DLPack, in main memory; a sequence of bytes, each an
+            encoded image; or for a model with several inputs a mapping from their names to arrays.
+
+        Returns
+        -------
+        Scores
+            One row per sample.
 
         Raises
         ------
@@ -151,14 +174,21 @@ class Scorer:
     def layer_gradients(
         self, batch: NDArray[Any] | Mapping[str, NDArray[Any]], layers: Sequence[str] | None = None
     ) -> dict[str, dict[str, FloatArray]]:
-        """Return the per-sample gradients themselves: {layer: {parameter: float64 [B, *shape]}}.
+        """Return per-sample gradients: {layer: {parameter: float64 [B, *shape]}}.
 
-        Takes batch × parameters numbers of memory, 8 bytes each.
+        This takes 8 bytes of memory for each parameter of each sample.
+
+        Parameters
+        ----------
+        batch
+            As for `score`.
+        layers
+            Names of layers. Default: all layers.
 
         Raises
         ------
         InputError
-            The array does not fit the model's input, or a layer is not there.
+            The array does not fit the model's input, the model has no such layer, or the back end is "graph".
         """
         known = {layer.name: layer for layer in self.metadata.layers}
         if missing := [name for name in layers or () if name not in known]:
@@ -171,7 +201,15 @@ class Scorer:
         return self._computation.gradients(self._tensors(batch), chosen)
 
     def stream(self, source: Iterable[Entry], *, batch_size: int = 256) -> Generator[ScoredBatch, None, None]:
-        """Score the entries of a source in order, decoding ahead in threads; an unreadable entry is a row with its error."""
+        """Score the entries of a source in order, and decode ahead in threads.
+
+        An entry that cannot be read becomes a row with its error.
+
+        Raises
+        ------
+        InputError
+            `batch_size` is less than 1.
+        """
         if batch_size < 1:
             raise InputError(f"batch size is {batch_size}: --batch-size must be at least 1")
         with self._reading(source, batch_size) as ahead, closing(ahead.batches(_entries(source))) as batches:
@@ -181,7 +219,7 @@ class Scorer:
     def read_ahead(
         self, source: Iterable[Entry], *, batch_size: int = 256
     ) -> Generator[tuple[Sequence[Entry], Inputs], None, None]:
-        """Read the entries of a source in order and in threads: batches of entries, each with its input or its error."""
+        """Read the entries of a source in order, in threads; yield batches of entries and their inputs or errors."""
         with self._reading(source, batch_size) as ahead, closing(ahead.batches(_entries(source))) as batches:
             for entries, parts in batches:
                 yield entries, Inputs(parts)
@@ -195,7 +233,7 @@ class Scorer:
             yield ReadAhead(decoders.read, batch_size=batch_size, threads=self._computation.threads, size_of_one=size)
 
     def read(self, entry: Entry) -> NDArray[Any] | str:
-        """Return an entry's input as `score` takes it, without the batch dimension, or what is wrong with it."""
+        """Return an entry's input without the batch dimension, or a text that says what is wrong with it."""
         start = time.monotonic()
         try:
             return entry.read(self.metadata)
@@ -234,7 +272,7 @@ class Scorer:
 
 
 def _entries(source: Iterable[Entry]) -> Iterable[Entry]:
-    """Return what may be a listing, whose parts need no entry each."""
+    """Return the entries of a source; a listing among them makes no entry objects before they are needed."""
     return source.entries if isinstance(source, Source) else source
 
 
@@ -246,7 +284,7 @@ def _extras(names: Sequence[str], backend: ScoringBackend) -> tuple[ExtraFeature
     extras = extras_named(names)
     if not backend.shows_signals and (of_layers := [extra.name for extra in extras if extra.reads_layers]):
         raise InputError(
-            f"{of_layers[0]} reads what goes into the layers, and the back end {backend.name} keeps that to itself: leave it out of "
+            f"{of_layers[0]} needs the inputs of layers, which the back end {backend.name} does not put out: leave it out of "
             "--features, or choose a kernel back end with --backend, such as numba"
         )
     return extras

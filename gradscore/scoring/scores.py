@@ -1,4 +1,4 @@
-"""What scoring returns: label and features of each prediction of a batch."""
+"""The results of scoring: label and features of each prediction."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,15 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scores:
-    """What is known of each prediction of a batch.
+    """Label and features of each prediction of a batch.
 
     Attributes
     ----------
     label
         Predicted class, int64 [B].
     features
-        float64 [B, F], in the order of `feature_names`: those of the layers, entropy, max_softmax and residual, then extra ones.
+        float64 [B, F], in the order of `feature_names`: first those of the layers, then entropy, max_softmax and residual,
+        then extra features.
     """
 
     label: NDArray[np.int64]
@@ -29,7 +30,7 @@ class Scores:
 
     @property
     def entropy(self) -> FloatArray:
-        """Entropy of the softmax over log q, [B] in [0, 1]."""
+        """Entropy of the softmax divided by log q: [B], from 0 to 1."""
         return self["entropy"]
 
     @property
@@ -39,7 +40,7 @@ class Scores:
 
     @property
     def residual(self) -> FloatArray:
-        """1 − max_softmax without cancellation, [B]."""
+        """1 − max_softmax, computed without cancellation, [B]."""
         return self["residual"]
 
     def __getitem__(self, feature: str) -> FloatArray:
@@ -52,7 +53,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """Scores of consecutive entries of a source; rows with an error hold NaN features and label −1."""
+    """Scores of consecutive entries of a source; a row with an error has NaN features and label −1."""
 
     ids: tuple[str, ...]
     scores: Scores

@@ -1,4 +1,4 @@
-"""For services that see one request at a time: requests that come together are scored together."""
+"""Scoring for services that get single requests: requests that arrive together are scored together."""
 
 import logging
 import threading
@@ -27,10 +27,10 @@ class _Request:
 
 
 class BatchedScorer:
-    """Single inputs in, their scores out; made by `Scorer.batched`. Safe to call from any number of threads.
+    """Takes single inputs and returns their scores, from any number of threads; `Scorer.batched` makes it.
 
     Each request waits at most `max_delay_ms` for others, and is scored with up to `max_batch` − 1 of them. Inputs of
-    different shapes are scored side by side, not together. Closing scores what was submitted before.
+    different shapes go into different batches. `close` first scores what was submitted before.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BatchedScorer:
         max_delay_ms: float,
     ) -> None:
         if max_batch < 1 or max_delay_ms < 0:
-            raise InputError(f"batches of {max_batch} within {max_delay_ms} ms are not possible: give at least 1 and 0")
+            raise InputError(f"max_batch is {max_batch} and max_delay_ms is {max_delay_ms}: pass at least 1 and 0")
         self._tensors, self._score = tensors, score
         self._max_batch, self._max_delay = max_batch, max_delay_ms / 1000
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
@@ -52,12 +52,17 @@ class BatchedScorer:
         self._thread.start()
 
     def submit(self, sample: Any) -> "Future[Scores]":
-        """Hand in one input, as `Scorer.score` takes it but without the batch dimension; bytes are an encoded image.
+        """Submit one input: as for `Scorer.score` but without the batch dimension; bytes are an encoded image.
+
+        Returns
+        -------
+        Future
+            Its result is a `Scores` of one row.
 
         Raises
         ------
         InputError
-            The input does not fit the model; it does not reach the others' batch.
+            The input does not fit the model. It joins no batch.
         GradscoreError
             The scorer is closed.
         """
@@ -69,11 +74,11 @@ class BatchedScorer:
         return request.future
 
     def score(self, sample: Any) -> "Scores":
-        """Score one input and wait for it: `Scores` of one row; errors as for `submit`."""
+        """Score one input and wait for its `Scores` of one row; raises the errors of `submit`."""
         return self.submit(sample).result()
 
     def close(self) -> None:
-        """Score what was submitted, then stop."""
+        """Score what was submitted before, then stop."""
         with self._closing:
             if not self._closed:
                 self._closed = True
@@ -94,7 +99,7 @@ class BatchedScorer:
                 return
 
     def _gathered(self, first: _Request) -> tuple[list[_Request], bool]:
-        """Wait for further requests; also tell whether there will be no more."""
+        """Wait for further requests, and tell whether the scorer closes after them."""
         batch, until = [first], time.monotonic() + self._max_delay
         while len(batch) < self._max_batch:
             try:
@@ -115,7 +120,7 @@ class BatchedScorer:
             try:
                 names = group[0].tensors
                 scores = self._score({name: np.concatenate([one.tensors[name] for one in group]) for name in names})
-            except Exception as error:  # whatever it is, each of these callers must hear of it, and the thread go on
+            except Exception as error:  # each caller must get the error, whatever it is, and the thread must go on
                 _log.exception("a batch of %d inputs could not be scored", len(group))
                 for request in group:
                     request.future.set_exception(error)

@@ -1,4 +1,4 @@
-"""What a caller hands in -> the model's inputs: arrays of any library in main memory, encoded images, one mapping of several."""
+"""A caller's batch -> the model's inputs: from arrays, encoded images, or a mapping of several."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,17 +10,17 @@ from gradscore.errors import InputError
 from gradscore.inputs.images import decode, fitted
 from gradscore.model.metadata import ModelMetadata
 
-Batch = NDArray[Any] | Sequence[bytes] | Mapping[str, NDArray[Any]] | Any  # Any: whatever speaks DLPack
+Batch = NDArray[Any] | Sequence[bytes] | Mapping[str, NDArray[Any]] | Any  # Any: arrays of other libraries, by DLPack
 Tensors = Mapping[str, NDArray[Any]]
 
 
 def tensors_of(batch: Batch, metadata: ModelMetadata) -> dict[str, NDArray[Any]]:
-    """Return arrays [B, ...] by the names of the model's inputs.
+    """Return {name of the model's input: array [B, ...]}.
 
     Raises
     ------
     InputError
-        They do not fit the model's inputs or one another, lie on a device, or an image cannot be decoded.
+        The arrays do not fit the model's inputs or one another, lie on a device, or an image cannot be decoded.
     """
     names = [tensor.name for tensor in metadata.inputs]
     given = batch if isinstance(batch, Mapping) else {names[0]: batch}
@@ -40,7 +40,7 @@ def tensors_of(batch: Batch, metadata: ModelMetadata) -> dict[str, NDArray[Any]]
 
 
 def samples_of(tensors: Tensors) -> int:
-    """Return how many samples a batch has."""
+    """Return the number of samples of a batch."""
     return len(next(iter(tensors.values())))
 
 

@@ -1,22 +1,27 @@
 """Statistics of per-sample weight gradients, without ever holding those gradients for a batch.
 
-Every kernel takes what back-propagation leaves at one layer (its input `a` and the loss's derivative `delta` by its
-output, one row per sample) and returns float64 accumulators `[B, 8]`: n, Σ|g|, mean, M2, M3, M4, min, max of that
-sample's gradient, with Mk = Σ(g − mean)^k. Accumulators of several parameters merge; `statistics` makes numbers of
-them. `unpooled_conv_input` alone returns something else: the derivative that a layer in front of it needs. A `Program`
-is the kernels of a whole network, called once a batch.
+Every kernel takes what back-propagation leaves at one layer: the layer's input `a` and the output gradient `delta`, one
+row per sample. It returns float64 accumulators `[B, 8]` of each sample's gradient: n, Σ|g|, mean, M2, M3, M4, min, max,
+with Mk = Σ(g − mean)^k. `merge` joins the accumulators of several parameters. `statistics` turns accumulators into the
+eight statistics. Only `unpooled_conv_input` returns something else: the output gradient of the layer in front of a
+convolution. A `Program` runs the kernels of a whole network in one call per batch.
 
-Common to all kernels: arrays are float32 or float64, converted to C order where they are not; mixed types are
-computed in float64. Sums over positions are kept in the arrays' own type, as a matrix product does, in short runs; but
-in float64 where it would show what single precision rounds off them, that is for gradients of less than 32 numbers and
-samples whose numbers lie close together far from 0. So skewness and kurtosis hold 1e-5 where the mean is a hundred
-standard deviations. In the native back end the powers of such sums are summed in single precision, too, over runs of a
-few hundred numbers. Everything else is float64. `backend` is "auto" (native, else numba) or one of
-`available_backends()`; `threads` shares samples among that many threads (None: `usable_cores()`) and never changes a bit
-of the result, nor does the rest of the batch.
-Arrays in device memory, known by the CUDA array interface (torch, CuPy, numba), are reduced there by the back end
-cuda. A sample whose gradient holds NaN or Inf gets a row that is NaN but for n; no other row is touched. Wrong
-shapes, types or back ends raise `KernelError`.
+All kernels share these rules:
+
+- Arrays are float32 or float64. Other memory layouts are copied to C order. Mixed types are computed in float64.
+- Sums over positions are kept in the arrays' own type, in short runs, as a matrix product does. They are kept in float64
+  where the rounding of single precision would show: in gradients of fewer than 32 numbers, and in samples whose numbers
+  lie close together but far from 0. So skewness and kurtosis are correct to 1e-5 even if the mean is a hundred standard
+  deviations.
+- The native back end also sums the powers of such sums in single precision, over runs of a few hundred numbers.
+  Everything else is float64.
+- `backend` is "auto" (native, else numba) or one of `available_backends()`.
+- `threads` is the number of threads that share the samples (None: `usable_cores()`). Neither it nor the rest of the batch
+  changes a bit of a sample's result.
+- The back end cuda reduces arrays in device memory where they lie. It knows them by the CUDA array interface (torch, CuPy,
+  numba).
+- If a sample's gradient holds NaN or Inf, its row is NaN except for n. No other row changes.
+- Wrong shapes, wrong types and back ends that cannot run raise `KernelError`.
 """
 
 from gradscore_kernels._accumulators import ACCUMULATORS, STATISTICS, merge, statistics

@@ -13,16 +13,16 @@ from gradscore_kernels._errors import KernelError
 ACCUMULATORS = ("n", "abs_sum", "mean", "M2", "M3", "M4", "min", "max")
 STATISTICS = ("l1", "l2", "min", "max", "mean", "std", "skewness", "kurtosis")
 
-# A standard deviation below this part of the mean is float64 rounding of a constant, not spread (scipy.stats' rule).
+# A standard deviation below this share of the mean is float64 rounding of a constant, not spread (rule of scipy.stats).
 ROUNDING = 1e-15
 
-FAR = 0.25  # mean² / M2: beyond, it shows what sums over positions in float32 are off by (see kernels.cpp)
+FAR = 0.25  # mean² / M2: above it, the rounding of float32 sums over positions shows (kFar in kernels.cpp)
 
 NO_ACCUMULATOR = "an accumulator is a float64 array [B, 8] ({}), not {} {}"
 
 
 def checked_accumulators(value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return `value` if it is an array of accumulators, else say what it is."""
+    """Return `value` if it is an array of accumulators, else raise KernelError."""
     if not isinstance(value, np.ndarray) or value.dtype != np.float64 or value.ndim != 2 or value.shape[1] != 8:
         found = (value.dtype, list(value.shape)) if isinstance(value, np.ndarray) else ("a", type(value).__name__)
         raise KernelError(NO_ACCUMULATOR.format(", ".join(ACCUMULATORS), *found))
@@ -45,7 +45,7 @@ def merge(accumulators: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     Raises
     ------
     KernelError
-        Nothing to merge, or differing numbers of samples.
+        There is nothing to merge, an array holds no accumulators, or the parts differ in their number of samples.
 
     Notes
     -----
@@ -66,7 +66,7 @@ def merge(accumulators: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     merged = np.empty((len(parts[0]), 8))
     with np.errstate(invalid="ignore"):  # rows that hold NaN stay NaN
         total = n.sum(0)
-        # Measured from the first part's mean, so that parts of one constant merge to that constant exactly.
+        # Relative to the first part's mean, so that parts of one constant merge to exactly that constant.
         centre = mean[0] + (n * (mean - mean[0])).sum(0) / total
         d = mean - centre
         merged[:, 0] = total
@@ -81,15 +81,16 @@ def merge(accumulators: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def rounding_shows(accumulators: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which samples' numbers lie so close together, far from 0, that they are to be summed in float64, `[B]`."""
+    """Tell which samples `[B]` must be summed in float64: their numbers lie close together, far from 0."""
     shows: NDArray[np.bool_] = accumulators[:, 2] ** 2 > FAR * accumulators[:, 3]
     return shows
 
 
 def product(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return accumulators of all products of one number of x and one of y.
+    """Return the accumulators of all products x_i y_j, in closed form.
 
-    DESIGN's closed form: with means b, c and central moments u, w; every term of the variance is positive.
+    b and c are the means of x and y; u and w are their central moments. No term of the variance is negative, so none
+    cancels another.
     """
     n = x[:, 0] * y[:, 0]
     b, c = x[:, 2], y[:, 2]
@@ -120,9 +121,20 @@ def product(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float6
 def statistics(accumulators: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn accumulators `[B, 8]` into the statistics `[B, 8]` that `STATISTICS` names.
 
-    Population moments, as `scipy.stats.skew` and `scipy.stats.kurtosis` compute them by default (kurtosis is Fisher's
-    excess). Where the gradient is constant (standard deviation 0, or below 1e-15 of the mean, which is rounding),
-    skewness and kurtosis are 0. A row of NaN (a gradient that held NaN or Inf) gives a row of NaN.
+    Moments are those of a population, as `scipy.stats.skew` and `scipy.stats.kurtosis` compute them by default (kurtosis
+    is Fisher's excess). Skewness and kurtosis of a constant gradient are 0. A gradient counts as constant if its standard
+    deviation is below 1e-15 of its mean, which is rounding. A row of NaN (a gradient that held NaN or Inf) gives a row of
+    NaN.
+
+    Parameters
+    ----------
+    accumulators
+        An array `[B, 8]` of a kernel or of `merge`.
+
+    Returns
+    -------
+    NDArray
+        `[B, 8]`, in the units of the gradient; skewness and kurtosis have none.
 
     Raises
     ------
@@ -131,8 +143,8 @@ def statistics(accumulators: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Notes
     -----
-    Every quotient is formed from quantities of like size, so neither squares nor fourth powers leave the range of
-    float64 here: gradients from 1e-75 to 1e75 (all of float32's range) are exact.
+    Each quotient divides numbers of similar size. So neither squares nor fourth powers leave the range of float64 here:
+    gradients from 1e-75 to 1e75 (all of float32's range) are exact.
     """
     n, abs_sum, mean, m2, m3, m4, low, high = checked_accumulators(accumulators).T
     result = np.empty((len(accumulators), 8))
@@ -159,7 +171,7 @@ LINEAR = np.array([name not in {"skewness", "kurtosis"} for name in STATISTICS])
 def layer_statistics(
     accumulators: Sequence[NDArray[np.float64]], layers: Sequence[int], scale: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Merge the parts of each layer and turn them into statistics, as `_api.layer_statistics` says."""
+    """Merge the parts of each layer and turn them into statistics, as `gradscore_kernels.layer_statistics` says."""
     grouped: list[list[NDArray[np.float64]]] = [[] for _ in range(max(layers) + 1)]
     for layer, part in zip(layers, accumulators, strict=True):
         grouped[layer].append(part)

@@ -1,4 +1,4 @@
-"""The one check of shapes and types around every kernel."""
+"""The check of shapes and types that every kernel runs first."""
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
@@ -15,18 +15,23 @@ Kernel = Callable[P, NDArray[Any]]
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 INTEGERS = (np.dtype(np.int64), np.dtype(np.int32))
-_DEVICE = "cuda"  # what "auto" is for arrays in device memory
+_DEVICE = "cuda"  # the back end of "auto" for arrays in device memory
 
 
 def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
-    """Check the arrays that a kernel takes first, then call it with them contiguous and of one type.
+    """Check the arrays of a kernel, then call it with contiguous arrays of one type.
 
     Parameters
     ----------
     **shapes
-        For each array its axes: `a="B C *in", delta="B M *out"`. One name means one size throughout; `*name` stands
-        for any number of axes. Arrays whose name is `ids` hold integers, all others float32 or float64. Arrays in
-        device memory (with the CUDA array interface) are handed to the back end cuda as they are.
+        The axes of each array: `a="B C *in", delta="B M *out"`. The same name means the same size. `*name` stands for
+        any number of axes. The array `ids` holds integers, all others hold float32 or float64. Arrays in device memory
+        (with the CUDA array interface) go to the back end cuda as they are.
+
+    Raises
+    ------
+    KernelError
+        An array is missing, has the wrong type, shape or place, or holds no numbers.
     """
     axes = {name: spec.split() for name, spec in shapes.items()}
     all_floats = "ids" not in axes
@@ -62,7 +67,7 @@ def kernel(**shapes: str) -> Callable[[Kernel[P]], Kernel[P]]:
 
 
 def _device_backend(kernel_name: str, key: str, backend: str) -> str:
-    """Return the back end that reads device memory, if it is what was asked for."""
+    """Return the back end that reads device memory; refuse a back end that cannot."""
     if backend != "auto" and not load(backend).reads_device:
         raise KernelError(
             f"{kernel_name}: {key!r} lies in device memory, which back end {backend!r} cannot read: leave backend out, or "
@@ -72,7 +77,7 @@ def _device_backend(kernel_name: str, key: str, backend: str) -> str:
 
 
 def _array(kernel_name: str, key: str, value: Any) -> Any:
-    """Return `value` as an array of a type that `key` may have; ids always on the host."""
+    """Return `value` as an array; refuse types that `key` may not have. Ids always come to the host."""
     if hasattr(value, "__cuda_array_interface__"):
         array = load(_DEVICE).device_array(value)
         array = array.copy_to_host() if key == "ids" and not isinstance(array, np.ndarray) else array
@@ -88,7 +93,7 @@ def _array(kernel_name: str, key: str, value: Any) -> Any:
 
 
 def _are_ready(arrays: tuple[Any, ...], count: int) -> bool:
-    """Say whether these are `count` arrays that need neither conversion nor copy."""
+    """Tell whether these are `count` arrays that need neither conversion nor copy."""
     if len(arrays) != count or any(type(array) is not np.ndarray for array in arrays):
         return False
     first = arrays[0].dtype
@@ -96,7 +101,7 @@ def _are_ready(arrays: tuple[Any, ...], count: int) -> bool:
 
 
 def _check_shapes(kernel_name: str, axes: dict[str, list[str]], shapes: dict[str, tuple[int, ...]]) -> None:
-    """Refuse arrays whose axes do not fit their names, or that hold no gradient at all."""
+    """Refuse arrays whose axes do not fit their names, and empty arrays."""
     sizes: dict[str, tuple[str, int]] = {}
     for key, names in axes.items():
         shape, fixed = shapes[key], [axis for axis in names if not axis.startswith("*")]
@@ -116,7 +121,10 @@ def _check_shapes(kernel_name: str, axes: dict[str, list[str]], shapes: dict[str
 
 
 def _one_type(kernel_name: str, arrays: dict[str, Any]) -> dict[str, Any]:
-    """Make every array contiguous and all floating ones of the widest type among them; on a device they must be so."""
+    """Make every array contiguous, and all floating ones of the widest type among them.
+
+    Arrays in device memory must be so already: they are not copied.
+    """
     floats = [array.dtype for key, array in arrays.items() if key != "ids"]
     wide = np.dtype(np.float64) if np.dtype(np.float64) in floats else np.dtype(np.float32)
     same = {}
@@ -127,8 +135,8 @@ def _one_type(kernel_name: str, arrays: dict[str, Any]) -> dict[str, Any]:
             same[key] = array
         else:
             raise KernelError(
-                f"{kernel_name}: {key!r} lies in device memory as {array.dtype}, but is needed contiguous and {wide}: "
-                "copy it so"
+                f"{kernel_name}: {key!r} lies in device memory as {array.dtype}, but the kernel needs it contiguous and "
+                f"{wide}: make such a copy on the device first"
             )
     return same
 

@@ -1,4 +1,4 @@
-"""How many processor cores this process may keep busy: its affinity, and the limits of its control groups."""
+"""How many processor cores this process may use, by its CPU affinity and control groups."""
 
 import math
 import os
@@ -12,9 +12,10 @@ _OWN_GROUPS, _MOUNT = "proc/self/cgroup", "sys/fs/cgroup"
 
 @cache
 def usable_cores() -> int:
-    """Return how many cores this process may use: those of its CPU affinity, or fewer where its control groups allow fewer.
+    """Return how many cores this process may use.
 
-    A container with a quota of two and a half cores, on a machine of sixty-four, has three. Found once a process.
+    The number is that of its CPU affinity, or less if its control groups allow less. A quota is rounded up: a container
+    that may use two and a half cores has three. The answer is computed once per process.
     """
     quota = _quota(_ROOT)
     return _affinity() if quota == math.inf else min(_affinity(), max(1, math.ceil(quota)))
@@ -25,18 +26,18 @@ def _affinity() -> int:
 
 
 def _quota(root: Path) -> float:
-    """Return the fewest cores that this process's control groups, or groups around these, let it use; infinity for no limit.
+    """Return the smallest limit in cores of this process's control groups and their parents.
 
-    `root` is the folder where /proc and /sys are.
+    Infinity means no limit. `root` is the folder that holds /proc and /sys.
     """
     return min((quota for folder in _groups(root) for quota in _quotas(folder)), default=math.inf)
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Yield the folders of this process's CPU groups and of all groups around them.
+    """Yield the folders of this process's CPU groups and of all their parents.
 
-    A line of /proc/self/cgroup is `id:controllers:path`; version 2 has no controllers. In a container the path may be the
-    host's: then only the mount itself is there, which is the container's group.
+    A line of /proc/self/cgroup is `id:controllers:path`. Version 2 has no controllers. In a container the path may be the
+    host's. Then only the mount itself exists, and it is the container's group.
     """
     for line in _text(root / _OWN_GROUPS).splitlines():
         _, _, named = line.partition(":")
@@ -49,11 +50,14 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _quotas(folder: Path) -> Iterator[float]:
-    """Yield a group's limit in cores: `cpu.max` holds quota and period in version 2; in version 1 each has its file."""
+    """Yield a group's limit in cores, if it has one.
+
+    In version 2 `cpu.max` holds quota and period. In version 1 each has its own file.
+    """
     first = _text(folder / "cpu.max").split() or _text(folder / "cpu.cfs_quota_us").split()
     period = first[1:2] or _text(folder / "cpu.cfs_period_us").split()
     if first and period and first[0].isdecimal() and period[0].isdecimal() and int(period[0]):
-        yield int(first[0]) / int(period[0])  # "max" and −1 stand for no limit
+        yield int(first[0]) / int(period[0])  # "max" and −1 mean no limit, and are no decimal numbers
 
 
 def _text(file: Path) -> str:

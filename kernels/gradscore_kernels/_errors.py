@@ -2,4 +2,4 @@
 
 
 class KernelError(ValueError):
-    """Arrays handed to a kernel have the wrong shape or type, or a back end is not there."""
+    """Arrays handed to a kernel have the wrong shape or type, or a back end cannot run here."""

@@ -1,4 +1,4 @@
-"""Where a convolution's kernel, or a pooling's window, lies on its input."""
+"""Where the kernel of a convolution, or the window of a max pool, lies on its input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,25 +13,30 @@ from gradscore_kernels._errors import KernelError
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """A convolution's attributes, named and ordered as ONNX `Conv` does.
+    """The attributes of a convolution, with the names and order of ONNX `Conv`.
 
     Parameters
     ----------
     kernel
-        Kernel size by axis; its length (1, 2 or 3) is the convolution's dimension.
+        Kernel size by axis. Its length (1, 2 or 3) is the number of dimensions.
     strides, dilations
-        By axis; left out, all 1.
+        One number per axis. Default: all 1.
     pads
-        `(begin…, end…)`, twice as long as `kernel`; left out, all 0. A negative pad crops.
+        `(begin…, end…)`, twice as long as `kernel`. Default: all 0. A negative pad crops.
     groups
         Number of groups.
 
+    Raises
+    ------
+    KernelError
+        The numbers do not fit the number of dimensions, or are too small.
+
     Notes
     -----
-    `ConvTranspose` has the same weight gradient with the roles swapped: with the layer's input x `[B, C, *in]`, its
-    output's δ `[B, M, *out]`, and its own attributes as the geometry, call
-    `conv_moments(a=δ, delta=x, geometry=...)`. An `output_padding` of at least the stride leaves rows at δ's end that
-    no position reaches: lower the end pad by `output_padding` (a negative pad crops).
+    `ConvTranspose` has the same weight gradient with swapped roles. Take the layer's input x `[B, C, *in]`, its output
+    gradient δ `[B, M, *out]` and its own attributes as the geometry, and call
+    `conv_moments(a=δ, delta=x, geometry=...)`. If `output_padding` is at least the stride, no position reaches the last
+    rows of δ. Then lower the end pad by `output_padding` (a negative pad crops).
     """
 
     kernel: tuple[int, ...]
@@ -41,7 +46,7 @@ class ConvGeometry:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        """Fill in the defaults and refuse what no convolution has."""
+        """Fill in the defaults and refuse numbers that no convolution has."""
         _complete(self, "convolutions")
         if self.groups < 1:
             raise KernelError(f"groups is {self.groups}: it must be 1 or more")
@@ -52,32 +57,37 @@ class ConvGeometry:
         return prod(self.kernel)
 
     def padded(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        """Input size by axis once padded."""
+        """Return the size of the padded input by axis."""
         rank = len(self.kernel)
         return tuple(size + self.pads[i] + self.pads[rank + i] for i, size in enumerate(spatial))
 
     def output(self, spatial: Sequence[int]) -> tuple[int, ...]:
-        """Output size by axis for an input of size `spatial`; 0 or less where the kernel does not fit."""
+        """Return the output size by axis for an input of size `spatial`; 0 or less if the kernel does not fit."""
         steps = zip(self.padded(spatial), self.kernel, self.strides, self.dilations, strict=True)
         return tuple((size - d * (k - 1) - 1) // s + 1 for size, k, s, d in steps)
 
 
 @dataclass(frozen=True)
 class PoolGeometry:
-    """A max pooling's attributes, named and ordered as ONNX `MaxPool` does.
+    """The attributes of a max pool, with the names and order of ONNX `MaxPool`.
 
     Parameters
     ----------
     kernel
-        Window size by axis; its length (1, 2 or 3) is the pooling's dimension.
+        Window size by axis. Its length (1, 2 or 3) is the number of dimensions.
     strides, dilations
-        By axis; left out, all 1.
+        One number per axis. Default: all 1.
     pads
-        `(begin…, end…)`, twice as long as `kernel`, none negative; left out, all 0. Padding is never the maximum.
+        `(begin…, end…)`, twice as long as `kernel`, none negative. Default: all 0. Padding is never the maximum.
+
+    Raises
+    ------
+    KernelError
+        The numbers do not fit the number of dimensions, or are too small.
 
     Notes
     -----
-    `ceil_mode` is no attribute here: the pooled array's own size tells whether the last window hangs over the end.
+    There is no `ceil_mode`: the size of the pooled array tells whether the last window reaches beyond the end.
     """
 
     kernel: tuple[int, ...]
@@ -86,13 +96,13 @@ class PoolGeometry:
     pads: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Fill in the defaults and refuse what no pooling has."""
+        """Fill in the defaults and refuse numbers that no max pool has."""
         _complete(self, "poolings")
         if min(self.pads) < 0:
             raise KernelError(f"pads {self.pads} must be 0 or more: a pooling crops nothing")
 
     def sizes(self, spatial: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        """Smallest (floor mode) and largest (ceil mode) output size by axis for an input of size `spatial`."""
+        """Return the smallest (floor mode) and largest (ceil mode) output size by axis for an input of size `spatial`."""
         rank = len(self.kernel)
         free = [
             size + self.pads[i] + self.pads[rank + i] - self.dilations[i] * (self.kernel[i] - 1) - 1
@@ -101,16 +111,16 @@ class PoolGeometry:
         return tuple((room // s + 1, -(-room // s) + 1) for room, s in zip(free, self.strides, strict=True))
 
     def windows(self, spatial: Sequence[int], pooled: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the windows `[W]` that meet more than padding, by number, and their cells `[W, kernel_size]`.
+        """Return the numbers `[W]` of the windows that hold a cell, and their cells `[W, kernel_size]`.
 
-        Cells are numbered within a plane of size `spatial`, in row-major order; where a window meets padding, its first
-        cell stands once more, which changes no first maximum.
+        Cells are numbered in row-major order within a plane of size `spatial`. In the place of padding stands the
+        window's first cell once more, which changes no first maximum.
         """
         return _windows(self, tuple(spatial), tuple(pooled))
 
 
 def _complete(geometry: "ConvGeometry | PoolGeometry", covered: str) -> None:
-    """Fill in what was left out; refuse numbers that do not fit the kernel's dimension."""
+    """Fill in the defaults; refuse numbers that do not fit the number of dimensions."""
     rank = len(geometry.kernel)
     if rank not in {1, 2, 3}:
         raise KernelError(f"kernel {geometry.kernel} has {rank} axes: {covered} of 1, 2 or 3 dimensions are covered")
@@ -132,7 +142,7 @@ def _complete(geometry: "ConvGeometry | PoolGeometry", covered: str) -> None:
 def _windows(
     pool: PoolGeometry, spatial: tuple[int, ...], pooled: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Grow the table of windows × cells axis by axis, then fill in what is padding."""
+    """Build the table of windows × cells axis by axis, then replace padding."""
     place, inside = np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=bool)
     for axis, (size, count) in enumerate(zip(spatial, pooled, strict=True)):
         steps = np.arange(count)[:, None] * pool.strides[axis] + np.arange(pool.kernel[axis]) * pool.dilations[axis]

@@ -1,4 +1,4 @@
-"""Kernels called one after the other on a batch, and the statistics of the layers whose gradients they reduce."""
+"""The kernels of a whole network as one program: a batch in, statistics of its layers out."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 Shapes = tuple[tuple[int, ...], ...]
 
 _SINGLE = (np.dtype(np.float32),)
-_KEPT = 8  # shapes of batches whose tables are kept
+_KEPT = 8  # compiled programs, one for each shape of the arrays
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Step:
     kernel
         A function of this package that takes arrays, or one with the same options.
     arrays
-        Names of the arrays that it takes, in their order.
+        Names of the arrays that it takes, in order.
     options
         Its further arguments, such as geometries.
     layer
         Number of the layer whose accumulators it returns: 0 first, then the same as before or one more. None for
-        `unpooled_conv_input`, which returns an array.
+        `unpooled_conv_input`, which returns another array.
     name
-        What later steps call that array.
+        The name of that array for later steps.
     """
 
     kernel: Callable[..., Array]
@@ -47,15 +47,27 @@ class Step:
 
     @property
     def function(self) -> str:
-        """Name of the function that back ends hold."""
+        """Name of its function in the module of a back end."""
         return self.kernel.__name__
 
 
 class Program:
-    """Steps, ready for any number of batches: the native back end runs them in one call, with tables that it keeps.
+    """Steps to run on any number of batches.
 
-    The results are those of the kernels called one by one, bit for bit, with any back end. Safe to run from several
-    threads at once.
+    The native back end runs them in one call and keeps its tables from batch to batch. The results are those of the
+    kernels called one by one, bit for bit, with any back end. Several threads may run one program at once.
+
+    Parameters
+    ----------
+    steps
+        The kernels to call, in order.
+    backend
+        "auto" or one of `available_backends()`.
+
+    Raises
+    ------
+    KernelError
+        The back end cannot run here.
     """
 
     def __init__(self, steps: Sequence[Step], *, backend: str = "auto") -> None:
@@ -76,14 +88,21 @@ class Program:
         Parameters
         ----------
         arrays
-            What the steps read, by name; others are left alone.
+            The arrays that the steps read, by name. Others may be among them.
         scale
-            `[B]`, what the gradients are to be multiplied by.
+            `[B]`, a factor for each sample's gradients.
+        threads
+            Number of threads. None: `usable_cores()`.
+
+        Returns
+        -------
+        NDArray
+            float64 `[B, 8 · (layers + 1)]`.
 
         Raises
         ------
         KernelError
-            As for the kernels.
+            A kernel refuses its arrays.
         """
         given = [arrays[name] for name in self._inputs]
         if not self._compiles or not self._are_ready(given, scale):
@@ -101,7 +120,7 @@ class Program:
         return checked
 
     def _are_ready(self, given: Sequence[Array], scale: Array) -> bool:
-        """Tell whether the arrays are what the compiled steps take; others are converted, or refused, by the kernels."""
+        """Tell whether the compiled steps take these arrays as they are; the kernels convert or refuse others."""
         batch, ids = len(scale), dict(self._ids)
         return (
             batch > 0
@@ -117,7 +136,7 @@ class Program:
         )
 
     def _ids_name_rows(self, arrays: Mapping[str, Array]) -> bool:
-        """Tell whether every id names a row of its table; the kernels say which does not."""
+        """Tell whether every id is a row of its table; if not, the kernels name the id."""
         return all(-rows <= arrays[name].min() and arrays[name].max() < rows for name, rows in self._ids)
 
     def _with_long_ids(self, given: Sequence[Array]) -> list[Array]:
@@ -128,7 +147,7 @@ class Program:
         ]
 
     def _described(self, shapes: Shapes) -> list[tuple[Any, ...]]:
-        """Return the steps with the places of their arrays, given ones first, and the arrays' shapes but for the batch."""
+        """Describe the steps for the back end: arrays as numbers, given ones first, with their shapes for a batch of 0."""
         known = dict(zip(self._inputs, shapes, strict=True))
         described = []
         for step in self._steps:

@@ -1,4 +1,4 @@
-"""What is known of a prediction from its logits alone."""
+"""Features of a prediction that follow from its logits alone, in NumPy."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ FloatArray = NDArray[np.float64]
 
 
 def softmax_features(logits: FloatArray, labels: NDArray[np.int64]) -> FloatArray:
-    """Entropy, maximum softmax and residual, as `_api.softmax_features` says: with NumPy, for the other back ends."""
+    """Return entropy, maximum softmax and residual, as `gradscore_kernels.softmax_features` says."""
     rows = np.arange(len(logits))
     others = logits.copy()
     others[rows, labels] = -np.inf
@@ -26,5 +26,5 @@ def softmax_features(logits: FloatArray, labels: NDArray[np.int64]) -> FloatArra
 
 
 def _times_log(residual: FloatArray, log_residual: FloatArray) -> FloatArray:
-    """−s·log s, 0 at s = 0."""
+    """Return −s·log s, which is 0 at s = 0."""
     return np.asarray(np.where(residual == 0, 0.0, -residual * np.where(residual == 0, 0.0, log_residual)))

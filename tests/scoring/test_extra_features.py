@@ -206,7 +206,7 @@ def test_what_cannot_be_is_said_at_loading(prepared):
     ):
         Scorer.load(path, features=["energy", "odin"])
     assert Scorer.load(path, backend="graph", features=["energy"]).feature_names[-1] == "energy"
-    with pytest.raises(InputError, match=r"gradnorm reads what goes into the layers.*--backend"):
+    with pytest.raises(InputError, match=r"gradnorm needs the inputs of layers.*leave it out of --features.*--backend"):
         Scorer.load(path, backend="graph", features=["energy", "gradnorm"])
 
 

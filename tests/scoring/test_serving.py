@@ -129,5 +129,5 @@ def test_closing_answers_what_was_submitted(scorer, pixels):
     with pytest.raises(GradscoreError, match="closed"):
         front.submit(pixels[0])
     assert not any(thread.name == "gradscore-batched" for thread in threading.enumerate())
-    with pytest.raises(InputError, match="not possible"):
+    with pytest.raises(InputError, match=r"max_batch is .*max_delay_ms is .*: pass at least 1 and 0"):
         scorer.batched(max_batch=0)

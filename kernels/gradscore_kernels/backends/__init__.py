@@ -1,1 +1,1 @@
-"""The back ends: implementations of the kernels, and which of them runs."""
+"""The back ends: implementations of the kernels, and the choice between them."""

@@ -1,4 +1,4 @@
-"""What a back end is: one implementation of the kernels, and what it may be able to do beyond them."""
+"""The protocol of back ends: one implementation of the kernels, and its optional capabilities."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -23,29 +23,29 @@ Shapes = tuple[tuple[int, ...], ...]
 
 
 class CompiledProgram(Protocol):
-    """The steps of a program for arrays of known shapes, run in one call."""
+    """A program for arrays of known shapes, which runs in one call."""
 
     def run(self, arrays: Sequence[Array], scale: Accumulators, threads: int) -> Array:
-        """Return the statistics of every layer and of all together."""
+        """Return the statistics of every layer and of all layers together."""
 
 
 class Backend:
-    """One back end. A subclass names itself and overrides what it can do beyond running kernels one by one.
+    """One back end. A subclass fills in the attributes, and overrides the methods where it can do more.
 
     Attributes
     ----------
     name
-        What `backend=` calls it.
+        Its name in `backend=`.
     requires
         The module that must be installed.
     remedy
-        How to get it.
+        How to install it: a command for error messages.
     implementation
-        The module that holds one function a kernel: arrays and options, then the number of threads.
+        The module with one function per kernel, which takes arrays, options and the number of threads.
     automatic
-        "auto" may choose it for arrays in main memory.
+        Whether "auto" may choose it for arrays in main memory.
     reads_device
-        It takes arrays that lie in device memory, and only there "auto" chooses it.
+        Whether it takes arrays in device memory.
     """
 
     name: ClassVar[str]
@@ -56,16 +56,24 @@ class Backend:
     reads_device: ClassVar[bool] = False
 
     def is_available(self) -> bool:
-        """Tell whether it can run here, without loading it."""
+        """Tell whether the back end can run here, without loading it."""
         return find_spec(self.requires) is not None
 
     @cached_property
     def module(self) -> Any:
-        """The implementation, loaded at first use."""
+        """The module of the implementation, loaded at first use."""
         return import_module(self.implementation)
 
     def run(self, function: str, arguments: Sequence[Any], threads: int) -> Array:
-        """Run a kernel; its arrays come checked, contiguous and of one type, and threads is 1 or more."""
+        """Run a kernel.
+
+        The arrays are checked, contiguous and of one type; `threads` is 1 or more.
+
+        Raises
+        ------
+        KernelError
+            The back end does not have this kernel.
+        """
         kernel: Callable[..., Array] | None = getattr(self.module, function, None)
         if kernel is None:
             raise KernelError(f"back end {self.name!r} has no kernel {function}: choose another with backend=…")
@@ -76,21 +84,37 @@ class Backend:
         return False
 
     def compiled(self, described: Sequence[tuple[Any, ...]]) -> CompiledProgram:
-        """Return the steps as one call, each described by its function, its arrays' places and shapes, options, layer."""
+        """Compile steps into one call.
+
+        Each is described by its function's name, the numbers and shapes of its arrays, its options and its layer (−1: none).
+
+        Raises
+        ------
+        KernelError
+            The back end compiles no programs.
+        """
         raise KernelError(f"back end {self.name!r} compiles no programs: {len(described)} steps run one by one")
 
     def together(self) -> AbstractContextManager[None]:
-        """Return a context at whose end the results of the kernels that were run in it are complete."""
+        """Return a context for several kernels: their results may be incomplete until it ends."""
         return nullcontext()
 
     def layer_statistics(self, parts: list[Accumulators], layers: list[int], scale: Accumulators) -> Array:
-        """Return the statistics of every layer and of all together; checked by the caller."""
+        """Return the statistics of every layer and of all layers together; the arguments are checked."""
         return accumulators.layer_statistics(parts, layers, scale)
 
     def softmax_features(self, logits: Array, labels: Array) -> Array:
-        """Return entropy, maximum softmax and residual `[B, 3]`; checked by the caller."""
+        """Return entropy, maximum softmax and residual `[B, 3]`; the arguments are checked."""
         return softmax.softmax_features(logits, labels)
 
     def device_array(self, value: Any) -> Any:
-        """View an array in device memory, without a copy."""
-        raise KernelError(f"back end {self.name!r} cannot read {type(value).__name__}, which lies in device memory")
+        """Return a view of an array in device memory, without a copy.
+
+        Raises
+        ------
+        KernelError
+            The back end reads main memory only.
+        """
+        raise KernelError(
+            f"back end {self.name!r} cannot read {type(value).__name__}, which lies in device memory: copy it to the host"
+        )

@@ -1,4 +1,4 @@
-"""The numba back end: the same results as the native one where no compiler was at install time."""
+"""The numba back end, for machines without a C++ compiler at install time."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,19 +19,19 @@ Array = NDArray[Any]
 Accumulators = NDArray[np.float64]
 
 Work = Callable[[Accumulators, int, int], None]
-Kernel = Callable[..., Accumulators]  # of arrays only
+Kernel = Callable[..., Accumulators]  # takes only arrays
 
 TILE = 4
-LANES = loops.LANES  # lags are filled up to whole vectors
-FEW, MANY = 96, 64  # up to so many positions, vectors run over at least so many filters or weights (measured)
-MANY_OUTPUTS = 32  # the same of a sequence
-STRETCH = 1 << 20  # bytes of δ that are unpooled at a time, and of arrays that are widened
-FEW_NUMBERS = 32  # of a gradient: the rounding of so few shows (see kernels.cpp)
-SMALL = 1 << 16  # a batch of fewer numbers than this is done before a second thread would start
+LANES = loops.LANES  # lags are padded to whole vectors
+FEW, MANY = 96, 64  # vectors run over filters or weights for at most FEW positions and at least MANY of them (measured)
+MANY_OUTPUTS = 32  # as MANY, for the outputs of a sequence
+STRETCH = 1 << 20  # bytes of δ to unpool at a time, and of arrays to convert to float64
+FEW_NUMBERS = 32  # in gradients with fewer numbers the rounding of float32 shows (as in kernels.cpp)
+SMALL = 1 << 16  # a batch with fewer numbers ends before a second thread would start
 
 
 def outer_moments(a: Array, delta: Array, threads: int) -> Accumulators:
-    """See `gradscore_kernels.outer_moments`: both vectors' moments, then the closed form."""
+    """See `gradscore_kernels.outer_moments`: the moments of both vectors, then the closed form."""
     return product(direct_moments(delta, threads), direct_moments(a, threads))
 
 
@@ -58,7 +58,7 @@ def unpooled_conv_moments(
 def _unpooled_conv(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
 ) -> Accumulators:
-    """Reduce the gradients without δ where that pays, else of a few samples at a time."""
+    """Reduce the gradients without a full-size δ where that is faster, else with one for a few samples at a time."""
     pooling = _pooling(pool, activation.shape[2:], pooled_delta.shape[2:])
     lanes = _lanes(geometry, a.shape[1] // geometry.groups, a.shape[2:])
     pays = _scatter_pays(lanes, len(pooling[0]), activation.shape[1] // geometry.groups)
@@ -78,7 +78,7 @@ def _unpooled_conv(
         if not pays:
             return spread(out, start, stop)
         loops.unpooled_conv(planes, seen, order, given, pooling, lanes, out, start, stop)
-        # A sample whose Inf or NaN must meet the zeros of δ, whatever stands beside it.
+        # Inf or NaN times the zeros of δ is NaN, so these samples need the full-size δ.
         finite = np.isfinite(a[start:stop]).all(axis=tuple(range(1, a.ndim)))
         for b in (start + np.flatnonzero(~finite)).tolist():
             out[b] = 0
@@ -98,7 +98,7 @@ def unpooled_conv_input(
     slope: float,
     threads: int,
 ) -> Array:
-    """See `gradscore_kernels.unpooled_conv_input`: sums with a cell's channels side by side, one group at a time."""
+    """See `gradscore_kernels.unpooled_conv_input`; the channels of a cell stand side by side, one group at a time."""
     groups, channels = geometry.groups, a.shape[1] // geometry.groups
     pooling = _pooling(pool, activation.shape[2:], pooled_delta.shape[2:])
     tables = _plane_tables(geometry, a.shape[2:])
@@ -115,7 +115,7 @@ def unpooled_conv_input(
 
 
 def _conv_work(a: Array, delta: Array, geometry: ConvGeometry) -> Work:
-    """Choose the loop that is fastest for the sizes at hand."""
+    """Choose the loop that is fastest for these sizes."""
     groups, filters = geometry.groups, delta.shape[1] // geometry.groups
     tables = ConvTables.of(geometry, a.shape[1] // groups, a.shape[2:])
     planes, maps = _by_group(a, groups), _by_group(delta, groups)
@@ -132,7 +132,7 @@ def _conv_work(a: Array, delta: Array, geometry: ConvGeometry) -> Work:
 
 
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
-    """See `gradscore_kernels.sequence_moments`; one position is the closed form."""
+    """See `gradscore_kernels.sequence_moments`; one position has a closed form."""
     positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
     if positions == 1:
         return outer_moments(a[:, 0], delta[:, 0], threads)
@@ -144,7 +144,7 @@ def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
 
 
 def _sequence_work(a: Array, delta: Array) -> Work:
-    """Choose the loop that is faster for the sizes at hand."""
+    """Choose the loop that is faster for these sizes."""
     positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
     if positions <= FEW and outputs >= MANY_OUTPUTS:
         whole = _whole_tiles(np.arange(positions) * inputs)
@@ -158,7 +158,7 @@ def _conv_weights(a: Array, delta: Array, geometry: ConvGeometry) -> int:
 
 
 def _exact_where_needed(run: Kernel, numbers: int, *arrays: Array) -> Accumulators:
-    """Run a kernel for gradients of so many numbers, and in float64 for the samples that need it."""
+    """Run a kernel, and run it in float64 for the samples that need it; `numbers` is the size of a gradient."""
     if arrays[0].dtype == np.float64:
         return run(*arrays)
     batch = len(arrays[0])
@@ -190,27 +190,27 @@ def sequence_sum_moments(delta: Array, threads: int) -> Accumulators:
 
 
 def embedding_moments(ids: Array, delta: Array, vocabulary: int, threads: int) -> Accumulators:
-    """See `gradscore_kernels.embedding_moments`; `ids` lie in 0..vocabulary − 1."""
+    """See `gradscore_kernels.embedding_moments`; `ids` are 0..vocabulary − 1."""
     order = np.argsort(ids, axis=1, kind="stable")
     return _share(partial(loops.embedding, ids, order, delta, vocabulary), len(ids), delta.size, threads)
 
 
 @dataclass(frozen=True)
 class ConvTables:
-    """A convolution of any dimension as dot products at flat lags.
+    """A convolution with any number of dimensions as dot products at lags into a flat array.
 
-    The padded input is laid out phase by phase (for strides s: all points with equal remainder by s lie together), so
-    that weight r meets at the output position with lag l the input at `rows[r] + l`, whatever the stride.
+    The padded input is laid out phase by phase: for strides s, all points with the same remainder by s lie together. So
+    at the output position with lag l, weight r meets the input at `rows[r] + l`, for every stride.
 
     Attributes
     ----------
     layout
-        As `_numba_loops.Tables`: elements of an input plane that some weight meets, where they lie in their
-        channel's layout, each output position's lag, elements of a channel's layout, and number of weights.
+        As `numba_loops.Tables`: the elements of an input plane that some weight meets, their places in the channel's
+        layout, the lag of each output position, the size of a channel's layout, and the number of weights.
     lags
         Number of lags, rounded up to whole vectors.
     rows
-        Each weight's offset, filled up to whole tiles.
+        The offset of each weight, padded to whole tiles.
     """
 
     layout: loops.Tables
@@ -220,7 +220,7 @@ class ConvTables:
     @classmethod
     @lru_cache(maxsize=256)
     def of(cls, geometry: ConvGeometry, channels: int, spatial: tuple[int, ...]) -> "ConvTables":
-        """Lay out one group's channels."""
+        """Build the tables for the channels of one group."""
         padded, out = geometry.padded(spatial), geometry.output(spatial)
         cells = [-(-size // stride) for size, stride in zip(padded, geometry.strides, strict=True)]
         targets, positions, rows = [], [], []
@@ -251,7 +251,10 @@ class ConvTables:
 
 
 def _in_place(geometry: ConvGeometry, spatial: tuple[int, ...]) -> bool:
-    """Tell whether outputs lie in their inputs' places: some weight then meets each input at the output in its place."""
+    """Tell whether the output has the input's size, and each output can lie in its input's place.
+
+    Then some weight meets each input at the output in the same place.
+    """
     axes = zip(geometry.kernel, geometry.dilations, geometry.pads, strict=False)
     centred = all(pad >= 0 and pad % dilation == 0 and pad // dilation < kernel for kernel, dilation, pad in axes)
     return centred and max(geometry.strides) == 1 and geometry.output(spatial) == spatial
@@ -259,7 +262,7 @@ def _in_place(geometry: ConvGeometry, spatial: tuple[int, ...]) -> bool:
 
 @lru_cache(maxsize=64)
 def _masks(geometry: ConvGeometry, spatial: tuple[int, ...], kind: np.dtype[Any]) -> tuple[Array, Array, int, int]:
-    """Return the masks, offsets, margin and size that `conv_of_planes` takes; a mask is of all kernel rows in a column."""
+    """Return the masks, offsets, margin and size for `conv_of_planes`; the kernel rows of a column share a mask."""
     taps = [
         np.arange(kernel) * dilation - pad
         for kernel, dilation, pad in zip(geometry.kernel, geometry.dilations, geometry.pads, strict=False)
@@ -280,7 +283,7 @@ def _masks(geometry: ConvGeometry, spatial: tuple[int, ...], kind: np.dtype[Any]
 
 @lru_cache(maxsize=64)
 def _plane_tables(geometry: ConvGeometry, spatial: tuple[int, ...]) -> tuple[Array, Array, Array, int]:
-    """Return in the padded plane: where positions, kernel places and input cells (−1: cropped) lie, and its size."""
+    """Return where positions, kernel positions and input cells (−1: cropped) lie in the padded plane, and its size."""
     padded, out = geometry.padded(spatial), geometry.output(spatial)
     positions, places, cells, hidden = [], [], [], []
     for axis, size in enumerate(spatial):
@@ -295,7 +298,7 @@ def _plane_tables(geometry: ConvGeometry, spatial: tuple[int, ...]) -> tuple[Arr
 
 @lru_cache(maxsize=64)
 def _pooling(pool: PoolGeometry, full: tuple[int, ...], pooled: tuple[int, ...]) -> loops.Pooling:
-    """List a plane's windows; cells are as wide as what they choose from, mostly."""
+    """Return the windows of a plane as `numba_loops.Pooling` describes them."""
     windows, cells = pool.windows(full, pooled)
     slots, columns = np.ascontiguousarray(cells.T, np.uint32), full[-1]
     corners = _outer_sum([2 * columns * np.arange(full[0] // 2), 2 * np.arange(columns // 2)])
@@ -305,7 +308,10 @@ def _pooling(pool: PoolGeometry, full: tuple[int, ...], pooled: tuple[int, ...])
 
 @lru_cache(maxsize=64)
 def _lanes(geometry: ConvGeometry, channels: int, spatial: tuple[int, ...]) -> loops.Lanes:
-    """Make runs of kernel places neighbours; where such a run fills no vector, all of them, by copies of the channels."""
+    """Return the layout in which runs of kernel positions lie side by side, as `numba_loops.Lanes` describes it.
+
+    If a run does not fill a vector, shifted copies of the channels put all kernel positions side by side.
+    """
     positions, places, cells, size = _plane_tables(geometry, spatial)
     run = geometry.kernel[-1] if geometry.dilations[-1] == 1 else 1
     firsts, alone = places[::run], np.zeros(1, np.int64)
@@ -316,7 +322,7 @@ def _lanes(geometry: ConvGeometry, channels: int, spatial: tuple[int, ...]) -> l
 
 
 def _scatter_pays(lanes: loops.Lanes, windows: int, filters: int) -> bool:
-    """Tell whether products with what windows chose are so few that vectors of a single row of weights pay."""
+    """Tell whether a max pool leaves so few products that vectors over one row of weights are faster."""
     _, _, shifts, starts, runs, width = lanes
     products, all_products = windows * len(runs) * _round_up(width, LANES), len(starts) * len(runs) * width
     return (len(shifts) == 1 or filters >= TILE) and 2 * products <= all_products and len(starts) <= loops.RUN
@@ -328,7 +334,7 @@ def _by_group(planes: Array, groups: int) -> Array:
 
 
 def _bits(values: Array) -> tuple[Array, loops.Order]:
-    """View floating numbers as integers, and return what orders these."""
+    """View floating-point numbers as integers, and return what `maxima` needs to order them."""
     kind = np.dtype(f"i{values.itemsize}").type
     infinity = values.dtype.type(np.inf).view(kind)
     return values.view(kind), (kind(8 * values.itemsize - 1), kind(np.iinfo(kind).max), infinity)
@@ -340,7 +346,7 @@ def _flat(planes: Array) -> Array:
 
 
 def _outer_sum(parts: Sequence[Array]) -> Array:
-    """Return all sums of one number from each part, last part fastest."""
+    """Return all sums of one number from each part; the last part varies fastest."""
     total = np.zeros(1, dtype=np.int64)
     for part in parts:
         total = (total[:, None] + part).ravel()
@@ -352,12 +358,12 @@ def _round_up(value: int, step: int) -> int:
 
 
 def _whole_tiles(rows: Array) -> Array:
-    """Repeat the last row until whole tiles are full."""
+    """Repeat the last row up to whole tiles."""
     return np.pad(rows, (0, -len(rows) % TILE), mode="edge")
 
 
 def _share(work: Work, batch: int, cost: int, threads: int) -> Accumulators:
-    """Let `work(out, start, stop)` fill the accumulators of all samples, in as many parts as there are threads."""
+    """Let `work(out, start, stop)` fill the accumulators of all samples, in one part per thread."""
     out = np.zeros((batch, 8))
     parts = min(threads, batch) if cost >= SMALL else 1
     bounds = [batch * part // max(parts, 1) for part in range(max(parts, 1) + 1)]
@@ -372,7 +378,7 @@ def _share(work: Work, batch: int, cost: int, threads: int) -> Accumulators:
 
 
 def _run(work: Work, out: Accumulators, start: int, stop: int) -> None:
-    with np.errstate(all="ignore"):  # without the JIT these are NumPy's scalars, which warn of NaN
+    with np.errstate(all="ignore"):  # without the JIT these are NumPy scalars, which warn of NaN
         work(out, start, stop)
 
 

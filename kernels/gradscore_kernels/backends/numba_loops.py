@@ -1,8 +1,8 @@
 """Compiled loops of the numba back end. Functions that take `out` reduce samples start..stop of a batch into it.
 
-Only sums may be reordered (`reassoc`), which lets LLVM keep them in vectors; nothing assumes that NaN is absent. No
-`parallel=True`: samples are shared among threads by the caller, so a row's bits never depend on it. All in one file,
-because numba's cache on disk notices changes of a function's own file only, not of those that it calls.
+LLVM may reorder only sums (`reassoc`), so that it can keep them in vectors. Nothing assumes that there is no NaN. There is
+no `parallel=True`: the caller shares the samples among threads, so a row's bits do not depend on their number. All loops
+are in one file, because numba's cache on disk notices changes only in the file of the function, not of those it calls.
 """
 
 from collections.abc import Callable
@@ -16,45 +16,45 @@ Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 BLOCK = 4096  # numbers summed about one shift
-STRIP = 8  # weights summed side by side; a multiple of the 4 × 4 tile
-FEW = 3  # filters of a group, or outputs, below which tiles would hold little but zeros
-LANES = 16  # numbers side by side that loops of a known length run over: whole vectors, and nothing left over
+STRIP = 8  # weights summed side by side: a multiple of the tile's 4
+FEW = 3  # with fewer filters in a group, or outputs, tiles would be mostly zeros
+LANES = 16  # length of loops over neighbouring numbers: whole vectors without a rest
 RUN = 1024  # lags summed in the arrays' own type; a multiple of every vector's length
 SIGNS = np.int64(63)
 FLIP = np.int64(0x7FFF_FFFF_FFFF_FFFF)  # all bits but the sign
 
-# A sample's numbers on their way to its accumulator: float64 [BLOCK] that fills up, and a float64 [8] to merge from.
+# The numbers of a sample that wait to be reduced, float64 [BLOCK], and room for their accumulator, float64 [8].
 Buffers = tuple[Array, Array]
 
-# What orders a type's numbers by their bits: the sign's place, all bits but the sign, and those of infinity.
+# Constants that order a type's numbers by their bits: the place of the sign, all bits but the sign, and infinity.
 Order = tuple[Any, Any, Any]
 
-# A plane's numbers as integers that order like them, and of each window: a cell's, the largest, and which cell's that is.
+# A plane's numbers as integers in the same order. For each window: the number of one cell, the largest number, its cell.
 Maxima = tuple[Array, Array, Array, Array]
 
-# A pooling: each window's place in the pooled plane, its cells `[kernel size, W]`, and if windows are squares of four cells
-# that share none, the number of columns of the plane; else 0.
+# A max pool: each window's place in the pooled plane, and its cells `[kernel size, W]`. Last the number of columns of the
+# plane if windows are separate squares of four cells, else 0.
 Pooling = tuple[Array, Array, int]
 
-# A convolution's input, rearranged with all numbers of a cell side by side: where input cells lie in the padded plane (−1:
-# cropped), its size, and by how much each copy of a channel is shifted in it. Then: where each position's numbers begin,
-# where from there runs of neighbours do, and how long these are.
+# A layout of a convolution's input with all numbers of a cell side by side: where input cells lie in the padded plane (−1:
+# cropped), the size of that plane, and the shift of each copy of a channel. Then where the numbers of each position begin,
+# where runs of neighbours begin from there, and the length of a run.
 Lanes = tuple[Array, int, Array, Array, Array, int]
 
-# A convolution: source and target elements of a channel's layout, each position's place in it, the layout's size, and
-# the number of weights. Indices are unsigned, which spares the test for negative ones.
+# A convolution: source and target elements of a channel's layout, the place of each position in it, its size, and the
+# number of weights. Indices are unsigned, because signed ones need a test for negative values.
 Tables = tuple[Array, Array, Array, int, int]
 
 
 def compiled(function: F) -> F:
-    """Compile on first call, keep the machine code on disk, run without the interpreter's lock."""
+    """Compile on the first call, keep the machine code on disk, and run without the interpreter's lock."""
     decorate = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract"})
     return cast("F", decorate(function))
 
 
 @compiled
 def buffers() -> Buffers:
-    """Allocate what one thread needs beside its tiles."""
+    """Allocate the buffers that one thread needs besides its tiles."""
     return np.empty(BLOCK), np.empty(8)
 
 
@@ -86,10 +86,10 @@ def merge(row: Array, other: Array) -> None:
 
 @compiled
 def reduce(held: Buffers, count: int, row: Array) -> None:
-    """Merge the accumulator of the first `count` numbers into `row`; powers are summed about the first of them.
+    """Merge the accumulator of the first `count` numbers into `row`; powers are summed about the first number.
 
-    Extremes are found among the numbers' bits, which order like the numbers once negative ones are flipped: LLVM makes
-    vectors of integer comparisons, but not of floating ones, as those treat NaN by order.
+    Extremes are found among the numbers' bits, which have the order of the numbers once negative ones are flipped. LLVM
+    vectorises comparisons of integers but not of floating-point numbers, whose result depends on the order if one is NaN.
     """
     values, block = held
     bits = values.view(np.int64)
@@ -121,11 +121,11 @@ def reduce(held: Buffers, count: int, row: Array) -> None:
 
 @compiled
 def append(values: Array, held: Buffers, fill: int, row: Array) -> int:
-    """Put numbers behind the `fill` that are held, reducing every full block; return how many are held then."""
+    """Append numbers to the `fill` numbers that wait, and reduce every full block; return how many wait then."""
     block, done = held[0], 0
     while done < len(values):
         some = min(len(values) - done, BLOCK - fill)
-        source, target = values[done : done + some], block[fill : fill + some]  # slices keep the indices plain
+        source, target = values[done : done + some], block[fill : fill + some]  # slices keep the indices simple
         for i in range(some):
             target[i] = source[i]
         done += some
@@ -138,7 +138,7 @@ def append(values: Array, held: Buffers, fill: int, row: Array) -> int:
 
 @compiled
 def finish(held: Buffers, fill: int, row: Array) -> None:
-    """Reduce what is held; make the row NaN but for n if its gradient held NaN or Inf."""
+    """Reduce the numbers that wait; make the row NaN except for n if its gradient held NaN or Inf."""
     if fill > 0:
         reduce(held, fill, row)
     if not np.isfinite(row[1]):
@@ -204,7 +204,7 @@ def embedding(ids: Array, order: Array, delta: Array, vocabulary: int, out: Arra
 def dot_tiles(delta: Array, flat: Array, rows: Array, start: int, stop: int, gradient: Array) -> None:
     """Add the products of lags start..stop to `gradient` `[rows, M]`, in tiles of 4 × 4 dot products.
 
-    gradient[r, m] += Σ delta[m, l] flat[rows[r] + l]. Both counts are multiples of 4. The sixteen sums of a tile live
+    gradient[r, m] += Σ delta[m, l] flat[rows[r] + l]. Both counts are multiples of 4. The sixteen sums of a tile stay
     in registers; LLVM makes each a vector over l.
     """
     for m in range(0, delta.shape[0], 4):
@@ -256,9 +256,10 @@ def dot_tiles(delta: Array, flat: Array, rows: Array, start: int, stop: int, gra
 
 @compiled
 def dot_rows(delta: Array, flat: Array, all_rows: Array, gradient: Array) -> None:
-    """Fill gradient `[M, count]` from delta `[M, lags]`, each with rows of its own, in tiles of 1 × 3 and 1 × 1.
+    """Fill gradient `[M, count]` from delta `[M, lags]` in tiles of 1 × 3 and 1 × 1.
 
-    gradient[m, r] = Σ delta[m, l] flat[all_rows[m, r] + l], without waste where filters are few.
+    gradient[m, r] = Σ delta[m, l] flat[all_rows[m, r] + l]: each filter has rows of its own. Small tiles compute no zeros
+    where filters are few.
     """
     gradient[:] = 0
     zero, count = delta.dtype.type(0), all_rows.shape[1]
@@ -289,8 +290,8 @@ def dot_rows(delta: Array, flat: Array, all_rows: Array, gradient: Array) -> Non
 def axpy_tiles(delta: Array, flat: Array, rows: Array, position: Array, gradient: Array) -> None:
     """Add the products of all positions to `gradient` `[rows, M]`, four rows and four positions at a time.
 
-    gradient[r, m] += Σ delta[t, m] flat[rows[r] + position[t]]. Counts of rows and positions are multiples of 4. Faster
-    than dot products where positions are few and filters many: vectors run over m.
+    gradient[r, m] += Σ delta[t, m] flat[rows[r] + position[t]]. Counts of rows and positions are multiples of 4. Vectors
+    run over m, which is faster than dot products where positions are few and filters many.
     """
     for t in range(0, len(position), 4):
         d0, d1, d2, d3 = delta[t], delta[t + 1], delta[t + 2], delta[t + 3]
@@ -312,7 +313,7 @@ def axpy_tiles(delta: Array, flat: Array, rows: Array, position: Array, gradient
 
 @compiled
 def axpy_lanes(delta: Array, flat: Array, rows: Array, position: Array, gradient: Array) -> None:
-    """Fill the same sums of `LANES` outputs that lie side by side: vectors of a known number, at known distances."""
+    """Fill the same sums for `LANES` neighbouring outputs, so that LLVM knows the number and distance of vectors."""
     gradient[:] = 0
     for r in range(0, len(rows), 4):
         f0, f1, f2, f3 = flat[rows[r] :], flat[rows[r + 1] :], flat[rows[r + 2] :], flat[rows[r + 3] :]
@@ -344,7 +345,7 @@ def reduce_dots(
     fill: int,
     row: Array,
 ) -> int:
-    """Append G[r, m] = Σ_l delta[m, l] flat[rows[r] + l] for r < count, m < filters; return how many are held then."""
+    """Append G[r, m] = Σ_l delta[m, l] flat[rows[r] + l] for r < count, m < filters; return how many numbers wait."""
     for r in range(0, len(rows), STRIP):
         gradient[:] = 0
         for start in range(0, delta.shape[1], RUN):
@@ -371,7 +372,7 @@ def reduce_axpys(
     fill: int,
     row: Array,
 ) -> int:
-    """Append G[r, m] = Σ_t delta[t, m] flat[rows[r] + position[t]] for r < count; return how many are held then."""
+    """Append G[r, m] = Σ_t delta[t, m] flat[rows[r] + position[t]] for r < count; return how many numbers wait."""
     for r in range(0, len(rows), STRIP):
         gradient[:] = 0
         axpy_tiles(delta, flat, rows[r : r + STRIP], position, gradient)
@@ -381,7 +382,7 @@ def reduce_axpys(
 
 @compiled
 def lay_out(a: Array, source: Array, target: Array, size: int, flat: Array) -> None:
-    """Copy one group's channels `[C, in]` to where the tables want them."""
+    """Copy the channels `[C, in]` of one group into the layout of the tables."""
     for c in range(len(a)):
         plane, to = a[c], flat[c * size : (c + 1) * size]
         for i in range(len(target)):
@@ -390,7 +391,7 @@ def lay_out(a: Array, source: Array, target: Array, size: int, flat: Array) -> N
 
 @compiled
 def spread_out(delta: Array, position: Array, spread: Array) -> None:
-    """Copy one group's filters `[M, T]` to their positions' lags, between which zeros stay."""
+    """Copy the filters `[M, T]` of one group to the lags of their positions; zeros stay between them."""
     for m in range(len(delta)):
         of, to = delta[m], spread[m]
         for t in range(len(position)):
@@ -399,7 +400,7 @@ def spread_out(delta: Array, position: Array, spread: Array) -> None:
 
 @compiled
 def no_maxima(seen: Array, pooling: Pooling) -> Maxima:
-    """Allocate what `maxima` fills, and what its last vectors reach beyond that."""
+    """Allocate the arrays that `maxima` fills, with room for its last vectors."""
     windows, slots, columns = pooling
     cells, many = seen.shape[-1] + columns + 2 * LANES, len(windows) + LANES
     keys, value, largest = np.zeros(cells, seen.dtype), np.empty(many, seen.dtype), np.empty(many, seen.dtype)
@@ -408,17 +409,17 @@ def no_maxima(seen: Array, pooling: Pooling) -> Maxima:
 
 @compiled
 def maxima(seen: Array, order: Order, pooling: Pooling, found: Maxima) -> None:
-    """Find each window's first maximum among seen `[cells]`, floating numbers as their bits; NaN is more than any.
+    """Find each window's first maximum among seen `[cells]`, the bits of floating-point numbers; NaN is the largest.
 
-    Inner loops run over cells or windows, and do nothing that LLVM makes no vectors of: comparing floating numbers, and
-    fetching what it does not know to lie elsewhere.
+    Inner loops run over cells or windows. They avoid what LLVM cannot vectorise: comparisons of floating-point numbers, and
+    loads from memory that a store may change.
     """
     sign, flip, infinity = order
     keys, columns = found[0], pooling[2]
     for i in range(len(seen)):
         size = seen[i] & flip
         key = seen[i] ^ ((seen[i] >> sign) & flip)
-        key = key if size > 0 else size  # zeros are equal
+        key = key if size > 0 else size  # 0 and −0 are equal
         keys[i] = flip if size > infinity else key
     if columns > 0:
         maxima_of_squares(len(pooling[0]), columns, found)
@@ -446,7 +447,7 @@ def maxima_of_slots(slots: Array, found: Maxima) -> None:
 
 @compiled
 def maxima_of_squares(windows: int, columns: int, found: Maxima) -> None:
-    """Find those of squares: nothing is fetched by a table. What a row's last vector has too much, the next one mends."""
+    """Find the first maxima of squares, without a table; the next row overwrites what a row's last vector adds."""
     keys, _, largest, at = found
     across = columns // 2
     for w in range(0, windows, across):
@@ -463,9 +464,9 @@ def maxima_of_squares(windows: int, columns: int, found: Maxima) -> None:
 
 @compiled
 def unpool(seen: Array, order: Order, pooled: Array, pooling: Pooling, delta: Array) -> None:
-    """Add pooled `[planes, …]` at each window's first maximum of the activation, in a cleared δ.
+    """Clear δ, then add pooled `[planes, …]` at each window's first maximum of the activation.
 
-    `seen` `[planes, cells]` is the activation as `maxima` takes it. A window with NaN passes on NaN.
+    `seen` `[planes, cells]` is the activation as `maxima` takes it. A window with NaN passes NaN on.
     """
     windows, found = pooling[0], no_maxima(seen, pooling)
     _, _, largest, at = found
@@ -480,7 +481,7 @@ def unpool(seen: Array, order: Order, pooled: Array, pooling: Pooling, delta: Ar
 
 @compiled
 def put_side_by_side(a: Array, lanes: Lanes, side: Array) -> None:
-    """Rearrange one group's channels `[C, in]`, each copy shifted; what no input meets is left as it is."""
+    """Copy the channels `[C, in]` of one group into the layout of `lanes`; cells without an input keep their value."""
     cells, _, shifts, _, _, _ = lanes
     pitch = len(a) * len(shifts)
     for copy in range(len(shifts)):
@@ -493,7 +494,7 @@ def put_side_by_side(a: Array, lanes: Lanes, side: Array) -> None:
 
 @compiled
 def add_rows(flat: Array, starts: Array, at: Array, run: int, values: Array, to: Array) -> None:
-    """Fill to[i] = Σ_w values[w] flat[starts[at[w]] + run + i], of values whose number is a multiple of 8."""
+    """Fill to[i] = Σ_w values[w] flat[starts[at[w]] + run + i]; the number of values is a multiple of 8."""
     to[:] = 0
     for w in range(0, len(values), 8):
         b0, b1 = starts[np.uint64(at[w])] + run, starts[np.uint64(at[w + 1])] + run
@@ -520,9 +521,9 @@ def unpooled_conv(
     start: int,
     stop: int,
 ) -> None:
-    """Reduce weight gradients of finite a `[B, groups, C, in]`: products with what the windows chose, and none with zeros.
+    """Reduce weight gradients of finite a `[B, groups, C, in]`, multiplying only at the first maxima of the windows.
 
-    Vectors run over weights. Seen, as `maxima` takes it, and pooled are `[B, groups, M, …]`.
+    Vectors run over weights. `seen`, as `maxima` takes it, and `pooled` are `[B, groups, M, …]`.
     """
     _, size, shifts, starts, runs, width = lanes
     windows, filters, weights = pooling[0], seen.shape[2], len(runs) * width
@@ -538,7 +539,7 @@ def unpooled_conv(
             for m in range(filters):
                 given = pooled[b, group, m]
                 maxima(seen[b, group, m], order, pooling, found)
-                at[len(windows) :] = 0  # of whole tiles; their values are 0
+                at[len(windows) :] = 0  # any valid cell: padding to whole tiles, whose values are 0
                 if pooling[2] == 0:
                     for w in range(len(windows)):
                         chosen[w] = given[np.uint64(windows[w])]
@@ -571,9 +572,10 @@ def unpooled_input(
     start: int,
     stop: int,
 ) -> None:
-    """Fill `passed`, shaped as a `[B, groups, C, in]`, from seen, as `maxima` takes it, and pooled `[B, groups, M, …]`.
+    """Fill `passed` `[B, groups, C, in]` from `seen`, as `maxima` takes it, and pooled `[B, groups, M, …]`.
 
-    `tables` place positions, kernel places and input cells in the padded plane; weight is `[groups, M, places, C]`.
+    `tables` hold the places of positions, kernel positions and input cells in the padded plane. `weight` is
+    `[groups, M, kernel positions, C]`.
     """
     positions, places, cells, size = tables
     groups, filters, count, channels = weight.shape
@@ -623,7 +625,7 @@ def conv_by_dots(
 def conv_of_few(
     a: Array, delta: Array, tables: Tables, lags: int, rows: Array, out: Array, start: int, stop: int
 ) -> None:
-    """Reduce the same gradients where a group has one filter or two: the weights of all groups are reduced together."""
+    """Reduce the same gradients where a group has one or two filters: the weights of all groups together."""
     source, target, position, size, count = tables
     groups, filters = delta.shape[1:3]
     flat = np.zeros(a.shape[2] * size + lags, a.dtype)
@@ -643,10 +645,10 @@ def conv_of_few(
 def conv_of_planes(
     a: Array, delta: Array, masks: Array, rows: Array, margin: int, size: int, out: Array, start: int, stop: int
 ) -> None:
-    """Reduce gradients of a `[B, groups, 1, in]`, delta `[B, groups, M, in]`, which lie in one another's places.
+    """Reduce gradients of a `[B, groups, 1, in]` and delta `[B, groups, M, in]`, whose planes have the same size.
 
-    So nothing is laid out anew. Under `masks` `[J, lags]` δ meets no neighbour beyond its row's end at the offsets
-    `rows` `[J, kernel rows]` into a plane with margins.
+    So the input needs no new layout, only margins. `rows` `[J, kernel rows]` are offsets into the plane with margins.
+    `masks` `[J, lags]` set δ to zero where an offset reaches beyond the end of a row.
     """
     groups, filters, cells = delta.shape[1:]
     flat, spread = np.zeros(size, a.dtype), np.zeros(masks.shape, a.dtype)
@@ -673,7 +675,7 @@ def conv_over_filters(
 ) -> None:
     """Reduce the same gradients where positions are few and filters many: vectors run over filters.
 
-    `whole` are the positions, filled up to whole tiles.
+    `whole` holds the positions, padded to whole tiles.
     """
     source, target, _, size, count = tables
     groups, filters, positions = delta.shape[1:]
@@ -698,7 +700,7 @@ def conv_over_weights(
 ) -> None:
     """Reduce the same gradients where positions and filters are few but weights many: vectors run over weights.
 
-    Inputs are gathered to `[T, weights]`; `whole` are the positions' numbers in δ, filled up to whole tiles.
+    Inputs are gathered to `[T, weights]`. `whole` holds the numbers of the positions in δ, padded to whole tiles.
     """
     source, target, position, size, count = tables
     groups, filters, positions = delta.shape[1:]
@@ -721,7 +723,7 @@ def conv_over_weights(
 
 @compiled
 def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array, start: int, stop: int) -> None:
-    """Reduce Σ_t δ_t a_tᵀ of a `[B, T, n]`, delta `[B, T, m]`, both transposed to make positions neighbours."""
+    """Reduce Σ_t δ_t a_tᵀ of a `[B, T, n]` and delta `[B, T, m]`, both transposed so that positions are neighbours."""
     positions, inputs, outputs = a.shape[1], a.shape[2], delta.shape[2]
     flat = np.zeros(inputs * lags, a.dtype)
     few, whole = outputs < FEW, outputs if outputs < FEW else (outputs + 3) // 4 * 4
@@ -746,7 +748,7 @@ def sequence_by_dots(a: Array, delta: Array, lags: int, rows: Array, out: Array,
 
 @compiled
 def sequence_over_outputs(a: Array, delta: Array, whole: Array, rows: Array, out: Array, start: int, stop: int) -> None:
-    """Reduce the same gradients where positions are few and outputs many; `whole` are rows' starts in whole tiles."""
+    """Reduce the same gradients where positions are few and outputs many; `whole` holds where positions begin."""
     inputs, outputs = a.shape[2], delta.shape[2]
     columns, gradient = np.zeros((len(whole), LANES), a.dtype), np.empty((len(rows), LANES), a.dtype)
     held = buffers()

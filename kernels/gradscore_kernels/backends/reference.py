@@ -1,6 +1,6 @@
-"""The oracle: float64 NumPy that forms every gradient by the catalogue's formula and follows the definitions.
+"""The reference back end: float64 NumPy that forms every gradient and follows the definitions.
 
-Slow, and B×P numbers in memory.
+It uses the formulas of the catalogue. It is slow, and holds batch × parameters numbers in memory.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Accumulators = NDArray[np.float64]
 
 
 def moments(gradient: Array) -> Accumulators:
-    """Return the accumulators `[B, 8]` of gradients `[B, …]`: the definitions, in two passes."""
+    """Return the accumulators `[B, 8]` of gradients `[B, …]` by their definitions, in two passes."""
     g = gradient.reshape(len(gradient), int(np.prod(gradient.shape[1:])))
     result = np.empty((len(g), 8))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -53,7 +53,7 @@ _FUNCTIONS: dict[str, Callable[..., Array]] = {
 
 
 def __getattr__(name: str) -> Callable[..., Array]:
-    """Return the function of a kernel, as every back end's module holds it."""
+    """Return the function of a kernel, as an attribute of this module."""
     if name not in _FUNCTIONS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _FUNCTIONS[name]

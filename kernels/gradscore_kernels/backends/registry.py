@@ -1,4 +1,4 @@
-"""The back ends, one record each; which of them runs, and on how many threads."""
+"""The table of back ends, and the choice of one and of its number of threads."""
 
 import ctypes
 import os
@@ -26,7 +26,7 @@ Accumulators = NDArray[np.float64]
 
 
 class Native(Backend):
-    """Plain C++ loops for each instruction set; runs a whole program in one call."""
+    """C++ kernels for each instruction set, which run a whole program in one call."""
 
     name = "native"
     requires = "gradscore_kernels._native"
@@ -38,7 +38,7 @@ class Native(Backend):
 
     @cached_property
     def module(self) -> Any:
-        """The compiled module, forced to the instruction set that the environment asks for."""
+        """The compiled module, set to the instruction set that the environment asks for, if any."""
         module = import_module(self.implementation)
         wanted = os.environ.get(SIMD_VARIABLE)
         if wanted:
@@ -49,11 +49,11 @@ class Native(Backend):
         return module
 
     def can_compile(self, steps: Sequence["Step"]) -> bool:
-        """Tell whether C++ has a program's step of every kernel."""
+        """Tell whether C++ programs have these kernels."""
         return all(step.function in self.module.PROGRAM_KERNELS for step in steps)
 
     def compiled(self, described: Sequence[tuple[Any, ...]]) -> CompiledProgram:
-        """Return the steps as one call."""
+        """Compile steps into one call."""
         return cast("CompiledProgram", self.module.Program(described))
 
     def layer_statistics(self, parts: list[Accumulators], layers: list[int], scale: Accumulators) -> Array:
@@ -66,7 +66,7 @@ class Native(Backend):
 
 
 class Numba(Backend):
-    """Loops compiled by numba, for machines where no C++ compiler was at install time."""
+    """Loops compiled by numba, for machines without a C++ compiler at install time."""
 
     name = requires = "numba"
     remedy = "pip install numba"
@@ -74,7 +74,7 @@ class Numba(Backend):
 
 
 class Reference(Backend):
-    """The oracle: the catalogue's formulas in float64 NumPy, and the definitions. Slow."""
+    """The reference: the formulas of the catalogue in float64 NumPy. Slow."""
 
     name = "reference"
     requires = "numpy"
@@ -84,25 +84,25 @@ class Reference(Backend):
 
 
 class Cuda(Backend):
-    """numba-cuda kernels, which reduce arrays where they lie in device memory."""
+    """Kernels of numba-cuda, which reduce arrays in device memory where they lie."""
 
     name = "cuda"
     requires = "numba_cuda"
-    remedy = 'pip install "numba-cuda[cu12]" (or [cu13], as the driver has it) on a machine with an NVIDIA GPU'
+    remedy = 'pip install "numba-cuda[cu12]" (or [cu13], to match the driver) on a machine with an NVIDIA GPU'
     implementation = "gradscore_kernels.backends.cuda.kernels"
     automatic = False
     reads_device = True
 
     def is_available(self) -> bool:
-        """Tell whether numba-cuda is installed and the driver knows a device."""
+        """Tell whether numba-cuda is installed and the driver finds a device."""
         return super().is_available() and _has_device()
 
     def together(self) -> AbstractContextManager[None]:
-        """Ask the device once, not after every kernel."""
+        """Return a context at whose end all results are fetched at once, not after every kernel."""
         return cast("AbstractContextManager[None]", self.module.together())
 
     def device_array(self, value: Any) -> Any:
-        """View an object that has the CUDA array interface."""
+        """Return a view of an object that has the CUDA array interface."""
         return self.module.device_array(value)
 
 
@@ -114,15 +114,15 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType(
 
 @cache
 def available_backends() -> tuple[str, ...]:
-    """Names of the back ends that can run here, fastest first; cuda, if there is a device, last.
+    """Return the names of the back ends that can run here, fastest first.
 
-    "auto" runs cuda where the arrays lie in device memory, and nowhere else.
+    cuda stands last, if there is a device. "auto" chooses it only for arrays in device memory.
     """
     return tuple(name for name, backend in BACKENDS.items() if backend.is_available())
 
 
 def default_backend() -> str:
-    """Name of the back end that `backend="auto"` runs.
+    """Return the name of the back end that `backend="auto"` runs for arrays in main memory.
 
     Raises
     ------
@@ -133,29 +133,40 @@ def default_backend() -> str:
     if fastest is None:
         raise KernelError(
             f"neither back end native nor numba is installed: {Numba.remedy}, or {Native.remedy}, "
-            'or ask for the slow oracle with backend="reference"'
+            'or use the slow reference with backend="reference"'
         )
     return fastest
 
 
 def simd_levels() -> tuple[str, ...]:
-    """Instruction sets that the native back end holds and this processor has, fastest first; empty without it."""
+    """Return the native back end's instruction sets that this processor has, fastest first.
+
+    Empty where the native back end is not installed.
+    """
     return tuple(BACKENDS["native"].module.simd_levels()) if "native" in available_backends() else ()
 
 
 def simd_level() -> str | None:
-    """Instruction set the native back end runs; None without it. `GRADSCORE_KERNELS_SIMD` forces one of them.
+    """Return the instruction set that the native back end uses; None where it is not installed.
+
+    The environment variable `GRADSCORE_KERNELS_SIMD` forces one of `simd_levels()`.
 
     Raises
     ------
     KernelError
-        The variable names a level that this processor, or this build, does not have.
+        The variable names an instruction set that this processor or this build does not have.
     """
     return cast("str", BACKENDS["native"].module.simd_level()) if "native" in available_backends() else None
 
 
 def load(name: str) -> Backend:
-    """Return the back end called `name`, or the default for "auto"."""
+    """Return the back end called `name`, or the default for "auto".
+
+    Raises
+    ------
+    KernelError
+        No back end has this name, or it is not installed here.
+    """
     if name == "auto":
         name = default_backend()
     if name not in BACKENDS:
@@ -168,12 +179,18 @@ def load(name: str) -> Backend:
 
 
 def run(function: str, *arguments: Any, backend: str, threads: int | None) -> Array:
-    """Run a kernel on the back end asked for; its arrays come checked, contiguous and of one type."""
+    """Run a kernel on a back end. Its arrays are checked, contiguous and of one type."""
     return load(backend).run(function, arguments, workers(threads))
 
 
 def workers(threads: int | None) -> int:
-    """Return the number of threads to use: one for each usable core, if not said."""
+    """Return the number of threads to use; None means one per usable core.
+
+    Raises
+    ------
+    KernelError
+        The number is not a whole number of 1 or more.
+    """
     if threads is None:
         return usable_cores()
     if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
@@ -183,7 +200,7 @@ def workers(threads: int | None) -> int:
 
 @cache
 def _has_device() -> bool:
-    """Ask the driver for devices, without loading anything heavy; the simulator counts as one."""
+    """Ask the driver for devices, without loading numba. Its simulator counts as a device."""
     if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in {"", "0"}:
         return True
     try:

@@ -1,4 +1,4 @@
-"""Every kernel, stated once: its arrays, its options, the formula of its gradient, and the function that runs it."""
+"""Every kernel, stated once: its arrays, options, gradient formula and function."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

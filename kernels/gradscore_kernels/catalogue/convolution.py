@@ -1,4 +1,4 @@
-"""Convolutions: δ known at the output, or only behind a max pooling."""
+"""Convolutions: δ is known at the output, or only behind a max pool."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -18,7 +18,7 @@ from gradscore_kernels.catalogue.spec import Attributes, KernelSpec
 Accumulators = NDArray[np.float64]
 Array = NDArray[Any]
 
-_conv_geometry = lru_cache(ConvGeometry)  # checking a geometry costs about as much as scoring a small batch
+_conv_geometry = lru_cache(ConvGeometry)  # to check a geometry costs about as much as to score a small batch
 _pool_geometry = lru_cache(PoolGeometry)
 
 
@@ -26,9 +26,9 @@ _pool_geometry = lru_cache(PoolGeometry)
 def conv_moments(
     a: Array, delta: Array, geometry: ConvGeometry, *, backend: str = "auto", threads: int | None = None
 ) -> Accumulators:
-    """Accumulators of a convolution's weight gradient `[M, C / groups, *kernel]` per sample.
+    """Return accumulators of a convolution's weight gradient `[M, C / groups, *kernel]`.
 
-    Equivalent to `direct_moments` of `torch.nn.grad.conv2d_weight` one sample at a time. For `ConvTranspose` swap the
+    Equivalent to `direct_moments` of `torch.nn.grad.conv2d_weight`, one sample at a time. For `ConvTranspose` swap the
     roles of a and δ (see `ConvGeometry`).
 
     Parameters
@@ -36,9 +36,19 @@ def conv_moments(
     a
         The layer's input `[B, C, *in]`.
     delta
-        The loss's derivative by the layer's output `[B, M, *out]`.
+        The output gradient δ `[B, M, *out]`.
     geometry
         Kernel, strides, dilations, pads and groups.
+
+    Returns
+    -------
+    NDArray
+        Accumulators, float64 `[B, 8]`.
+
+    Raises
+    ------
+    KernelError
+        The arrays do not fit the geometry or one another, or the back end cannot run here.
     """
     check_geometry("conv_moments", {"a": a, "delta": delta}, geometry)
     return run("conv_moments", a, delta, geometry, backend=backend, threads=threads)
@@ -55,25 +65,35 @@ def unpooled_conv_moments(
     backend: str = "auto",
     threads: int | None = None,
 ) -> Accumulators:
-    """Accumulators of a convolution's weight gradient where δ is known only behind a max pooling.
+    """Return accumulators of a convolution's weight gradient where δ is known only behind a max pool.
 
-    Equivalent to `conv_moments(a, delta, geometry)` with `delta` zero but where a window of `activation` has its first
-    maximum (row-major, as ONNX `MaxPool`'s Indices and torch): there the window's `pooled_delta` is added. That δ, at
-    the full resolution, exists for one sample at a time only. A window that holds NaN makes its sample's row NaN.
+    Equivalent to `conv_moments(a, delta, geometry)` with this `delta`: each window's `pooled_delta` is added at the first
+    maximum of the window in `activation`, and all else is zero. First means row-major, as in ONNX `MaxPool`'s Indices and
+    torch. This full-size δ exists for a few samples at a time only. A window that holds NaN makes its sample's row NaN.
 
     Parameters
     ----------
     a
         The convolution's input `[B, C, *in]`.
     activation
-        What was pooled `[B, M, *out]`: the convolution's output, or any non-decreasing function of it whose slope
-        `pooled_delta` holds already.
+        The input of the max pool `[B, M, *out]`: the convolution's output, or a non-decreasing function of it. The slope
+        of that function must be part of `pooled_delta` already.
     pooled_delta
-        The loss's derivative by the pooling's output `[B, M, *pooled]`.
+        The output gradient of the max pool `[B, M, *pooled]`.
     geometry
         The convolution's kernel, strides, dilations, pads and groups.
     pool
-        The pooling's kernel, strides, dilations and pads.
+        The max pool's kernel, strides, dilations and pads.
+
+    Returns
+    -------
+    NDArray
+        Accumulators, float64 `[B, 8]`.
+
+    Raises
+    ------
+    KernelError
+        The arrays do not fit the geometries or one another, or the back end cannot run here.
     """
     name = "unpooled_conv_moments"
     check_geometry(name, {"a": a, "activation": activation}, geometry)
@@ -94,12 +114,12 @@ def unpooled_conv_input(
     backend: str = "auto",
     threads: int | None = None,
 ) -> Array:
-    """Return the loss's derivative by a convolution's input, where δ is known only behind a max pooling.
+    """Return δ in front of a convolution and its activation, where δ is known only behind a max pool.
 
-    Equivalent to `torch.nn.grad.conv2d_input` with `delta` as in `unpooled_conv_moments`, in the arrays' own type and
-    times 1 where `a` is positive, else `slope`: the derivative in front of the activation that made `a`, if that is a
-    (leaky) ReLU; a slope of 1 stands for none. Where `a` is itself max-pooled from the activation's output, that is the
-    pooled derivative in front of it.
+    Equivalent to `torch.nn.grad.conv2d_input` with `delta` as in `unpooled_conv_moments`, in the arrays' own type. The
+    result is multiplied by 1 where `a` is positive, and by `slope` elsewhere: the derivative of the (leaky) ReLU that made
+    `a`. A slope of 1 means that there is no activation. If a max pool made `a` from the activation's output, the result is
+    the `pooled_delta` of that max pool.
 
     Parameters
     ----------
@@ -109,6 +129,16 @@ def unpooled_conv_input(
         The convolution's weight `[M, C / groups, *kernel]`.
     slope
         The activation's slope at 0 and below.
+
+    Returns
+    -------
+    NDArray
+        `[B, C, *in]`, in the arrays' type. It lies in device memory if `a` does.
+
+    Raises
+    ------
+    KernelError
+        The arrays do not fit the geometries or one another, or the back end cannot run here.
     """
     name = "unpooled_conv_input"
     check_geometry(name, {"a": a, "activation": activation}, geometry)
@@ -125,7 +155,7 @@ def _geometry(attributes: Attributes) -> tuple[ConvGeometry]:
 
 
 def _geometries(attributes: Attributes) -> tuple[ConvGeometry, PoolGeometry]:
-    """Read the convolution, and the pooling behind it."""
+    """Read the geometries of the convolution and of the max pool behind it."""
     return *_geometry(attributes["geometry"]), _pool_geometry(**_hashable(attributes["pool"]))
 
 
@@ -149,4 +179,4 @@ BACKSTEP = KernelSpec(
     "unpooled_conv_input", unpooled_conv_input, ("activation", "pooled", "delta", "weight"), conv_input,
     _geometries_and_slope,
 )  # fmt: skip
-"""Not a reduction: it returns the derivative that the layer in front of a convolution needs."""
+"""Not a reduction: it returns the output gradient of the layer in front of a convolution."""

@@ -1,4 +1,4 @@
-"""The gradients of convolutions in float64 NumPy, one product per kernel position."""
+"""The gradients of convolutions in float64 NumPy, one product for each kernel position."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 def conv_gradient(a: Array, delta: Array, geometry: ConvGeometry) -> Array:
-    """Return G `[B, M, C / groups, *kernel]`: G[m, c, k] = Σ_t δ[m, t] · a[c, receptive field of t at k], per group."""
+    """Return G[m, c, k] = Σ_t δ[m, t] · a[c, what position t sees at k] of each group, `[B, M, C / groups, *kernel]`."""
     batch, groups = len(a), geometry.groups
     padded = _pad(a.astype(np.float64), geometry)
     channels, filters = a.shape[1] // groups, delta.shape[1] // groups
@@ -29,7 +29,7 @@ def conv_gradient(a: Array, delta: Array, geometry: ConvGeometry) -> Array:
 def unpooled_conv_gradient(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry
 ) -> Array:
-    """Return the same with δ at full resolution made from what is known behind the pooling."""
+    """Return the same gradient where δ is known only behind a max pool."""
     return conv_gradient(a, _unpooled(activation, pooled_delta, pool), geometry)
 
 
@@ -42,7 +42,7 @@ def conv_input(
     pool: PoolGeometry,
     slope: float,
 ) -> Array:
-    """Return the loss's derivative by the convolution's input, in front of the activation that made `a`."""
+    """Return δ in front of the convolution and of the activation that made `a`."""
     batch, groups, out = len(a), geometry.groups, activation.shape[2:]
     delta = _unpooled(activation, pooled_delta, pool).reshape(
         batch, groups, activation.shape[1] // groups, int(np.prod(out))
@@ -58,7 +58,7 @@ def conv_input(
 
 
 def _unpooled(activation: Array, pooled_delta: Array, pool: PoolGeometry) -> Array:
-    """Return δ at full resolution, window by window."""
+    """Return δ in front of the max pool: each window passes its δ to its first maximum, or NaN if it holds NaN."""
     batch, filters, spatial = len(activation), activation.shape[1], activation.shape[2:]
     seen = activation.reshape(batch, filters, int(np.prod(spatial)))
     pooled = pooled_delta.reshape(batch, filters, int(np.prod(pooled_delta.shape[2:])))
@@ -73,7 +73,7 @@ def _unpooled(activation: Array, pooled_delta: Array, pool: PoolGeometry) -> Arr
 
 
 def _windows(geometry: ConvGeometry, out: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Yield what each kernel position sees of the padded input."""
+    """Yield the part of the padded input that each kernel position sees."""
     for place in product(*map(range, geometry.kernel)):
         yield tuple(
             slice(at * dilation, at * dilation + stride * (size - 1) + 1, stride)
@@ -82,7 +82,7 @@ def _windows(geometry: ConvGeometry, out: tuple[int, ...]) -> Iterator[tuple[sli
 
 
 def _unpad(padded: Array, spatial: tuple[int, ...], geometry: ConvGeometry) -> Array:
-    """Undo `_pad` in the spatial axes: what was cropped away is zero."""
+    """Undo `_pad` in the spatial axes: cropped cells become zero."""
     whole = np.zeros((*padded.shape[:2], *spatial))
     axes = list(zip(geometry.pads[: len(spatial)], spatial, padded.shape[2:], strict=True))
     kept = tuple(slice(max(-begin, 0), min(size, extent - begin)) for begin, size, extent in axes)
@@ -92,7 +92,7 @@ def _unpad(padded: Array, spatial: tuple[int, ...], geometry: ConvGeometry) -> A
 
 
 def _pad(a: Array, geometry: ConvGeometry) -> Array:
-    """Surround the spatial axes by zeros, or crop them where a pad is negative."""
+    """Pad the spatial axes with zeros, or crop them where a pad is negative."""
     rank = len(geometry.kernel)
     begin, end = geometry.pads[:rank], geometry.pads[rank:]
     crop = tuple(slice(max(-b, 0), size - max(-e, 0)) for b, e, size in zip(begin, end, a.shape[2:], strict=True))

@@ -1,4 +1,4 @@
-"""Dense layers: one position, whose gradient factorises, and many."""
+"""Dense layers: at one position, where the gradient factorises, and at many."""
 
 from typing import Any
 
@@ -15,34 +15,53 @@ Array = NDArray[Any]
 
 @kernel(a="B n", delta="B m")
 def outer_moments(a: Array, delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
-    """Accumulators of G = δ aᵀ per sample: a dense layer's weight gradient, without forming it.
+    """Return accumulators of a dense layer's weight gradient G = δ aᵀ, without forming it.
 
-    Equivalent to `direct_moments(np.einsum("bm,bn->bmn", delta, a))` in float64, in O(m + n): Σ|g| and Σg factorise,
-    extrema are among the products of extremes, central moments follow from those of a and δ.
+    Equivalent to `direct_moments(np.einsum("bm,bn->bmn", delta, a))` in float64, but in O(m + n): Σ|g| and Σg factorise,
+    the extremes are products of extremes, and the central moments follow from those of a and δ.
 
     Parameters
     ----------
     a
         The layer's input `[B, n]`.
     delta
-        The loss's derivative by the layer's output `[B, m]`.
+        The output gradient δ `[B, m]`.
+
+    Returns
+    -------
+    NDArray
+        Accumulators, float64 `[B, 8]`.
+
+    Raises
+    ------
+    KernelError
+        The arrays do not fit one another, or the back end cannot run here.
     """
     return run("outer_moments", a, delta, backend=backend, threads=threads)
 
 
 @kernel(a="B T n", delta="B T m")
 def sequence_moments(a: Array, delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
-    """Accumulators of G = Σ_t δ_t a_tᵀ per sample: a dense layer applied at T positions.
+    """Return accumulators of G = Σ_t δ_t a_tᵀ, the weight gradient of a dense layer at T positions.
 
-    Equivalent to `direct_moments(np.einsum("btm,btn->bmn", delta, a))`. Positions that a mask left out count nothing
-    if their δ is zero.
+    Equivalent to `direct_moments(np.einsum("btm,btn->bmn", delta, a))`. A masked position adds nothing if its δ is zero.
 
     Parameters
     ----------
     a
         The layer's input `[B, T, n]`.
     delta
-        The loss's derivative by the layer's output `[B, T, m]`.
+        The output gradient δ `[B, T, m]`.
+
+    Returns
+    -------
+    NDArray
+        Accumulators, float64 `[B, 8]`.
+
+    Raises
+    ------
+    KernelError
+        The arrays do not fit one another, or the back end cannot run here.
     """
     return run("sequence_moments", a, delta, backend=backend, threads=threads)
 
@@ -59,7 +78,7 @@ def sequence_gradient(a: Array, delta: Array) -> Array:
 
 
 def _as_weight(gradient: Array, attributes: Attributes) -> Array:
-    """Turn `[B, m, n]` into the weight's axes: those, or `[B, n, m]` where its outputs stand last."""
+    """Give `[B, m, n]` the axes of the weight: the same, or `[B, n, m]` if its outputs stand last."""
     return gradient if attributes.get("outputs_first") else gradient.swapaxes(1, 2)
 
 

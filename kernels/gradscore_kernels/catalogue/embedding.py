@@ -1,4 +1,4 @@
-"""Embeddings: each δ is added to the row of the table that was looked up."""
+"""Embeddings: each δ is added to the row that was looked up in the table."""
 
 from typing import Any
 
@@ -18,19 +18,29 @@ Array = NDArray[Any]
 def embedding_moments(
     ids: Array, delta: Array, vocabulary: int, *, backend: str = "auto", threads: int | None = None
 ) -> Accumulators:
-    """Accumulators of an embedding table's gradient `[vocabulary, d]`: δ_t is added to row ids[t].
+    """Return accumulators of an embedding table's gradient `[vocabulary, d]`: row ids[t] gets δ_t.
 
-    Rows that no id touches are zeros and count in n, mean, minimum and maximum.
+    Rows without an id are zero. They count in n and in all statistics.
 
     Parameters
     ----------
     ids
-        Row numbers `[B, T]`, int64 or int32, from −vocabulary to vocabulary − 1 (negative ones count from the end, as
-        in ONNX `Gather`).
+        Row numbers `[B, T]`, int64 or int32, from −vocabulary to vocabulary − 1. Negative ones count from the end, as in
+        ONNX `Gather`.
     delta
-        The loss's derivative by the looked-up rows `[B, T, d]`.
+        The output gradient δ `[B, T, d]`: that of the rows that were looked up.
     vocabulary
         Number of rows of the table.
+
+    Returns
+    -------
+    NDArray
+        Accumulators, float64 `[B, 8]`.
+
+    Raises
+    ------
+    KernelError
+        An id is not a row of the table, the arrays do not fit one another, or the back end cannot run here.
     """
     if isinstance(vocabulary, bool) or not isinstance(vocabulary, int | np.integer) or vocabulary < 1:
         raise KernelError(
@@ -41,14 +51,14 @@ def embedding_moments(
         sample, position = np.argwhere(outside)[0]
         raise KernelError(
             f"embedding_moments: sample {sample} has id {ids[sample, position]} at position {position}, outside "
-            f"{-vocabulary}..{vocabulary - 1}: pass the vocabulary of the table that was looked up"
+            f"{-vocabulary}..{vocabulary - 1}: pass the number of rows of the table as vocabulary"
         )
     rows = np.where(ids < 0, ids + vocabulary, ids)
     return run("embedding_moments", rows, delta, int(vocabulary), backend=backend, threads=threads)
 
 
 def embedding_gradient(ids: Array, delta: Array, vocabulary: int) -> Array:
-    """Return G `[B, vocabulary, d]`: row i is Σ δ_t over the positions t whose id is i."""
+    """Return G `[B, vocabulary, d]`: row i is the sum of δ_t over the positions t whose id is i."""
     gradient = np.zeros((len(ids), vocabulary, delta.shape[2]))
     with np.errstate(invalid="ignore"):
         np.add.at(gradient, (np.arange(len(ids))[:, None], ids), delta.astype(np.float64))
@@ -61,4 +71,4 @@ def _vocabulary(attributes: Attributes) -> tuple[int]:
 
 SPECS = (
     KernelSpec("embedding", embedding_moments, ("activation", "delta"), embedding_gradient, _vocabulary),
-)  # token ids are no activations
+)  # it takes no activation: its slot holds token ids

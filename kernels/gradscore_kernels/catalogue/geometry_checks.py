@@ -1,4 +1,4 @@
-"""Arrays that no convolution, or no max pooling, of a geometry can have."""
+"""Checks that arrays fit the geometry of a convolution or of a max pool."""
 
 from functools import lru_cache
 from typing import Any
@@ -12,14 +12,14 @@ Array = NDArray[Any]
 
 
 def check_geometry(name: str, pair: dict[str, Array], geometry: ConvGeometry) -> None:
-    """Refuse a pair of arrays that no convolution of this geometry has as input and output."""
+    """Refuse two arrays that cannot be input and output of a convolution with this geometry."""
     if not isinstance(geometry, ConvGeometry):
         raise KernelError(f"{name}: geometry is a {type(geometry).__name__}: pass a ConvGeometry(kernel=...)")
     _check_convolution(name, tuple((key, tuple(array.shape)) for key, array in pair.items()), geometry)
 
 
 def check_pool(name: str, activation: Array, pooled_delta: Array, pool: PoolGeometry) -> None:
-    """Refuse a pooled array that no max pooling of this geometry gives."""
+    """Refuse a pooled array that a max pool with this geometry cannot give."""
     if not isinstance(pool, PoolGeometry):
         raise KernelError(f"{name}: pool is a {type(pool).__name__}: pass a PoolGeometry(kernel=...)")
     _check_pooling(name, tuple(activation.shape[2:]), tuple(pooled_delta.shape[2:]), pool)

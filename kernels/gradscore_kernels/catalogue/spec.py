@@ -1,4 +1,4 @@
-"""What a kernel is, stated once: everything that back ends, layer tables and raw gradients need to know of it."""
+"""The record of a kernel, which back ends, layer tables and raw gradients read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Attributes = Mapping[str, Any]
 
 
 def no_options(_attributes: Attributes) -> tuple[Any, ...]:
-    """Read nothing: the kernel takes arrays alone."""
+    """Return no options: the kernel takes only arrays."""
     return ()
 
 
 def as_it_stands(gradient: Array, _attributes: Attributes) -> Array:
-    """Return the gradient: the formula's axes are those of the weight."""
+    """Return the gradient unchanged: its axes are those of the weight already."""
     return gradient
 
 
@@ -28,19 +28,19 @@ class KernelSpec:
     Attributes
     ----------
     name
-        What a layer table calls it.
+        Its name in layer tables.
     call
         The public function that runs it on a back end: arrays, then options, then `backend` and `threads`.
     reads
-        The slots of a reduction that hold its arrays, in the order in which `call` takes them.
+        The slots of a reduction that hold its arrays, in the order of the arguments of `call`.
     gradient
-        The formula of the gradient that it reduces: arrays and options as `call` takes them, to float64 `[B, …]`.
+        The formula of the gradient that it reduces: takes the arrays and options of `call`, returns float64 `[B, …]`.
     options
-        Reads the further arguments of `call` from a reduction's attributes, which are plain values.
+        Makes the options of `call` from a reduction's attributes, which are plain values.
     arranged
-        Turns the axes of the formula's gradient into those of the weight.
+        Gives the formula's gradient the axes of the weight.
     takes_activation
-        The slot "activation" holds numbers that the layer multiplies with δ, and not token ids.
+        True if the slot "activation" holds numbers that are multiplied with δ; false for token ids, for example.
     """
 
     name: str
@@ -53,5 +53,5 @@ class KernelSpec:
 
     @property
     def function(self) -> str:
-        """Name of the function that back ends hold."""
+        """Name of its function in the module of a back end."""
         return self.call.__name__

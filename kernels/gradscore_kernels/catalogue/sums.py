@@ -1,4 +1,4 @@
-"""Gradients that are there per sample already, or are sums of δ over positions."""
+"""Gradients that are known per sample already, or are sums of δ over positions."""
 
 from math import prod
 from typing import Any
@@ -16,18 +16,40 @@ Array = NDArray[Any]
 
 @kernel(g="B *")
 def direct_moments(g: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
-    """Accumulators of a gradient that is there per sample already, `[B, ...]`, in one pass over memory."""
+    """Return accumulators of a gradient `[B, ...]` that is known per sample already, in one pass over memory.
+
+    Returns
+    -------
+    NDArray
+        Accumulators, float64 `[B, 8]`.
+
+    Raises
+    ------
+    KernelError
+        The array holds no gradient, or the back end cannot run here.
+    """
     return run("direct_moments", g.reshape(g.shape[0], max(1, prod(g.shape[1:]))), backend=backend, threads=threads)
 
 
 def whole_moments(gradient: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
-    """Accumulators of a gradient without a batch axis, which is that of a batch of one."""
+    """Return accumulators `[1, 8]` of a gradient without a batch axis: that of a batch of one sample."""
     return direct_moments(gradient.reshape(1, -1), backend=backend, threads=threads)
 
 
 @kernel(delta="B M *positions")
 def position_sum_moments(delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
-    """Accumulators of Σ_t δ_t for channels-first δ `[B, M, *positions]`: a convolution's bias gradient."""
+    """Return accumulators of Σ_t δ_t for channels-first δ `[B, M, *positions]`: a convolution's bias gradient.
+
+    Returns
+    -------
+    NDArray
+        Accumulators, float64 `[B, 8]`.
+
+    Raises
+    ------
+    KernelError
+        The array holds no gradient, or the back end cannot run here.
+    """
     count, channels = delta.shape[:2]
     return run(
         "position_sum_moments", delta.reshape(count, channels, prod(delta.shape[2:])), backend=backend, threads=threads
@@ -36,7 +58,18 @@ def position_sum_moments(delta: Array, *, backend: str = "auto", threads: int | 
 
 @kernel(delta="B T m")
 def sequence_sum_moments(delta: Array, *, backend: str = "auto", threads: int | None = None) -> Accumulators:
-    """Accumulators of Σ_t δ_t for channels-last δ `[B, T, m]`: the bias gradient of a dense layer over T positions."""
+    """Return accumulators of Σ_t δ_t for channels-last δ `[B, T, m]`: a dense layer's bias gradient over T positions.
+
+    Returns
+    -------
+    NDArray
+        Accumulators, float64 `[B, 8]`.
+
+    Raises
+    ------
+    KernelError
+        The array holds no gradient, or the back end cannot run here.
+    """
     return run("sequence_sum_moments", delta, backend=backend, threads=threads)
 
 
@@ -46,7 +79,7 @@ def direct_gradient(g: Array) -> Array:
 
 
 def whole_gradient(g: Array) -> Array:
-    """Return G = δ of the batch's only sample `[1, …]`."""
+    """Return G = δ `[1, …]` of the only sample."""
     return g.astype(np.float64)[None]
 
 

@@ -1,1 +1,1 @@
-"""The CUDA back end: kernels in device memory, by numba-cuda."""
+"""The CUDA back end: kernels on an NVIDIA GPU, by numba-cuda."""

@@ -1,4 +1,4 @@
-"""The CUDA back end: reduces arrays where they lie in device memory; arrays of the host are copied there."""
+"""The CUDA back end: reduces arrays in device memory, and copies arrays of the host there."""
 
 from functools import lru_cache, partial
 from itertools import product as every
@@ -16,7 +16,7 @@ from gradscore_kernels.backends.cuda.launches import (
     Tiling,
     exact_where_far,
     reduced,
-    together,  # noqa: F401 - programs find it here
+    together,  # noqa: F401 - the record of the back end calls it here
 )
 from gradscore_kernels.backends.cuda.moments import SIMULATED, THREADS, cuda
 
@@ -25,14 +25,14 @@ Accumulators = NDArray[np.float64]
 
 
 def device_array(value: Any) -> Array:
-    """View an object that has the CUDA array interface, without a copy."""
-    if SIMULATED:  # its device memory is the host's, and it knows no such interface
+    """Return a view of an object that has the CUDA array interface, without a copy."""
+    if SIMULATED:  # the simulator keeps device memory on the host, and does not know the interface
         return np.asarray(_HostView(value.__cuda_array_interface__))
     return cuda.as_cuda_array(value)
 
 
 def outer_moments(a: Array, delta: Array, threads: int) -> Accumulators:  # noqa: ARG001 - every back end has the same signature
-    """See `gradscore_kernels.outer_moments`: both vectors' moments, then the closed form."""
+    """See `gradscore_kernels.outer_moments`: the moments of both vectors, then the closed form."""
     vectors = [Launch(loops.direct, (_on_device(vector),), vector.shape[1]) for vector in (delta, a)]
     return reduced(vectors, len(a), lambda found: product(*found))
 
@@ -53,7 +53,7 @@ def conv_moments(a: Array, delta: Array, geometry: ConvGeometry, threads: int) -
 def unpooled_conv_moments(
     a: Array, activation: Array, pooled_delta: Array, geometry: ConvGeometry, pool: PoolGeometry, threads: int
 ) -> Accumulators:
-    """See `gradscore_kernels.unpooled_conv_moments`; δ at full resolution lies in device memory meanwhile."""
+    """See `gradscore_kernels.unpooled_conv_moments`; the δ in front of the max pool takes device memory meanwhile."""
     return conv_moments(a, _unpooled(activation, pooled_delta, pool), geometry, threads)
 
 
@@ -67,7 +67,7 @@ def unpooled_conv_input(
     slope: float,
     threads: int,  # noqa: ARG001 - every back end has the same signature
 ) -> Array:
-    """See `gradscore_kernels.unpooled_conv_input`; where `a` lies in device memory, so does the result."""
+    """See `gradscore_kernels.unpooled_conv_input`; the result lies in device memory if `a` does."""
     filters, channels = activation.shape[1] // geometry.groups, a.shape[1] // geometry.groups
     delta, passed = _unpooled(activation, pooled_delta, pool), cuda.device_array(a.shape, a.dtype)
     count = prod(a.shape)
@@ -85,7 +85,7 @@ def unpooled_conv_input(
 
 
 def _unpooled(activation: Array, pooled_delta: Array, pool: PoolGeometry) -> Array:
-    """Return δ at full resolution, in device memory."""
+    """Return δ in front of the max pool, in device memory."""
     tables = _windows_on_device(pool, tuple(activation.shape[2:]), tuple(pooled_delta.shape[2:]))
     delta = cuda.device_array(activation.shape, activation.dtype)
     count = prod(activation.shape)
@@ -97,7 +97,7 @@ def _unpooled(activation: Array, pooled_delta: Array, pool: PoolGeometry) -> Arr
 
 
 def sequence_moments(a: Array, delta: Array, threads: int) -> Accumulators:
-    """See `gradscore_kernels.sequence_moments`; one position is the closed form."""
+    """See `gradscore_kernels.sequence_moments`; one position has a closed form."""
     inputs, outputs = a.shape[2], delta.shape[2]
     if a.shape[1] == 1:
         return outer_moments(a.reshape(len(a), inputs), delta.reshape(len(a), outputs), threads)
@@ -125,7 +125,7 @@ def sequence_sum_moments(delta: Array, threads: int) -> Accumulators:  # noqa: A
 
 
 def embedding_moments(ids: NDArray[np.int64], delta: Array, vocabulary: int, threads: int) -> Accumulators:  # noqa: ARG001 - every back end has the same signature
-    """See `gradscore_kernels.embedding_moments`; `ids` lie in 0..vocabulary − 1, on the host."""
+    """See `gradscore_kernels.embedding_moments`; `ids` are 0..vocabulary − 1, on the host."""
     (batch, positions), width = ids.shape, delta.shape[2]
     order = np.argsort(ids, axis=1, kind="stable")
     known = np.take_along_axis(ids, order, 1)
@@ -143,22 +143,22 @@ def embedding_moments(ids: NDArray[np.int64], delta: Array, vocabulary: int, thr
 
 
 def _fills_tiles(height: int, width: int) -> bool:
-    """Tell whether a tile kernel, at its greater speed, wastes less than a thread's team on each number would take."""
+    """Tell whether tiles are faster than a team of threads per number, although the last tiles are not full."""
     tiled = -(-height // tiles.ROWS) * -(-width // tiles.COLUMNS) * tiles.ROWS * tiles.COLUMNS
     return height * width * _FASTER >= tiled
 
 
-_FASTER = 8  # times, of a full tile
+_FASTER = 8  # speed of a full tile over that of teams
 
 
 def _blocks(count: int) -> int:
-    """Return how many blocks share so many elements."""
+    """Return how many blocks to launch for this number of elements."""
     return min(-(-count // THREADS), 1 if SIMULATED else 1 << 16)
 
 
 @lru_cache(maxsize=1024)
 def _places(channels: int, kernel_size: int) -> Array:
-    """Return the channel and the place within the kernel of every weight of a filter, `[weights, 2]`."""
+    """Return the channel and the kernel position of every weight of a filter, `[weights, 2]`."""
     return cuda.to_device(np.stack(np.divmod(np.arange(channels * kernel_size, dtype=np.int32), kernel_size), 1))
 
 
@@ -174,7 +174,7 @@ def _positions_on_device(geometry: ConvGeometry, spatial: tuple[int, ...]) -> Ar
 
 @lru_cache(maxsize=64)
 def _windows_on_device(pool: PoolGeometry, spatial: tuple[int, ...], pooled: tuple[int, ...]) -> tuple[Array, ...]:
-    """Return the windows, their cells, and for each cell the windows that it lies in `[cells, …]` (−1: no more)."""
+    """Return the windows, their cells, and the windows that each cell lies in, `[cells, …]` (−1: no more)."""
     windows, cells = pool.windows(spatial, pooled)
     window, cell = np.divmod(np.unique(np.arange(len(cells))[:, None] * prod(spatial) + cells), prod(spatial))
     order = np.argsort(cell, kind="stable")
@@ -186,7 +186,7 @@ def _windows_on_device(pool: PoolGeometry, spatial: tuple[int, ...], pooled: tup
 
 
 def _cells(geometry: ConvGeometry, spatial: tuple[int, ...]) -> NDArray[np.int32]:
-    """Return the cell of an input plane that each weight meets at each position, `[K, T]` (−1: padding)."""
+    """Return the input cell that each kernel position meets at each output position, `[K, T]` (−1: padding)."""
     table = []
     for place in every(*map(range, geometry.kernel)):
         cell, inside = np.zeros(1, dtype=np.int32), np.ones(1, dtype=bool)
@@ -202,7 +202,7 @@ def _cells(geometry: ConvGeometry, spatial: tuple[int, ...]) -> NDArray[np.int32
 
 
 def _positions(geometry: ConvGeometry, spatial: tuple[int, ...]) -> NDArray[np.int32]:
-    """Return the position at which each weight meets a cell of an input plane, `[K, cells]` (−1: none)."""
+    """Return the output position at which each kernel position meets each input cell, `[K, cells]` (−1: none)."""
     cells = _cells(geometry, spatial)
     table = np.full((len(cells), prod(spatial)), -1, dtype=np.int32)
     weight, position = np.nonzero(cells >= 0)
@@ -221,12 +221,12 @@ def _all_planes(array: Array) -> Array:
 
 
 def _on_device(array: Array) -> Array:
-    """Copy an array of the host; one of the device stays where it is."""
+    """Copy an array of the host to the device; leave an array of the device where it is."""
     return cuda.to_device(array) if isinstance(array, np.ndarray) else array
 
 
 class _HostView:
-    """What the simulator takes for device memory."""
+    """An array in the form that the simulator can read."""
 
     def __init__(self, interface: dict[str, Any]) -> None:
         self.__array_interface__ = interface

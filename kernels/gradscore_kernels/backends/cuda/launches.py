@@ -1,4 +1,4 @@
-"""Starting kernels on the device and fetching what they reduce: at once, or of many kernels together."""
+"""Start kernels on the device, and fetch their results at once or for many kernels together."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ Array = Any  # one of numba's device arrays
 Accumulators = NDArray[np.float64]
 Finish = Callable[[list[Accumulators]], Accumulators]
 
-_ROWS = 1 << 14  # of accumulators, 1 MiB
+_ROWS = 1 << 14  # accumulators to make room for: 1 MiB
 _local = threading.local()
 
 
@@ -33,7 +33,7 @@ def _one_count(count: int) -> Array:
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel over the numbers of each sample: `most` of them, or `counts[sample]`."""
+    """A kernel over the elements of each sample's gradient: `most` elements, or `counts[sample]`."""
 
     kernel: Any
     given: tuple[Any, ...]
@@ -43,18 +43,18 @@ class Launch:
 
     @property
     def chunks(self) -> int:
-        """Number of accumulators that it writes for each sample."""
+        """Number of accumulators that the kernel writes for each sample."""
         return -(-self.most // self.chunk)
 
     def start(self, batch: int, rows: Array, begin: int) -> None:
-        """Write them into the rows from `begin` on."""
+        """Start the kernel, which writes its accumulators into the rows from `begin` on."""
         counts = _one_count(self.most) if self.counts is None else cuda.to_device(self.counts)
         self.kernel[batch * self.chunks, THREADS](self.given, counts, self.chunks, rows, begin)
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """A kernel over the tiles of each sample's `height` × `width` gradient of `groups` groups."""
+    """A kernel over the tiles of each sample's gradient: `groups` matrices of `height` × `width`."""
 
     kernel: Any
     given: tuple[Any, ...]
@@ -65,17 +65,17 @@ class Tiling:
 
     @property
     def chunks(self) -> int:
-        """Number of accumulators that it writes for each sample."""
+        """Number of accumulators that the kernel writes for each sample."""
         return self.groups * -(-self.height // tiles.ROWS) * -(-self.width // tiles.COLUMNS)
 
     def start(self, batch: int, rows: Array, begin: int) -> None:
-        """Write them into the rows from `begin` on."""
+        """Start the kernel, which writes its accumulators into the rows from `begin` on."""
         sizes = (self.groups, self.height, self.width, self.positions)
         self.kernel[batch * self.chunks, THREADS](self.given, *sizes, rows, begin)
 
 
 def reduced(launches: Sequence[Launch | Tiling], batch: int, finish: Finish = _first) -> Accumulators:
-    """Run kernels and return their accumulators, put together; inside `together` they are there at its end."""
+    """Run kernels and return what `finish` makes of their accumulators; inside `together` it is filled at its end."""
     result = np.empty((batch, 8))
     if batch:
         _run(launches, batch, result, finish, _local_results())
@@ -97,7 +97,7 @@ def _run(
 
 
 def exact_where_far(exact: Launch, found: list[Accumulators]) -> Accumulators:
-    """Sum once more in float64 where float32's rounding would show."""
+    """Reduce the batch again in float64 if the rounding of float32 shows, and replace those samples."""
     rows = found[0]
     far = rounding_shows(rows)
     if far.any():
@@ -109,7 +109,10 @@ def exact_where_far(exact: Launch, found: list[Accumulators]) -> Accumulators:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Fetch the accumulators of all kernels that this thread runs inside at once, at the end: they are not read before."""
+    """Fetch the accumulators of all kernels that this thread runs inside in one copy at the end.
+
+    Nothing may read the results before that.
+    """
     results = _local_results()
     results.held += 1
     try:
@@ -120,7 +123,7 @@ def together() -> Iterator[None]:
 
 
 class _Results:
-    """One thread's accumulators in device memory, and the arrays of the host that wait for them."""
+    """The accumulators of one thread in device memory, and the host arrays that wait for them."""
 
     def __init__(self) -> None:
         self.held = 0
@@ -130,7 +133,7 @@ class _Results:
         self._scratch: Array = self.rows[:0]
 
     def reserve(self, batch: int, parts: int) -> Sequence[int]:
-        """Return where so many times `batch` free rows begin."""
+        """Return where each of `parts` blocks of `batch` free rows begins."""
         if self._used + batch * parts > len(self.rows):
             self._fetch()
             if batch * parts > len(self.rows):
@@ -140,18 +143,18 @@ class _Results:
         return begins
 
     def scratch(self, count: int) -> Array:
-        """Return memory for the accumulators of chunks: one after the other, the thread's kernels may all write there."""
+        """Return memory for the accumulators of chunks; kernels of one thread run in turn, so they may share it."""
         if len(self._scratch) < count:
             self._scratch = cuda.device_array((count, 8), np.float64)
         return self._scratch
 
     def expect(self, begins: Sequence[int], result: Accumulators, finish: Finish) -> None:
-        """Fill `result` with what `finish` makes of the rows at `begins`: now, or when `together` ends."""
+        """Fill `result` with what `finish` makes of the rows at `begins`, now or when `together` ends."""
         self._waiting.append((begins, result, finish))
         self.fetch()
 
     def fetch(self) -> None:
-        """Fill what waits, if nothing holds it back."""
+        """Fill the arrays that wait, unless `together` is still open."""
         if not self.held:
             self._fetch()
 

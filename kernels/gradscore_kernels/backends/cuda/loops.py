@@ -1,7 +1,7 @@
-"""Device code of the CUDA back end: gradients whose elements are formed one by one, and forgotten at once.
+"""Device code of the CUDA back end: gradients whose elements are computed one by one and never stored.
 
-A block reduces one chunk of one sample's gradient, whatever the batch or the card, so a row's bits depend on neither.
-All sums are in float64.
+A block reduces one chunk of one sample's gradient. Chunks depend neither on the batch nor on the GPU, so a row's bits do
+not either. All sums are in float64.
 """
 
 from collections.abc import Callable
@@ -25,16 +25,16 @@ Given = tuple[Any, ...]
 
 PER_THREAD = 16
 CHUNK = THREADS * PER_THREAD
-LANES = 2 if SIMULATED else 32  # threads that share the positions of one number
+LANES = 2 if SIMULATED else 32  # threads that share the positions of one element
 TEAMS = THREADS // LANES
 PER_TEAM = 8
 SHORT_CHUNK = TEAMS * PER_TEAM
 
 
 def reducing(element: Callable[[Given, int, int], float]) -> Any:
-    """Make the kernel that reduces `element(given, sample, number)` to one accumulator a chunk of `CHUNK` numbers.
+    """Make the kernel that reduces `element(given, sample, number)` to one accumulator per `CHUNK` elements.
 
-    Sample b has `counts[b]` of them, or `counts[-1]` where there are fewer counts than samples.
+    Sample b has `counts[b]` elements, or `counts[-1]` where there are fewer counts than samples.
     """
 
     @launched
@@ -56,9 +56,9 @@ def reducing(element: Callable[[Given, int, int], float]) -> Any:
 
 
 def summing(part: Callable[[Given, int, int, int], float]) -> Any:
-    """Make the kernel that reduces numbers of many positions, `SHORT_CHUNK` numbers a chunk.
+    """Make the kernel that reduces elements that sum over many positions, `SHORT_CHUNK` elements a chunk.
 
-    `LANES` threads share each number: `part(given, sample, number, lane)` sums every LANES-th position.
+    `LANES` threads share each element: `part(given, sample, number, lane)` sums every LANES-th position.
     """
 
     @launched
@@ -98,7 +98,7 @@ def direct_element(given: Given, sample: int, number: int) -> float:
 
 @on_device
 def sequence_sum_element(given: Given, sample: int, number: int) -> float:
-    """Sum δ `[B, T, m]` over positions; neighbouring threads read neighbouring numbers."""
+    """Sum δ `[B, T, m]` over positions; neighbouring threads read neighbouring outputs."""
     delta = given[0][sample]
     total = 0.0
     for t in range(len(delta)):
@@ -143,8 +143,8 @@ def position_sum_part(given: Given, sample: int, number: int, lane: int) -> floa
 def conv_part(given: Given, sample: int, number: int, lane: int) -> float:
     """Multiply δ `[B, M, T]` of one filter with the cells that one weight meets in a `[B, C, in]`.
 
-    `cells` `[K, T]` numbers them, −1 for padding; `places` `[weights, 2]` holds the weights' channels within their group
-    and places within the kernel; `channels` and `filters` are those of one group.
+    `cells` `[K, T]` holds the numbers of these cells (−1: padding). `places` `[weights, 2]` holds each weight's channel
+    within its group and its kernel position. `channels` and `filters` are those of one group.
     """
     a, delta, cells, places, channels, filters = given
     m, weight = number // len(places), number % len(places)
@@ -160,8 +160,8 @@ def conv_part(given: Given, sample: int, number: int, lane: int) -> float:
 def unpool(activation: Array, pooled: Array, windows: Array, cells: Array, covering: Array, delta: Array) -> None:
     """Add pooled `[planes, …]` at the first maximum of its window in activation `[planes, …]`, cell by cell.
 
-    `windows` `[W]` and `cells` `[W, K]` are `PoolGeometry.windows`; `covering` `[cells, …]` tells in which of these
-    windows a cell lies (−1: in no more).
+    `windows` `[W]` and `cells` `[W, K]` come from `PoolGeometry.windows`. `covering` `[cells, …]` lists the windows that
+    each cell lies in (−1: no more).
     """
     for number in range(cuda.grid(1), delta.size, cuda.gridsize(1)):
         plane, cell = number // delta.shape[1], number % delta.shape[1]
@@ -174,7 +174,7 @@ def unpool(activation: Array, pooled: Array, windows: Array, cells: Array, cover
                 largest = seen[at]
                 for k in range(1, cells.shape[1]):
                     value = seen[cells[w, k]]
-                    if value > largest or value != value:  # noqa: PLR0124 - true of NaN alone
+                    if value > largest or value != value:  # noqa: PLR0124 - true only for NaN
                         at, largest = cells[w, k], value
                 if at == cell:
                     delta[plane, cell] += given[windows[w]] if largest == largest else largest  # noqa: PLR0124 - NaN is passed on
@@ -186,7 +186,7 @@ def conv_input(
 ) -> None:
     """Sum what δ `[B, M, T]` passes back through weight `[M, C, K]`, element by element of a `[B, groups · C, in]`.
 
-    `positions` `[K, in]` tells at which position a weight meets a cell (−1: none); `filters` are those of one group.
+    `positions` `[K, in]` holds the position at which a weight meets a cell (−1: none). `filters` are those of one group.
     """
     cells, channels = a.shape[2], weight.shape[1]
     for number in range(cuda.grid(1), passed.size, cuda.gridsize(1)):

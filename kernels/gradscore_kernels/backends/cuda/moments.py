@@ -1,4 +1,4 @@
-"""Device code of the CUDA back end: how a block reduces numbers to one accumulator, and how accumulators merge."""
+"""Device code of the CUDA back end: reduces numbers to accumulators, and merges accumulators."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -12,9 +12,9 @@ Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 cuda: Any = import_module("numba.cuda")
-vars(config)["CUDA_LOW_OCCUPANCY_WARNINGS"] = 0  # a layer of few weights has few blocks
+vars(config)["CUDA_LOW_OCCUPANCY_WARNINGS"] = 0  # a layer with few weights has few blocks, which is no fault
 SIMULATED: bool = vars(config)["ENABLE_CUDASIM"] > 0
-THREADS = 4 if SIMULATED else 128  # a thread of the simulator is one of the operating system's, and slow
+THREADS = 4 if SIMULATED else 128  # the simulator starts an operating-system thread for each, which is slow
 
 
 def on_device(function: F) -> F:
@@ -29,7 +29,7 @@ def launched(function: Callable[..., None]) -> Any:
 
 @on_device
 def clear(sums: Array) -> None:
-    """Begin with no number: count, Σ|g|, Σd, Σd², Σd³, Σd⁴, minimum, maximum, with d = g − shift."""
+    """Set the sums to those of no numbers: count, Σ|g|, Σd, Σd², Σd³, Σd⁴, min, max, with d = g − shift."""
     for i in range(6):
         sums[i] = 0.0
     sums[6], sums[7] = np.inf, -np.inf
@@ -37,7 +37,10 @@ def clear(sums: Array) -> None:
 
 @on_device
 def add(sums: Array, value: float, shift: float) -> None:
-    """Take one number in; `shift` is one of those that the block reduces, so powers lose no more than their count."""
+    """Add one number.
+
+    `shift` is one of the numbers that the block reduces. So the central moments lose little to cancellation.
+    """
     d = value - shift
     square = d * d
     sums[0] += 1
@@ -52,7 +55,7 @@ def add(sums: Array, value: float, shift: float) -> None:
 
 @on_device
 def reduce_block(sums: Array, shift: float, thread: int, row: Array) -> None:
-    """Write the accumulator of what all threads of a block took in; every one of them calls this."""
+    """Write the accumulator of the numbers of all threads of a block; every thread must call this."""
     rows = cuda.shared.array((8, THREADS), np.float64)
     for i in range(8):
         rows[i, thread] = sums[i]
@@ -72,7 +75,7 @@ def reduce_block(sums: Array, shift: float, thread: int, row: Array) -> None:
 
 @on_device
 def settle(sums: Array, shift: float, row: Array) -> None:
-    """Write the accumulator of the numbers that were taken in."""
+    """Turn sums of powers about `shift` into an accumulator."""
     n = sums[0]
     mean = sums[2] / n if n > 0 else 0.0
     row[0] = n
@@ -112,7 +115,7 @@ def merge(row: Array, other: Array) -> None:
 
 @launched
 def merge_chunks(chunks: Array, each: int, rows: Array, begin: int) -> None:
-    """Merge every sample's `each` chunks into row `begin` + sample, one block a sample."""
+    """Merge every sample's `each` chunks into row `begin` + sample, with one block per sample."""
     thread, sample = cuda.threadIdx.x, cuda.blockIdx.x
     merged = cuda.shared.array((THREADS, 8), np.float64)
     row = merged[thread]

@@ -1,8 +1,8 @@
-"""Device code of the CUDA back end: weight gradients of many weights, a tile of them at a time, forgotten at once.
+"""Device code of the CUDA back end: gradients of many weights, computed tile by tile and never stored.
 
-A block multiplies `ROWS` rows of δ with `COLUMNS` rows of the unfolded input, which meet in shared memory `SLAB`
-positions at a time; every thread holds some elements of the tile. They are summed in the arrays' own type for `RUN`
-positions, then in float64.
+A block multiplies `ROWS` rows of δ with `COLUMNS` rows of the unfolded input. Both come to shared memory, `SLAB` positions
+at a time. Every thread holds some elements of the tile. Sums are kept in the arrays' own type for `RUN` positions, then in
+float64.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from gradscore_kernels.backends.cuda.moments import (
 Given = tuple[Any, ...]
 Fetch = Callable[[Given, int, int, int, int, int, Array], None]
 
-ROWS_EACH, COLUMNS_EACH = 8, 4  # of a thread
+ROWS_EACH, COLUMNS_EACH = 8, 4  # elements of a thread
 THREAD_COLUMNS = 2 if SIMULATED else 16
 THREAD_ROWS = THREADS // THREAD_COLUMNS
 ROWS, COLUMNS = THREAD_ROWS * ROWS_EACH, THREAD_COLUMNS * COLUMNS_EACH
-ROWS_APART, COLUMNS_APART = ROWS + 1, COLUMNS + 1  # so that what a warp writes lies in different banks
+ROWS_APART, COLUMNS_APART = ROWS + 1, COLUMNS + 1  # one more, so that a warp writes to different memory banks
 SLAB = 16
 ROW_LOADS, COLUMN_LOADS = ROWS * SLAB // THREADS, COLUMNS * SLAB // THREADS  # of a thread, for one slab
 RUN = 128
@@ -46,8 +46,11 @@ def clear_tile(tile: Array) -> None:
 
 @on_device
 def multiply(lefts: Array, rights: Array, y: np.uint64, x: np.uint64, column: Array, run: Array) -> None:
-    """Add a slab's products to a thread's elements: every THREAD_ROWS-th row from y on, every THREAD_COLUMNS-th from x."""
-    for t in range(0, SLAB, 4):  # four at a time, so that some are read while others are multiplied
+    """Add a slab's products to a thread's elements.
+
+    These are every THREAD_ROWS-th row from y on, and every THREAD_COLUMNS-th column from x on.
+    """
+    for t in range(0, SLAB, 4):  # unrolled, so that the GPU reads some while it multiplies others
         multiply_one(lefts[t], rights[t], y, x, column, run)
         multiply_one(lefts[t + 1], rights[t + 1], y, x, column, run)
         multiply_one(lefts[t + 2], rights[t + 2], y, x, column, run)
@@ -56,7 +59,7 @@ def multiply(lefts: Array, rights: Array, y: np.uint64, x: np.uint64, column: Ar
 
 @on_device
 def multiply_one(left: Array, right: Array, y: np.uint64, x: np.uint64, column: Array, run: Array) -> None:
-    """Add one position's; indices without a sign are never counted from the end, which spares comparisons."""
+    """Add the products of one position; unsigned indices need no test for negative ones."""
     for j in range(COLUMNS_EACH):
         column[j] = right[x + np.uint64(j * THREAD_COLUMNS)]
     for i in range(ROWS_EACH):
@@ -67,7 +70,7 @@ def multiply_one(left: Array, right: Array, y: np.uint64, x: np.uint64, column: 
 
 @on_device
 def end_run(run: Array, total: Array) -> None:
-    """Take the sums so far into float64."""
+    """Move the sums so far into float64."""
     for i in range(ROWS_EACH):
         for j in range(COLUMNS_EACH):
             total[i, j] += np.float64(run[i, j])
@@ -76,7 +79,7 @@ def end_run(run: Array, total: Array) -> None:
 
 @on_device
 def add_tile(sums: Array, total: Array, height: int, width: int, shift: float) -> None:
-    """Take in a thread's elements within the first `height` rows and `width` columns."""
+    """Add those of a thread's elements that lie within the first `height` rows and `width` columns."""
     for i in range(ROWS_EACH):
         for j in range(COLUMNS_EACH):
             if i * THREAD_ROWS < height and j * THREAD_COLUMNS < width:
@@ -85,14 +88,14 @@ def add_tile(sums: Array, total: Array, height: int, width: int, shift: float) -
 
 @dataclass(frozen=True)
 class Side:
-    """One factor of the product: how a thread fetches its part of a slab, and where it puts that.
+    """One factor of the product: how a thread fetches its part of a slab, and where it puts it.
 
     Attributes
     ----------
     fetch
-        Takes (given, sample, group, first row of the tile, first position of the slab, thread, what to fill).
+        Takes (given, sample, group, first row of the tile, first position of the slab, thread, array to fill).
     put
-        Takes (slab, thread, what was filled).
+        Takes (slab, thread, filled array).
     """
 
     fetch: Fetch
@@ -100,9 +103,9 @@ class Side:
 
 
 def tiling(left: Side, right: Side, dtype: type[np.floating[Any]]) -> Any:
-    """Make the kernel that reduces the product of two sides to one accumulator a tile.
+    """Make the kernel that reduces the product of two sides to one accumulator per tile.
 
-    While a slab is multiplied the next one is on its way from device memory to the threads.
+    Threads fetch the next slab from device memory while they multiply the current one.
     """
     fetch_left, put_left, fetch_right, put_right = left.fetch, left.put, right.fetch, right.put
 
@@ -148,7 +151,7 @@ def tiling(left: Side, right: Side, dtype: type[np.floating[Any]]) -> Any:
 
 @on_device
 def fetch_filters(given: Given, sample: int, group: int, first: int, start: int, thread: int, values: Array) -> None:
-    """Fetch from δ `[B, M, T]`, of `given` the second; the last is the filters of one group."""
+    """Fetch from δ `[B, M, T]`, which is `given[1]`; `given[5]` is the number of filters of one group."""
     delta, filters = given[1], given[5]
     for load in range(ROW_LOADS):
         row, t = first + (load * THREADS + thread) // SLAB, start + (load * THREADS + thread) % SLAB
@@ -158,13 +161,13 @@ def fetch_filters(given: Given, sample: int, group: int, first: int, start: int,
 
 @on_device
 def fetch_weights(given: Given, sample: int, group: int, first: int, start: int, thread: int, values: Array) -> None:
-    """Fetch what each weight meets in a `[B, C, in]`.
+    """Fetch the cells that each weight meets in a `[B, C, in]`.
 
-    `cells` `[K, T]` numbers it, −1 for padding; `places` `[weights, 2]` holds the weights' channels within their group
-    and places within the kernel.
+    `cells` `[K, T]` holds the numbers of these cells (−1: padding). `places` `[weights, 2]` holds each weight's channel
+    within its group and its kernel position.
     """
     a, cells, places, channels = given[0], given[2], given[3], given[4]
-    for load in range(COLUMN_LOADS):  # always from somewhere: loads that wait for no branch are under way together
+    for load in range(COLUMN_LOADS):  # loads without a branch run at the same time, so the loop always loads some cell
         weight, t = first + (load * THREADS + thread) // SLAB, start + (load * THREADS + thread) % SLAB
         known, position = np.uint64(min(weight, len(places) - 1)), np.uint64(min(t, cells.shape[1] - 1))
         cell = cells[np.uint64(places[known, 1]), position]
@@ -175,14 +178,14 @@ def fetch_weights(given: Given, sample: int, group: int, first: int, start: int,
 
 @on_device
 def put_left_along_positions(slab: Array, thread: int, values: Array) -> None:
-    """Put what neighbouring threads fetched from neighbouring positions."""
+    """Put values into the left slab where neighbouring threads fetched neighbouring positions."""
     for load in range(ROW_LOADS):
         slab[(load * THREADS + thread) % SLAB, (load * THREADS + thread) // SLAB] = values[load]
 
 
 @on_device
 def put_right_along_positions(slab: Array, thread: int, values: Array) -> None:
-    """Put what neighbouring threads fetched from neighbouring positions."""
+    """Put values into the right slab where neighbouring threads fetched neighbouring positions."""
     for load in range(COLUMN_LOADS):
         slab[(load * THREADS + thread) % SLAB, (load * THREADS + thread) // SLAB] = values[load]
 
@@ -209,14 +212,14 @@ def fetch_inputs(given: Given, sample: int, _group: int, first: int, start: int,
 
 @on_device
 def put_left_along_rows(slab: Array, thread: int, values: Array) -> None:
-    """Put what neighbouring threads fetched from neighbouring rows."""
+    """Put values into the left slab where neighbouring threads fetched neighbouring rows."""
     for load in range(ROW_LOADS):
         slab[(load * THREADS + thread) // ROWS, (load * THREADS + thread) % ROWS] = values[load]
 
 
 @on_device
 def put_right_along_rows(slab: Array, thread: int, values: Array) -> None:
-    """Put what neighbouring threads fetched from neighbouring rows."""
+    """Put values into the right slab where neighbouring threads fetched neighbouring rows."""
     for load in range(COLUMN_LOADS):
         slab[(load * THREADS + thread) // COLUMNS, (load * THREADS + thread) % COLUMNS] = values[load]
 
