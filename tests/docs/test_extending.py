@@ -32,7 +32,7 @@ TOYS = {
             assert "no kernel scale_moments" in str(error) or "not installed" in str(error)
         from gradscore.graph.statistics.reduction_rules import GRADIENT_RULES
         assert set(GRADIENT_RULES) == set(gk.KERNELS)
-        from gradscore.model.metadata import Layer, Parameter, Reduction
+        from gradscore.model.layer_table import Layer, Parameter, Reduction
         from gradscore.scoring.raw_gradients import layer_gradients
         layer = Layer("norm", "Mul", (Parameter("norm.weight", (4,), "direct"),), (Reduction("scale", "d", "a"),))
         raw = layer_gradients(layer, {"a": a, "d": delta}, np.ones(3))["norm.weight"]
