@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOURCES = ("gradscore", "kernels/gradscore_kernels")
 SAME_THING = {
+    "CONTAINERS": "each module of containers lists the endings of its own; sources joins them",
     "FLOATS": "the types that kernels compute in, as NumPy has them and as Numba has them",
     "SPECS": "each module of the catalogue lists its own kernels under this name",
     "__all__": "Python's own",

@@ -190,7 +190,7 @@ def test_a_process_whose_parent_was_killed_ends_without_a_word(tmp_path):
     program = (
         "import os, signal, sys\n"
         "from gradscore.inputs.prefetch.decoding_process import DecodingProcess\n"
-        "from gradscore.model.metadata import Preprocessing\n"
+        "from gradscore.model.preprocessing import Preprocessing\n"
         "process = DecodingProcess(Preprocessing('image', 1, 8, 8))\n"
         "process.read([])\n"
         "process._ask(sys.argv[1:] * 200)\n"
