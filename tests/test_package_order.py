@@ -1,4 +1,4 @@
-"""The tree: packages stand in one order, imports point down it only, and no folder is crowded."""
+"""The tree: packages have an order, imports point only to lower packages, and no folder is crowded."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "gradscore"
 
-# From the ground up: a module may import from packages that stand before its own, and from its own.
+# From the bottom up: a module may import from its own package and from packages before it.
 ORDER = (
     "errors", "version", "files", "model", "inputs", "runtime",
     "graph.nodes", "graph.normalize", "graph.layers", "graph.differentiate", "graph.lower", "graph.statistics",
@@ -16,7 +16,7 @@ ORDER = (
     "triton", "exporting", "unknowns", "bench", "cli",
 )  # fmt: skip
 MOST_MODULES = 16  # a folder's __init__ included
-TOP = ("bench.workloads",)  # prepares and exports as a user does, by the public names
+TOP = ("bench.workloads",)  # prepares and exports by the public names, as a user does
 
 
 def module_name(path):
@@ -31,7 +31,7 @@ def package_of(module):
 
 
 def imported(path):
-    """Yield the gradscore modules that a file imports, wherever in it."""
+    """Yield the gradscore modules that a file imports anywhere."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (
@@ -45,7 +45,7 @@ def imported(path):
 
 
 def arrows():
-    """Return {(package, imported package)} and where each stands."""
+    """Return {(package, imported package): where the import stands}."""
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         module = module_name(path)
@@ -65,7 +65,7 @@ def test_no_arrow_points_upwards(capsys):
             below = [target for source, target in found if source == package and target != package]
             print(f"  {package:22} {' '.join(sorted(below, key=ORDER.index))}")
     upwards = {pair: found[pair] for pair in found if ORDER.index(pair[0]) < ORDER.index(pair[1])}
-    assert not upwards  # an order without an arrow upwards has no cycle either
+    assert not upwards  # without an import upwards there is no cycle either
 
 
 def test_no_module_imports_in_a_circle():

@@ -1,4 +1,4 @@
-"""What `gradscore` promises to export, and what merely importing it costs."""
+"""The public names of `gradscore`, and the cost of its import."""
 
 import json
 import subprocess

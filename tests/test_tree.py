@@ -1,4 +1,4 @@
-"""One name, one thing: no two classes, and no two public tables, of different modules are called the same."""
+"""No two classes, and no two public tables, of different modules have the same name."""
 
 import ast
 from pathlib import Path
@@ -28,7 +28,7 @@ def is_table(value):
 
 
 def shared(found):
-    """Return the names that stand in several modules."""
+    """Return the names that several modules define."""
     places = {}
     for path, name in found:
         places.setdefault(name, set()).add(str(path))

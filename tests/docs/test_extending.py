@@ -13,9 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/design"
 PACKAGES = {"gradscore": ROOT / "gradscore", "gradscore_kernels": ROOT / "kernels/gradscore_kernels"}
-BACKENDS = "kernels/gradscore_kernels/backends/numba_kernels.py"  # code of a kernel, which no catalogue can spare
+BACKENDS = "kernels/gradscore_kernels/backends/numba_kernels.py"  # the code that every kernel needs
 
-# The page, the files that its patch may touch, and a program that uses what the patch adds, run beside the demo's files.
+# The page, the number of files that its patch may touch, and a program that uses the patch beside the demo's files.
 TOYS = {
     "add-a-kernel": (
         2,
@@ -114,7 +114,7 @@ TOYS = {
 
 @pytest.fixture
 def sources(checkout):
-    """Return a copy of both packages, the compiled kernels among them, as a checkout has them."""
+    """Return a checkout of both packages, with the compiled kernels."""
     skip = shutil.ignore_patterns("__pycache__")
     shutil.copytree(PACKAGES["gradscore"], checkout / "gradscore", ignore=skip)
     shutil.copytree(PACKAGES["gradscore_kernels"], checkout / "kernels/gradscore_kernels", ignore=skip)
@@ -153,7 +153,7 @@ def test_the_patch_of_the_page_works(page, sources):
         "import gradscore",
         f"assert gradscore.__file__.startswith({str(sources)!r})",
     ]
-    # Without `site` nothing of an editable install comes before the patched copy.
+    # Without `site`, an editable install cannot come before the patched copy.
     run = subprocess.run(
         [sys.executable, "-S", "-c", "\n".join([*begin, *lines])],
         cwd=sources,

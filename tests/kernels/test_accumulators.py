@@ -1,4 +1,4 @@
-"""Merging accumulators and reading statistics from them."""
+"""Merging accumulators, and computing statistics from them."""
 
 import gradscore_kernels as gk
 import numpy as np

@@ -1,4 +1,4 @@
-"""Back ends as a whole: choice, instruction sets, the JIT off, many callers at once, light import."""
+"""Back ends as a whole: choice, instruction sets, numba without its compiler, many callers, light import."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from gradscore_kernels.backends.base import Backend
 
 from tests.support.kernel_cases import CASES, every_backend, need
 
-# Runs every case on one back end in a process of its own; prints the worst disagreement as the assertion error it is.
+# Runs every case on one back end in a process of its own. The worst difference fails as an assertion.
 ALL_CASES = """
 import sys
 import numpy as np
@@ -36,7 +36,7 @@ print(done)
 
 
 def python(code, *arguments, **environment):
-    """Run code in a fresh interpreter beside these tests, warnings being errors."""
+    """Run code in a fresh interpreter, with warnings as errors; it can import these tests."""
     paths = [str(Path(__file__).parents[2]), str(Path(gk.__file__).parents[1])]
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | environment
     command = [sys.executable, "-W", "error", "-c", code, *arguments]
@@ -60,7 +60,7 @@ def test_numba_gives_the_reference_without_its_compiler():
     assert int(run.stdout) >= 24
 
 
-def test_an_instruction_set_that_is_not_there_is_refused():
+def test_a_missing_instruction_set_is_refused():
     need("native")
     run = python("import gradscore_kernels as gk; gk.simd_level()", GRADSCORE_KERNELS_SIMD="mmx")
     assert "KernelError: GRADSCORE_KERNELS_SIMD=mmx is not possible here: choose" in run.stderr
@@ -72,7 +72,7 @@ def test_import_is_light():
     assert json.loads(python(code).stdout) == []
 
 
-def test_automatic_choice_is_the_fastest_there():
+def test_automatic_choice_is_the_fastest_available():
     assert gk.default_backend() == gk.available_backends()[0]
     assert set(gk.available_backends()) <= {"native", "numba", "reference", "cuda"}
     arrays = CASES["conv-middle"].arrays()

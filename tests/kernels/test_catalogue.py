@@ -1,4 +1,4 @@
-"""The catalogue: what it says of each kernel holds for the functions, the formulas, the layer tables and the graph."""
+"""The catalogue agrees with the kernels' functions and formulas, the layer tables and the graph."""
 
 from inspect import signature
 
@@ -56,7 +56,7 @@ def test_a_nan_makes_its_own_raw_gradient_nan_and_no_other(case):
         if array.dtype.kind != "f":
             continue
         spoilt = array.copy()
-        spoilt[1, *(size // 2 for size in array.shape[1:])] = np.nan  # the middle, which every kernel position may see
+        spoilt[1, *(size // 2 for size in array.shape[1:])] = np.nan  # the middle, which every kernel position can meet
         with np.errstate(invalid="ignore"):
             found = formula(case, [*arrays[:place], spoilt, *arrays[place + 1 :]])
         np.testing.assert_array_equal(np.delete(found, 1, axis=0), np.delete(clean, 1, axis=0))
@@ -65,7 +65,7 @@ def test_a_nan_makes_its_own_raw_gradient_nan_and_no_other(case):
 
 
 def _reads_delta(case, shape):
-    """Tell whether the middle of δ changes the gradient; an input that meets only padding, or a skipped row, does not."""
+    """Tell whether the middle of δ changes the gradient; it may meet only padding or skipped rows."""
     *arrays, delta = case.arrays(np.float64)
     changed = delta.copy()
     changed[1, *(size // 2 for size in shape[1:])] += 1e3

@@ -1,4 +1,4 @@
-"""How many cores a process may use, on fake trees of /proc and /sys."""
+"""The number of cores that a process may use, on fake trees of /proc and /sys."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""The CUDA back end: on the simulator in a process of its own, and on a device where there is one."""
+"""The CUDA back end: on the simulator in a process of its own, and on a device if there is one."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from tests.kernels.test_unpooled_input import arguments, assert_near, every_pooled
 from tests.support.kernel_cases import CASES, EXACT, TILED, assert_same_statistics
 
-SMALL = 1500  # numbers in all arrays of a case; every thread of the simulator is one of the operating system's
+SMALL = 1500  # numbers in all arrays of a case; the simulator is slow
 
 PRELUDE = """
 import json
@@ -31,7 +31,7 @@ class Held:
 
 
 def simulate(code):
-    """Run code in a fresh interpreter with the simulator on, warnings being errors; return what it prints as JSON."""
+    """Run code in a fresh interpreter with the simulator on and warnings as errors; return the JSON that it prints."""
     if find_spec("numba_cuda") is None:
         pytest.skip("numba-cuda is not installed")
     paths = [str(Path(__file__).parents[2]), str(Path(gk.__file__).parents[1])]
@@ -138,7 +138,7 @@ def test_automatic_choice_for_arrays_of_the_host_is_never_the_device():
     ]
 
 
-def test_a_device_that_is_not_there_is_said():
+def test_a_missing_device_is_refused():
     if "cuda" in gk.available_backends():
         pytest.skip("there is a device")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""What kernels refuse, and what they say then."""
+"""The arguments that kernels refuse, and the messages."""
 
 import gradscore_kernels as gk
 import numpy as np
@@ -98,7 +98,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_says_what_is_impossible(name):
+def test_errors_say_what_is_impossible(name):
     call, message = REFUSED[name]
     with pytest.raises(KernelError, match=message):
         call()
@@ -117,7 +117,7 @@ def test_arrays_may_be_named(case):
     np.testing.assert_array_equal(named, case.run(arrays))
 
 
-def test_absent_back_ends_say_how_to_get_them(monkeypatch):
+def test_missing_back_ends_say_how_to_get_them(monkeypatch):
     monkeypatch.setattr("gradscore_kernels.backends.registry.available_backends", lambda: ("reference",))
     with pytest.raises(KernelError, match="back end 'native' is not installed here: reinstall gradscore where a C"):
         CASES["direct"].run(CASES["direct"].arrays(), backend="native")

@@ -1,4 +1,4 @@
-"""Every kernel, back end and type against the reference, and the reference against definitions."""
+"""Every kernel, back end and type against the reference, and the reference against the definitions."""
 
 from itertools import product
 
@@ -23,7 +23,7 @@ from tests.support.kernel_cases import (
 
 
 def defined_convolution(a, delta, geometry):
-    """The weight gradient of one sample, one multiplication at a time."""
+    """Return the weight gradient of one sample, one multiplication at a time."""
     rank, groups = len(geometry.kernel), geometry.groups
     channels, filters = len(a) // groups, len(delta) // groups
     gradient = np.zeros((len(delta), channels, *geometry.kernel))
@@ -41,7 +41,7 @@ def defined_convolution(a, delta, geometry):
 
 
 def defined_unpooling(activation, pooled_delta, pool):
-    """The derivative in front of the pooling, one sample and window at a time."""
+    """Return δ in front of the max pool, one sample and window at a time."""
     delta = np.zeros(activation.shape)
     for channel, *window in np.ndindex(pooled_delta.shape):
         best = None
@@ -59,7 +59,7 @@ def defined_unpooling(activation, pooled_delta, pool):
 
 
 def defined(case, arrays):
-    """The gradients `[B, ...]` by the kernel's definition, in float64."""
+    """Return the gradients `[B, ...]` by the kernel's definition, in float64."""
     x = [array.astype(np.float64) if array.dtype.kind == "f" else array for array in arrays]
     if case.kernel == "conv_moments":
         return np.stack([defined_convolution(*pair, case.extra["geometry"]) for pair in zip(*x, strict=True)])
@@ -82,7 +82,7 @@ def defined(case, arrays):
 
 
 def defined_accumulators(gradients):
-    """n, Σ|g|, mean, M2, M3, M4, min, max with scipy's central moments."""
+    """Return n, Σ|g|, mean, M2, M3, M4, min, max, with scipy's central moments."""
     rows = []
     for g in gradients.reshape(len(gradients), -1):
         powers = [scipy.stats.moment(g, order=k) * g.size for k in (2, 3, 4)]
@@ -98,7 +98,7 @@ def test_reference_follows_the_definition(name):
 
 
 def gives_constants(case):
-    """Say whether constant arrays give a constant gradient: not with padding, untouched rows or pooling."""
+    """Tell whether constant arrays give a constant gradient: not with padding, skipped rows or a max pool."""
     geometry = case.extra.get("geometry")
     return case.kernel not in {"embedding_moments", "unpooled_conv_moments"} and (
         geometry is None or max(geometry.pads) <= 0
@@ -160,7 +160,7 @@ def test_not_a_number_stays_in_its_sample(case, backend, bad):
 )
 @every_backend
 def test_not_a_number_wherever_it_stands(backend, name, bad):
-    """One sample for each place of a channel's input, then of its δ; every other sample stays as it is."""
+    """Every other sample holds the bad number at another place: of the input, then of δ. The rest keep their bits."""
     need(backend)
     case = CASES[name]
     for which, array in enumerate(case.arrays()):
@@ -171,7 +171,7 @@ def test_not_a_number_wherever_it_stands(backend, name, bad):
         found = case.run(arrays, backend=backend)
         np.testing.assert_array_equal(found[1::2], clean[1::2])
         broken = np.isnan(case.run(arrays, backend="reference")[::2, 1])
-        assert broken.mean() > 0.9  # some input may meet no weight
+        assert broken.mean() > 0.9  # some inputs may meet no weight
         np.testing.assert_array_equal(np.isnan(found[::2, 1:]), np.repeat(broken[:, None], 7, axis=1))
 
 
@@ -256,7 +256,7 @@ POOLINGS = {
 @every_type
 @pytest.mark.parametrize("name", POOLINGS)
 @pytest.mark.parametrize("backend", ["native", "numba", "reference"])
-def test_unpooling_is_torchs(backend, name, dtype):
+def test_unpooling_equals_torch(backend, name, dtype):
     import torch
 
     need(backend)

@@ -1,4 +1,4 @@
-"""Programs: a network's kernels in one call give what they give one by one, bit for bit, whatever comes after what."""
+"""Programs give the bits of their kernels called one by one, for any sequence of batches."""
 
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -28,7 +28,7 @@ STEPS = (
 
 
 def drawn(batch, *, side=10, dtype=np.float32, seed=0):
-    """Arrays that the steps fit: `side` is that of the first convolution's input."""
+    """Return arrays for the steps; `side` is the height and width of the first convolution's input."""
     half, rest = side - 2, (side - 2) // 2
     shapes = {
         "first": (6, side, side), "second": (5, half, half), "delta": (5, rest, rest),
@@ -45,7 +45,7 @@ def drawn(batch, *, side=10, dtype=np.float32, seed=0):
 
 
 def one_by_one(arrays, scale, backend):
-    """The same without a program."""
+    """Return the same statistics without a program."""
     found, parts, layers = dict(arrays), [], []
     for step in STEPS:
         result = step.kernel(*(found[name] for name in step.arrays), *step.options, backend=backend)
@@ -140,7 +140,7 @@ def test_a_model_with_an_embedding_runs_compiled(monkeypatch):
 def test_programs_compile_the_kernels_that_the_native_back_end_names():
     need("native")
     native = import_module("gradscore_kernels._native")
-    reducing = {spec.function for name, spec in gk.KERNELS.items() if name != "whole"}  # that is `direct` of one sample
+    reducing = {spec.function for name, spec in gk.KERNELS.items() if name != "whole"}  # it is `direct` of one sample
     assert {*reducing, gk.BACKSTEP.function} == set(native.PROGRAM_KERNELS)
 
 

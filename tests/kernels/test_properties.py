@@ -1,4 +1,4 @@
-"""Drawn shapes, geometries, scales and offsets: every back end against the reference."""
+"""Random shapes, geometries, scales and offsets: every back end against the reference."""
 
 import gradscore_kernels as gk
 import numpy as np
@@ -41,7 +41,7 @@ def convolutions(draw):
         d * (k - 1) + 1 - pads[i] - pads[rank + i] for i, (k, d) in enumerate(zip(kernel, dilations, strict=True))
     ]
     margin = {1: 150, 2: 14, 3: 5}[rank]
-    # A negative pad may not crop more than there is.
+    # Negative pads must not crop more than the whole input.
     spatial = tuple(max(1, size, 3) + draw(st.integers(0, margin)) for size in needed)
     return conv(2, channels * groups, filters * groups, spatial, geometry)
 
@@ -57,7 +57,7 @@ def test_convolutions(backend, case, dtype, seed):
 
 @st.composite
 def depthwise_in_place(draw):
-    """Depthwise convolutions whose outputs lie in their inputs' places, though the kernel's middle need not."""
+    """Draw depthwise convolutions whose output has the input's size, with pads that need not be symmetric."""
     rank = draw(st.integers(1, 3))
     kernel, dilations, before, spatial = [], [], [], []
     for _ in range(rank):
@@ -82,7 +82,7 @@ def test_depthwise_convolutions_in_place(backend, case, dtype, seed):
 
 @st.composite
 def poolings(draw):
-    """Any pooling, or the common one in squares, behind a convolution that keeps enough of its input."""
+    """Draw a max pool, of any kind or of 2 × 2 squares, behind a convolution with a large enough output."""
     rank = draw(st.integers(1, 3))
 
     def by_axis(low, high, count=rank):
@@ -178,7 +178,7 @@ def test_tiles_at_every_scale(backend, name, exponent):
 @pytest.mark.parametrize("name", TILED_CASES)
 @every_backend
 def test_tiles_at_every_offset(backend, name, offset):
-    """Gradients whose mean is about `offset` standard deviations: products of factors scattered around one."""
+    """Gradients whose mean is about `offset` standard deviations: products of factors around one."""
     need(backend)
     case = TILED_CASES[name]
     rng = np.random.default_rng(offset)

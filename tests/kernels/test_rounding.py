@@ -1,4 +1,4 @@
-"""Where float32's rounding would show: gradients of few numbers, and numbers that lie close together far from 0."""
+"""Cases where the rounding of float32 would show: few numbers, or numbers close together far from 0."""
 
 import gradscore_kernels as gk
 import numpy as np
@@ -12,7 +12,7 @@ TOLERANCE = TILED[np.float32]
 
 
 def far_arrays(case, rng, least=1, most=100):
-    """Arrays of factors scattered around one: sums whose means are `least` to `most` standard deviations, or so."""
+    """Return factors around one, so that means of sums are about `least` to `most` standard deviations."""
     positions = case.shapes[0][1] if case.kernel == "sequence_moments" else np.prod(case.shapes[-1][2:])
     offset = least * (most / least) ** rng.random(case.shapes[0][0])
     spread = np.sqrt(np.sqrt(1 + positions / offset**2) - 1)
@@ -22,7 +22,7 @@ def far_arrays(case, rng, least=1, most=100):
 
 
 def drawn_geometry(rng, rank, groups):
-    """A small kernel, at times strided, dilated, padded or cropped; and an input that it fits."""
+    """Draw a small kernel, sometimes strided, dilated, padded or cropped, and an input for it."""
     kernel = tuple(rng.integers(1, {1: 7, 2: 4, 3: 3}[rank], rank))
     plain = rng.random() < 0.5
     strides, dilations = (np.ones(rank, int) if plain else rng.integers(1, 3, rank) for _ in range(2))
@@ -39,7 +39,7 @@ def drawn_conv(rng):
 
 
 def drawn_depthwise(rng):
-    """Outputs in their inputs' places: one filter's weights meet almost the same numbers."""
+    """Draw a depthwise convolution whose output has the input's size: all weights of a filter meet almost the same numbers."""
     rank = int(rng.integers(1, 4))
     kernel = tuple(int(k) for k in rng.integers(1, 4, rank))
     begin = tuple(int(rng.integers(0, k)) for k in kernel)
@@ -71,7 +71,7 @@ DRAWN = {
 
 
 def numbers_of(case):
-    """How many numbers a gradient holds."""
+    """Return how many numbers a gradient holds."""
     inputs, outputs = case.shapes[0], case.shapes[1]
     if case.kernel == "sequence_moments":
         return inputs[2] * outputs[2]
@@ -120,7 +120,7 @@ def test_numbers_close_together_far_from_0(backend, name):
 @pytest.mark.parametrize("name", FAR)
 @every_backend
 def test_samples_far_from_0_change_no_other(backend, name):
-    """Some samples need float64 and some do not: each row has the same bits alone, among others and on any thread."""
+    """Some samples need float64 and others do not. Each row has the same bits alone, in a batch and on any thread."""
     need(backend)
     case, rng = FAR[name], np.random.default_rng(6)
     arrays = far_arrays(case, rng, 1, 1000)
@@ -155,6 +155,6 @@ def test_programs_sum_the_same_way(backend):
     a, delta = far_arrays(case, np.random.default_rng(8))
     program = gk.Program([gk.Step(gk.conv_moments, ("a", "delta"), (geometry,), 0)], backend=backend)
     expected = gk.statistics(case.run([a, delta], backend="reference"))
-    for _ in range(2):  # by the kernels, then compiled
+    for _ in range(2):  # first by the kernels, then compiled
         found = program.run({"a": a, "delta": delta}, np.ones(8)).reshape(8, 2, 8)
         np.testing.assert_allclose(found[:, 0], expected, rtol=1e-9, atol=1e-9)

@@ -1,4 +1,4 @@
-"""The C++ kernels under sanitizers: every load and store of every level on awkward shapes."""
+"""The C++ kernels under sanitizers: every load and store of every instruction set, on awkward shapes."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "kernels"
 KINDS = {
     "vectors": "",
-    "plain": "-DGRADSCORE_PLAIN_VECTORS",  # what a compiler without vector extensions sees
+    "plain": "-DGRADSCORE_PLAIN_VECTORS",  # the code for compilers without vector extensions
 }
 
 

@@ -1,4 +1,4 @@
-"""Head features against 60-digit arithmetic: exact however confident, tied or many the classes."""
+"""Head features against 60-digit arithmetic: exact for confident, tied and many classes."""
 
 import gradscore_kernels as gk
 import mpmath
@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-BACKENDS = [name for name in ("native", "numba") if name in gk.available_backends()]  # C++, and NumPy for all others
-RTOL = 1e-11  # of the feature itself: logits of 600 lose 600·2⁻⁵³ before the exponential
-SUBNORMAL = np.finfo(np.float64).tiny  # below it float64 itself has fewer digits
+BACKENDS = [name for name in ("native", "numba") if name in gk.available_backends()]  # C++ and NumPy
+RTOL = 1e-11  # relative: logits of 600 lose 600·2⁻⁵³ before the exponential
+SUBNORMAL = np.finfo(np.float64).tiny  # below this, float64 has fewer digits
 
 
 def exact(logits, label):
-    """Entropy over log q, maximum softmax and residual."""
+    """Return entropy divided by log q, maximum softmax and residual."""
     with mpmath.workdps(400):
         weights = [mpmath.exp(mpmath.mpf(float(score))) for score in logits]
         total = mpmath.fsum(weights)

@@ -1,4 +1,4 @@
-"""Kernels planned without their tricks: other products in another order, the same statistics."""
+"""Kernels without one of their tricks: the order of products changes, the statistics do not."""
 
 import numpy as np
 import pytest

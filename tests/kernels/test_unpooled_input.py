@@ -1,4 +1,4 @@
-"""What a pooled derivative passes back through a convolution: every back end against the reference, and that against torch."""
+"""`unpooled_conv_input`: every back end against the reference, and the reference against torch."""
 
 from importlib import import_module
 from itertools import product
@@ -18,7 +18,7 @@ every_pooled = pytest.mark.parametrize("name", POOLED)
 
 
 def arguments(case, dtype=np.float32, seed=0):
-    """Arrays a, activation, pooled_delta and weight, and the geometries."""
+    """Return the arrays a, activation, pooled_delta and weight, and the geometries."""
     geometry = case.extra["geometry"]
     arrays = case.arrays(dtype, seed)
     shape = (arrays[1].shape[1], arrays[0].shape[1] // geometry.groups, *geometry.kernel)
@@ -122,7 +122,7 @@ def test_statistics_behind_pools_keep_their_bits_beside_a_sample_with_nan(backen
 
 @every_type
 def test_first_maxima_of_the_numba_back_end(dtype):
-    """Equal zeros of either sign, infinities, numbers below the normal ones, and NaN of either sign, which is more than any."""
+    """Zeros and NaN of both signs, infinities and subnormal numbers; NaN is larger than any number."""
     need("numba")
     loops, numba = (import_module(f"gradscore_kernels.{name}") for name in ("_numba_loops", "_numba"))
     tiny = np.finfo(dtype).smallest_subnormal
@@ -139,7 +139,7 @@ def test_first_maxima_of_the_numba_back_end(dtype):
 @every_type
 @pytest.mark.parametrize("shape", [(16, 37), (7, 16), (4, 100)])
 def test_first_maxima_of_squares_of_the_numba_back_end(dtype, shape):
-    """Squares in rows that are no multiple of a vector, or of a square, with equal numbers and NaN."""
+    """Rows that are no multiple of a vector or of a square, with equal numbers and NaN."""
     need("numba")
     numba = import_module("gradscore_kernels.backends.numba_kernels")
     loops = import_module("gradscore_kernels.backends.numba_loops")

@@ -1,4 +1,4 @@
-"""A scoring model's metadata as text and back, of this format and the one before."""
+"""A scoring model's metadata to text and back, in this format and in format 1."""
 
 import json
 from dataclasses import replace

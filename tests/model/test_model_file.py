@@ -1,4 +1,4 @@
-"""What a model file says about itself, against the onnx package's own reader, and what damaged files are told."""
+"""Metadata of model files against the onnx package's own reader, and the errors of damaged files."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_properties_stand_anywhere_and_the_last_of_a_key_counts(tmp_path):
     assert {item.key: item.value for item in onnx.load(path, load_external_data=False).metadata_props}["a"] == "3"
 
 
-def test_fields_that_nobody_knows_are_passed_over(tmp_path):
+def test_unknown_fields_are_skipped(tmp_path):
     path = tmp_path / "m.onnx"
     unknown = b"\xc8\x3e\xff\xff\x03" + b"\xc9\x3e" + bytes(8) + b"\xcd\x3e" + bytes(4) + field(b"\xca\x3e", b"text")
     path.write_bytes(unknown + field(GRAPH, b"") + entry(b"a", b"1") + unknown)
@@ -139,7 +139,7 @@ def test_a_written_model_says_what_prepare_returned(tmp_path):
         (json.dumps({"format_version": 99}), r"m\.onnx has scoring-model format 99"),
     ],
 )
-def test_what_is_no_scoring_model_is_told_what_it_is(text, message, tmp_path):
+def test_the_error_names_the_kind_of_another_file(text, message, tmp_path):
     path = saved(tmp_path / "m.onnx", **({} if text is None else {METADATA_KEY: text}))
     with pytest.raises(ModelError, match=message):
         read_metadata(path)

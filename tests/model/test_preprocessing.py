@@ -1,4 +1,4 @@
-"""Resizing and cropping as torchvision does it, and how a model comes to say so."""
+"""Resizing and cropping as torchvision does them, and how a model gets these options."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def png(array):
 
 
 def of_torchvision(array, resize, crop, mode):
-    """Resize, CenterCrop and ToTensor by their documentation, on torch's own antialiased interpolation; in grey levels."""
+    """Return grey levels after Resize and CenterCrop as documented, by torch's antialiased interpolation."""
     height, width = array.shape[:2]
     if len(resize) == 1:  # the shorter side
         ratio = max(height, width) / min(height, width)
@@ -42,13 +42,13 @@ def of_torchvision(array, resize, crop, mode):
     pads = [max(0, wanted - given) for wanted, given in zip(crop, size, strict=True)]
     image = torch.nn.functional.pad(
         image, (pads[1] // 2, (pads[1] + 1) // 2, pads[0] // 2, (pads[0] + 1) // 2)
-    )  # as CenterCrop pads: the odd pixel right and below
+    )  # as in CenterCrop: the odd pixel goes right and below
     top, left = (round((have - wanted) / 2.0) for have, wanted in zip(image.shape[2:], crop, strict=True))
     return image[0, :, top : top + crop[0], left : left + crop[1]].numpy()
 
 
 def noise(height, width, seed):
-    """Return grey levels that no overshoot takes out of range: bicubic results there depend on which axis is first."""
+    """Return grey levels in a middle range, because overshoot makes bicubic results depend on the first axis."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.int64)
@@ -119,7 +119,7 @@ def test_a_thin_image_is_refused_before_it_grows_huge():
         ({"resize": (0,)}, "--resize is 0: give the shorter side"),
     ],
 )  # fmt: skip
-def test_options_that_cannot_be(options, message):
+def test_impossible_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         ImageOptions().changed(**options).of_model(IMAGE)
 
@@ -160,7 +160,7 @@ def test_image_processors_of_hugging_face(processor, options):
     assert _preprocessing(processor) == ImageOptions().changed(**options)
 
 
-def test_a_filter_that_nothing_here_has():
+def test_an_unknown_filter_is_refused():
     with pytest.raises(InputError, match="filter 4"):
         _preprocessing({"resample": 4})
 

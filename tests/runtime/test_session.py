@@ -1,4 +1,4 @@
-"""The runtime is whichever one is installed, once; what is asked for is what runs."""
+"""onnxruntime: exactly one distribution is loaded, and exactly the providers asked for run."""
 
 import os
 import subprocess
@@ -17,19 +17,19 @@ from gradscore.runtime.device import DeviceTensor
 
 
 class Installed:
-    """Stands for an installed distribution."""
+    """A stand-in for an installed distribution."""
 
     def __init__(self, name):
         self._name = name
 
     def read_text(self, filename):
-        """Return the metadata, where it has any: as wheels keep it."""
+        """Return the metadata under the file name of wheels, if there is any."""
         return f"Metadata-Version: 2.4\nName: {self._name}\n" if self._name and filename == "METADATA" else None
 
 
 @pytest.fixture
 def installation(monkeypatch):
-    """Return a function that pretends that these distributions are installed, and this is what importing gives."""
+    """Return a function that pretends that distributions are installed, and that importing gives a module."""
 
     def pretend(names, module=None):
         def import_module(name):
@@ -79,8 +79,8 @@ def test_a_runtime_that_does_not_import(installation):
         session.load_onnxruntime()
 
 
-def test_what_remains_of_a_clash(installation):
-    """Uninstalling one of two leaves a folder without files, which Python imports as a namespace."""
+def test_a_folder_without_files_after_a_clash_is_refused(installation):
+    """After one of two is uninstalled, a folder without files remains, which Python imports as a namespace."""
     installation(["onnxruntime"], types.ModuleType("onnxruntime"))
     with pytest.raises(
         RuntimeUnavailableError, match=r"lost its files: run `pip install --force-reinstall onnxruntime`"
@@ -118,7 +118,7 @@ def test_a_provider_that_does_not_start_is_an_error(monkeypatch, capsys):
     monkeypatch.setattr(session, "load_onnxruntime", lambda: fake)
     with pytest.raises(RuntimeUnavailableError, match="CUDAExecutionProvider is installed but did not start"):
         session.open_session(doubling().SerializeToString(), providers=["CUDAExecutionProvider"])
-    assert capsys.readouterr().out == ""  # what the runtime says of its libraries is not the user's output
+    assert capsys.readouterr().out == ""  # the runtime's text about its libraries must not reach the user's output
 
 
 def test_a_model_that_does_not_load(tmp_path):
@@ -158,7 +158,7 @@ def test_what_is_bound_stays_where_it_was_computed(tmp_path):
 
 
 def test_cuda_kernels_read_signals_where_they_lie(prepared):
-    """On numba's simulator, whose device memory is the host's: the whole way from bound outputs to features."""
+    """From bound outputs to features on numba's simulator, whose device memory is on the host."""
     if find_spec("numba_cuda") is None:
         pytest.skip("numba-cuda is not installed")
     import torch
@@ -195,7 +195,7 @@ def test_cuda_kernels_read_signals_where_they_lie(prepared):
     assert fetched == 2
 
 
-def test_batches_that_come_alone_get_a_session_on_all_threads_once_they_are_a_habit(tmp_path, monkeypatch):
+def test_batches_that_often_come_alone_get_a_session_on_all_threads(tmp_path, monkeypatch):
     onnx.save(doubling(), tmp_path / "x.onnx")
     opened = []
     plain = session.open_session

@@ -1,4 +1,4 @@
-"""Scoring on a CUDA device: every family of the zoo, its statistics in the graph and by the kernels, against the CPU's."""
+"""Scoring on a CUDA device against the CPU: every family of the zoo, on the graph and on kernels."""
 
 import gradscore_kernels as gk
 import numpy as np

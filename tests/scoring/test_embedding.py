@@ -1,4 +1,4 @@
-"""What the documentation of embedding shows is what happens: its lines run, its service answers."""
+"""The page on use in production: its code runs, and its service answers."""
 
 import importlib.util
 import io
@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs/how-to/production.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Files of the demo's names, of a classifier that was not trained: the lines only ask that they are there."""
+    """Return files with the demo's names, of a classifier without training: the code only needs the files."""
     folder = tmp_path_factory.mktemp("embedding") / "demo"
     folder.mkdir()
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Extra features against torch in float64, and through tables, verdicts, comparisons and the command line."""
+"""Extra features against torch in float64, and in tables, verdicts, comparisons and the command line."""
 
 import copy
 import json
@@ -35,7 +35,7 @@ def logits_of(module, sample):
 
 
 def expected_gradnorm(module, weight, sample):
-    """L1 norm of the gradient of KL(uniform ‖ softmax) by one weight, by autograd."""
+    """Return the L1 norm of the gradient of KL(uniform ‖ softmax) with respect to one weight, by autograd."""
     exact = double(module)
     logits = exact(torch.as_tensor(sample)[None].double())
     uniform = torch.full_like(logits, 1 / logits.shape[1])
@@ -44,7 +44,7 @@ def expected_gradnorm(module, weight, sample):
 
 
 def expected_activations(module, sample):
-    """The eight statistics of what each layer is given, by the layer's name."""
+    """Return the eight statistics of each layer's input, by the layer's name."""
     exact, seen, hooks = double(module), {}, []
     for name in oracle.layers_of(exact):
         keep = lambda _, given, name=name: seen.setdefault(name, []).append(given[0].detach().numpy().ravel())  # noqa: E731
@@ -199,7 +199,7 @@ def test_gradnorm_is_refused_where_no_single_dense_layer_makes_the_logits(module
         Scorer.load(path, features=["gradnorm"])
 
 
-def test_what_cannot_be_is_said_at_loading(prepared):
+def test_impossible_features_are_refused_at_loading(prepared):
     path = loaded("digits", prepared)[2] and prepared("digits", None, None)
     with pytest.raises(
         InputError, match="no extra feature 'odin': --features takes max_logit, energy, margin, gradnorm, act"
@@ -212,7 +212,7 @@ def test_what_cannot_be_is_said_at_loading(prepared):
 
 @pytest.fixture(scope="module")
 def tables(prepared, tmp_path_factory):
-    """Known digits of two classes, some of them mistaken, and noise, scored with everything."""
+    """Return tables with all extra features: of digits in two classes with some mistakes, and of noise."""
     torch.manual_seed(0)
     path, folder = prepared("extras", DigitsCNN().eval(), torch.zeros(2, 1, 8, 8)), tmp_path_factory.mktemp("extras")
     rng = np.random.default_rng(0)
@@ -228,7 +228,7 @@ def tables(prepared, tmp_path_factory):
     return path, folder, scorer, source, known
 
 
-def test_tables_say_what_they_hold_and_noise_is_scored_alike(tables):
+def test_tables_name_their_features_and_noise_is_scored_with_them(tables):
     path, folder, scorer, _, known = tables
     assert known.extra_features == tuple(EXTRA_FEATURES)
     assert known.feature_names == scorer.feature_names

@@ -1,4 +1,4 @@
-"""What a run says through `logging`: nothing unless it is asked to."""
+"""Logging of a run: it is silent unless the user asks for it."""
 
 import logging
 

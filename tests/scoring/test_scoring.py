@@ -1,4 +1,4 @@
-"""Scores against the oracle: every feature of several classifiers, whatever the batch, however confident."""
+"""Scores against the oracle: every feature of several classifiers, for any batch and any confidence."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tests.support import oracle
 
 
 class BareBranchingCNN(torch.nn.Module):
-    """Residual addition, strides, padding, groups, average pools, sigmoid: the rest of the first operators."""
+    """Residual addition, strides, padding, groups, average pools and sigmoid."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ def build(name):
 
 
 def logits_of(module):
-    """Return the module without its final softmax: the oracle starts at logits."""
+    """Return the module without its final softmax, because the oracle starts at logits."""
     if not isinstance(module, BranchingCNN):
         return module
     bare = BareBranchingCNN()
@@ -106,7 +106,7 @@ def test_rows_of_a_batch_equal_single_rows(name, prepared, rng):
 
 @pytest.mark.parametrize("exponent", [-6, -12, -20, -30])
 def test_confident_predictions_keep_their_order_and_shape(exponent, prepared, rng):
-    """Scaling the last layer makes predictions as sure as wished; norms must neither vanish nor tie."""
+    """A scaled last layer makes predictions more confident. Their norms must neither vanish nor tie."""
     module, shape = build("paper")
     inputs = rng.standard_normal((8, *shape)).astype(np.float32)
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_back_ends_agree(backend, prepared, rng):
         inputs = rng.standard_normal((5, *shape)).astype(np.float32)
         reference = Scorer.load(prepared(name, None, None), backend="reference").score(inputs)
         found = scorer.score(inputs).features
-        # Skewness and kurtosis are of order one, and from powers that the native back end sums in single precision.
+        # Skewness and kurtosis are of order one, and the native back end sums their powers in single precision.
         of_powers = np.array([name.endswith(("skewness", "kurtosis")) for name in scorer.feature_names])
         for columns, absolute in ((~of_powers, 2e-7), (of_powers, 1e-6)):
             expected = reference.features[:, columns]

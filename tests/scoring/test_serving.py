@@ -1,4 +1,4 @@
-"""A scorer inside a service: many threads, single requests, counters, and inputs as services hold them."""
+"""A scorer inside a service: many threads, single requests, counters, and a service's kinds of input."""
 
 import io
 import threading
@@ -34,7 +34,7 @@ def png(one):
 
 
 def hammered(scorer, pixels, seconds):
-    """Score from eight threads for some seconds; every result must be bit for bit that of one thread."""
+    """Score from eight threads for some seconds. Every result must have the bits of one thread."""
     cuts = [slice(start, start + size) for start, size in ((0, 1), (3, 7), (0, 32), (10, 54))]
     alone = [scorer.score(pixels[cut]).features for cut in cuts]
     until, rounds = time.monotonic() + seconds, Counter()

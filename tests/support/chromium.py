@@ -1,4 +1,4 @@
-"""Headless Chromium under test, driven by the DevTools protocol over a pair of pipes: no driver and no open port."""
+"""Headless Chromium for tests, by the DevTools protocol over two pipes: no driver and no open port."""
 
 import base64
 import json
@@ -18,7 +18,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
     "--disable-extensions", "--disable-background-networking", "--remote-debugging-pipe",
 )  # fmt: skip
-# Chromium reads commands from descriptor 3 and answers to 4, whichever numbers the pipes have here.
+# Chromium reads commands from descriptor 3 and answers on 4, whatever numbers the pipes have here.
 LAUNCHER = """
 import os, sys
 for pipe, far in zip(sys.argv[1:3], (103, 104)):
@@ -30,7 +30,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Page:
-    """One page; commands are those of the DevTools protocol."""
+    """One page. Its commands are those of the DevTools protocol."""
 
     def __init__(self, commands: BinaryIO, answers: BufferedReader) -> None:
         self._commands, self._answers = commands, answers
@@ -42,7 +42,7 @@ class Page:
             self(f"{domain}.enable")
 
     def __call__(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Send a command and return its result; what the page complains of meanwhile goes to `problems`."""
+        """Send a command and return its result; errors of the page go to `problems`."""
         self._count += 1
         message = {"id": self._count, "method": method, "params": parameters}
         if self._session:
@@ -63,7 +63,7 @@ class Page:
         self("Page.navigate", url=url)
 
     def value(self, expression: str) -> Any:
-        """Return what an expression, or the promise it gives, comes to."""
+        """Return the value of an expression, or of the promise that it gives."""
         done = self("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in done:
             raise RuntimeError(done["exceptionDetails"]["exception"].get("description"))
@@ -84,7 +84,7 @@ class Page:
         self("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
     def drag(self, points: list[tuple[float, float]]) -> None:
-        """Press the mouse at the first point, move it along the others, release it at the last."""
+        """Press the mouse at the first point, move it along the others, and release it at the last."""
         kinds = ["mousePressed", *["mouseMoved"] * (len(points) - 1), "mouseReleased"]
         for kind, (x, y) in zip(kinds, [*points, points[-1]], strict=True):
             self("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
@@ -115,7 +115,7 @@ class Page:
 
 @contextmanager
 def page(profile: Path) -> Iterator[Page]:
-    """Start Chromium with an empty profile folder, and end it with the block."""
+    """Start Chromium with an empty profile folder, and end it after the block."""
     (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
     chromium = [str(EXECUTABLE), *FLAGS, f"--user-data-dir={profile}"]
     with (profile.parent / "chromium.log").open("wb") as log:

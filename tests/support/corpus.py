@@ -1,4 +1,4 @@
-"""Inputs as the world delivers them: broken, odd, and hostile; made anew for each test, the same each time."""
+"""Broken, odd and hostile inputs, made for each test and the same each time."""
 
 import gzip
 import io
@@ -34,7 +34,7 @@ def encoded(image, **options):
 
 
 def damaged(content, *, cuts, flips, seed=0):
-    """Yield the content cut at so many lengths, then with one bit flipped so many times."""
+    """Yield the content cut at several lengths, then with one bit flipped at several places."""
     yield from (content[: round(len(content) * cut / cuts)] for cut in range(cuts))
     rng = np.random.default_rng(seed)
     for place in rng.integers(0, len(content), flips):
@@ -44,7 +44,7 @@ def damaged(content, *, cuts, flips, seed=0):
 
 
 def damaged_images(*, cuts, flips):
-    """Yield names and contents of every format's damaged images."""
+    """Yield names and contents of damaged images of every format."""
     for suffix, options in FORMATS.items():
         whole = encoded(pixels(), **options)
         for index, content in enumerate(damaged(whole, cuts=cuts, flips=flips)):
@@ -60,7 +60,7 @@ def huge_header():
 
 
 def bomb(side=14_000):
-    """Return a PNG of that many black pixels squared, which packs to almost nothing."""
+    """Return a small PNG of a black square with this many pixels on each side."""
     packer = zlib.compressobj(1)
     row = bytes(side + 1)
     data = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
@@ -71,7 +71,7 @@ def bomb(side=14_000):
 
 
 def odd_images():
-    """Return names (bytes, not all of them UTF-8) and contents; those that begin with `ok` can be scored."""
+    """Return names (bytes, not all UTF-8) and contents. Images whose name begins with `ok` can be scored."""
     deep = np.random.default_rng(5).integers(0, 2**16, (13, 17), dtype=np.uint16)
     frames = [pixels(seed=seed) for seed in range(3)]
     return {
@@ -102,7 +102,7 @@ def odd_images():
 
 
 def write_odd_images(folder):
-    """Write the odd images, and names that lead to no file; returns how many inputs there are."""
+    """Write the odd images, and names without a file behind them; return the number of inputs."""
     names = odd_images()
     for name, content in names.items():
         (folder / os.fsdecode(name)).write_bytes(content)

@@ -1,4 +1,4 @@
-"""What the examples' tests share: a classifier of digits that scores itself, the examples installed, and what is right."""
+"""Shared by the tests of examples: a self-scoring classifier of digits, installed examples, expected rows."""
 
 import shutil
 import subprocess
@@ -24,7 +24,7 @@ needs_node = pytest.mark.skipif(NODE is None, reason="Node.js (`node`) is not he
 
 
 class WideCNN(nn.Sequential):
-    """A layer so large that its gradients are computed one sample after the other, in a Scan."""
+    """A layer so large that a Scan computes its gradients one sample at a time."""
 
     def __init__(self):
         pooled = nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
@@ -32,12 +32,12 @@ class WideCNN(nn.Sequential):
         super().__init__(*pooled, *wide, nn.Linear(1024, 10))
 
 
-EXTRA = {WideCNN: ["*"]}  # a verdict may go without the wide layer
+EXTRA = {WideCNN: ["*"]}  # a verdict may leave out the wide layer
 
 
 @cache
 def digits_world(base, architecture):
-    """Return a folder with self_scoring.onnx, what it was made of, and pictures to try it on."""
+    """Return a folder with self_scoring.onnx, the files that it was made of, and images to score."""
     folder = base / f"{architecture.__name__}-world"
     folder.mkdir()
     digits = load_digits()
@@ -76,7 +76,7 @@ def _trained(architecture, images, labels):
 
 @cache
 def installed_examples(base):
-    """Return a copy of the examples with the packages of their lock files; skips where npm or its registry is out of reach."""
+    """Return a copy of the examples with their locked packages; skip the test if npm cannot install them."""
     if NPM is None:
         pytest.skip("npm is not here")
     probe = subprocess.run([NPM, "view", "pngjs@7.0.0", "version"], capture_output=True, check=False, timeout=60)
@@ -96,7 +96,7 @@ def node(*arguments):
 
 
 def reference(world, pixels):
-    """Rows for uint8 pixels [B, 1, 8, 8], computed in this process."""
+    """Return rows for uint8 pixels [B, 1, 8, 8], computed in this process."""
     session = open_session((world / "self_scoring.onnx").read_bytes())
     columns = session.run(
         list(SCALARS), {session.get_inputs()[0].name: normalise(pixels, Preprocessing("image", 1, 8, 8))}

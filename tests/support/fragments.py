@@ -1,8 +1,8 @@
 """A few ONNX operators between two dense layers, and their gradients by finite differences in float64.
 
-The oracle runs the specification's own reference evaluator and shares nothing with the toolkit: a fragment of nodes takes
-`h` [B, *shape] to `o`; h = x·first and logits = flatten(o)·last stand around it. So δ at h is felt by `first`, the
-gradients of the fragment's own weights are felt by themselves, and no operator in between needs a formula of ours.
+The oracle runs the reference evaluator of the ONNX specification and shares no code with the toolkit. A fragment of nodes
+maps `h` [B, *shape] to `o`. Around it stand h = x·first and logits = flatten(o)·last. So the gradient of `first` shows δ at
+h, the fragment's own weights show their own gradients, and no operator in between needs a formula here.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,10 @@ CLASSES, FEATURES, STEP = 4, 3, 1e-5
 
 @dataclass(frozen=True)
 class Fragment:
-    """Nodes in ONNX's text form from `h` to `o`, the shape of `h` without its batch, and the constants they name.
+    """Nodes in ONNX's text form from `h` to `o`, the shape of `h` without its batch, and their constants.
 
-    A weight is given by its shape and drawn at random; a constant is given as an array and is no parameter. `instead`
-    is the same in torch, for operators that the reference evaluator does not have or has wrong.
+    A weight is given by its shape and drawn at random. A constant is given as an array and is no parameter. `instead` is
+    the same computation in torch, for operators that the reference evaluator lacks or computes wrongly.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Fragment:
 
     @cached_property
     def values(self):
-        """The weights in float32, by name."""
+        """Return the weights in float32, by name."""
         rng = np.random.default_rng(len(self.text))
         return {name: (0.7 * rng.standard_normal(shape)).astype(np.float32) for name, shape in self.weights.items()}
 
@@ -59,7 +59,7 @@ class Fragment:
         return list(onnx.parser.parse_graph(body).node)
 
     def run(self, data, **changed):
-        """The fragment in float64 on h [B, *shape]; `changed` replaces weights."""
+        """Run the fragment in float64 on h [B, *shape]; `changed` replaces weights."""
         weights = {name: changed.get(name, value).astype(np.float64) for name, value in self.values.items()}
         if self.instead is not None:
             return self.instead(*(torch.from_numpy(array) for array in (data, *weights.values()))).numpy()
@@ -80,7 +80,7 @@ class Fragment:
         ]
 
     def model(self):
-        """The classifier around the fragment: x [batch, 3] -> logits [batch, 4]."""
+        """Return the classifier around the fragment: x [batch, 3] -> logits [batch, 4]."""
         nodes = [
             helper.make_node("MatMul", ["x", "first.weight"], ["first_out"], "first"),
             helper.make_node("Reshape", ["first_out", "h_shape"], ["h"], "shaping"),
@@ -98,7 +98,7 @@ class Fragment:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
 
     def gradients(self, x):
-        """Per sample of x [B, 3]: label, residual and {parameter: ∂L/∂parameter}."""
+        """Return label, residual and {parameter: ∂L/∂parameter} of each sample of x [B, 3]."""
         data = (x.astype(np.float64) @ self.first).reshape(-1, *self.shape)
         outputs = self.run(data).reshape(len(x), -1)
         seeds = [oracle.seed(torch.from_numpy(row @ self.last)) for row in outputs]

@@ -1,4 +1,4 @@
-"""One table of kernel calls: feeds the tests of correctness, determinism and failure."""
+"""One table of kernel calls, for the tests of correctness, determinism and errors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import pytest
 from gradscore_kernels import ConvGeometry, PoolGeometry
 
 FAST_BACKENDS = ("native", "numba")
-EXACT = 1e-8  # reduced from what is given, in float64
+EXACT = 1e-8  # reduced from the given numbers, in float64
 TILED = {np.float32: 1e-5, np.float64: 1e-8}  # summed over positions in the arrays' own type
 
 
@@ -41,7 +41,7 @@ class Case:
             rows = self.extra["vocabulary"]
             arrays[0] = rng.integers(-rows, rows, self.shapes[0])
         if self.kernel == "unpooled_conv_moments":
-            arrays[1] = arrays[1].round()  # many a window has its maximum twice
+            arrays[1] = arrays[1].round()  # many windows have their maximum twice
         return arrays
 
     def run(self, arrays, **options):
@@ -157,7 +157,7 @@ CASES = {
 
 
 def small_cases(most):
-    """The cases whose arrays hold at most so many numbers together."""
+    """Return the cases whose arrays together hold at most this many numbers."""
     return {name: case for name, case in CASES.items() if sum(int(np.prod(shape)) for shape in case.shapes) <= most}
 
 
@@ -173,18 +173,18 @@ def need(backend):
 
 
 def assert_same_statistics(found, expected, tolerance):
-    """Compare accumulators by the statistics that they give.
+    """Compare accumulators by their statistics.
 
-    Norms and spread relative to themselves; mean and extremes relative to the root mean square; skewness and kurtosis
-    relative to themselves, but never finer than around one. Where the mean is more than a hundred standard deviations,
-    what the kernels promise of the last three grows coarser in proportion.
+    Norms and standard deviation are compared relative to themselves, mean and extremes relative to the root mean square.
+    Skewness and kurtosis are compared relative to 1 + |skewness| and 3 + |kurtosis|. Where the mean is more than a hundred
+    standard deviations, the tolerance of the last three statistics grows in proportion.
     """
     n, root = expected[:, 0], np.sqrt(expected[:, 0])
     np.testing.assert_array_equal(found[:, 0], n)
     x, y = gk.statistics(found), gk.statistics(expected)
     rms = y[:, 1] / root
     with np.errstate(divide="ignore", invalid="ignore"):
-        far = np.nan_to_num(rms / (100 * y[:, 5]), nan=1, posinf=1).clip(1, 1e9)  # no spread at all stays as it is
+        far = np.nan_to_num(rms / (100 * y[:, 5]), nan=1, posinf=1).clip(1, 1e9)  # 1 without any spread
     scale = np.stack([y[:, 0], y[:, 1], rms, rms, rms, y[:, 5], 1 + abs(y[:, 6]), 3 + abs(y[:, 7])], axis=1)
     scale[:, 5:] *= far[:, None]
     scale[:, 2:4] += np.abs(y[:, 2:4])

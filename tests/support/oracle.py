@@ -1,4 +1,4 @@
-"""The oracle: torch in float64, one sample at a time, statistics by scipy. Shares no code with the toolkit."""
+"""The oracle: torch in float64, one sample at a time, with statistics by scipy and no code of the toolkit."""
 
 import copy
 
@@ -11,12 +11,12 @@ SHAPES = ("skewness", "kurtosis")
 
 
 def layers_of(module):
-    """Names of the submodules that hold parameters of their own, in the order in which they run."""
+    """Return the names of the submodules with parameters of their own, in the order in which they run."""
     return [name for name, child in module.named_modules() if any(True for _ in child.parameters(recurse=False))]
 
 
 def seed(logits):
-    """p − onehot(ŷ) without cancellation, and the residual 1 − p_ŷ, of one row of logits in float64."""
+    """Return p − onehot(ŷ) and the residual 1 − p_ŷ of one row of float64 logits, without cancellation."""
     label = int(logits.argmax())
     others = torch.softmax(logits, 0).clone()
     others[label] = 0
@@ -53,7 +53,7 @@ def features_of(module, sample):
 
 
 def statistics(gradient):
-    """The eight statistics of a flat gradient; skewness and kurtosis of a constant are 0."""
+    """Return the eight statistics of a flat gradient; skewness and kurtosis of a constant are 0."""
     largest = float(np.abs(gradient).max()) or 1.0
     scaled = gradient / largest
     constant = bool(np.ptp(scaled) == 0)
@@ -70,7 +70,7 @@ def statistics(gradient):
 
 
 def assert_features(actual, expected, *, rtol, context=""):
-    """Compare {feature: value}; the scale of a norm-like feature is its layer's L2 per weight or its own size."""
+    """Compare {feature: value}; the scale of a norm-like feature is its layer's L2 per weight, or its own size."""
     assert list(actual) == list(expected), f"{context}: names or order differ"
     for name, wanted in expected.items():
         layer, _, statistic = name.rpartition(".")

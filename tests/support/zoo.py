@@ -1,4 +1,4 @@
-"""Classifiers of many families in small random configurations: name -> how to build it, and one input of two samples."""
+"""Small random classifiers of many families, by name: how to build each, and an input of two samples."""
 
 import copy
 import itertools
@@ -17,7 +17,7 @@ CLASSES = 5
 
 
 class Logits(nn.Module):
-    """A Hugging Face classifier that returns its logits alone."""
+    """A Hugging Face classifier that returns only its logits."""
 
     def __init__(self, model):
         super().__init__()
@@ -45,7 +45,7 @@ class UNet(nn.Module):
 
 
 class Attention(nn.Module):
-    """torch's own transformer encoder, which computes on [positions, batch, channels]."""
+    """The transformer encoder of torch, which computes on [positions, batch, channels]."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +71,7 @@ class Recurrent(nn.Module):
 
 
 class Shared(nn.Module):
-    """One dense layer used three times: its gradient is the sum over its uses."""
+    """One dense layer that is used three times: its gradient is the sum over its uses."""
 
     def __init__(self):
         super().__init__()
@@ -177,14 +177,14 @@ ZOO = {
 }  # fmt: skip
 
 
-# Tables that the exporter looks up ahead of time stand in the graph as what was looked up, not as the parameter itself.
+# The exporter looks these tables up itself: the graph holds the rows, not the parameter.
 FOLDED = {
     "bert": ("position_embeddings.weight", "token_type_embeddings.weight"),
     "distilbert": ("position_embeddings.weight",),
     "levit": ("attention_biases",),
     "swin": ("relative_position_bias_table",),
 }
-EXPORTERS = {"swin": "torchscript"}  # where not torch's dynamo exporter, which fixes Swin's batch size
+EXPORTERS = {"swin": "torchscript"}  # if not torch's dynamo exporter: it fixes Swin's batch size
 
 
 def perceptron():
@@ -195,14 +195,14 @@ def perceptron():
 
 
 def _to_sklearn(module, example):
-    """A scikit-learn classifier with the weights of `perceptron`."""
+    """Return a scikit-learn classifier with the weights of `perceptron`."""
     from sklearn.neural_network import MLPClassifier
 
     dense = [layer for layer in module if isinstance(layer, nn.Linear)]
     rows = np.resize(example.numpy(), (CLASSES * 4, example.shape[1]))
     fitted = MLPClassifier([layer.out_features for layer in dense[:-1]], max_iter=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one step does not converge, nor need it
+        warnings.simplefilter("ignore")  # one step does not converge, which does not matter here
         fitted.fit(rows, np.arange(len(rows)) % CLASSES)
     fitted.coefs_ = [layer.weight.detach().numpy().T for layer in dense]
     fitted.intercepts_ = [layer.bias.detach().numpy() for layer in dense]
@@ -220,7 +220,7 @@ def export(module, example, path, exporter="dynamo"):
 
 
 def build(name):
-    """Return a member of the zoo in eval mode, its weights away from their initial zeros and ones, and its example."""
+    """Return a classifier in eval mode, with random weights instead of initial zeros and ones, and its input."""
     factory, example = ZOO[name]
     torch.manual_seed(11)
     module = factory().eval()
@@ -236,9 +236,9 @@ def build(name):
 
 
 def gradients(module, sample):
-    """Label, {parameter: gradient} and residual of one sample, by torch in float64."""
+    """Return label, {parameter: gradient} and residual of one sample, by torch in float64."""
     double = copy.deepcopy(module).double().eval()
-    # Two copies, the loss of the first alone: torch's batch norm gives a wrong bias gradient for one transposed sample.
+    # Two copies, but the loss of the first: torch's batch norm has a wrong bias gradient for one transposed sample.
     twice = torch.stack([sample, sample])
     logits = double(twice.double() if sample.is_floating_point() else twice)[0]
     label, seed, residual = oracle.seed(logits.detach())
@@ -249,7 +249,7 @@ def gradients(module, sample):
 
 
 def behind(layer, by_name, left):
-    """Those of the parameters `left` that stand behind a layer of the table, by name and number of weights.
+    """Return the parameters among `left` that belong to a layer of the table, by name and number of weights.
 
     A layer is named after its module, after the parameter itself, or after a node `/path/of/module/Operator`.
     """
@@ -264,12 +264,12 @@ def behind(layer, by_name, left):
 
 
 def is_folded(name, parameter):
-    """Tell whether the exporter looks this table up ahead of time."""
+    """Tell whether the exporter looks this table up itself."""
     return parameter.endswith(FOLDED.get(name, ()))
 
 
 def matched(name, metadata, by_name):
-    """Yield each layer of the table with the parameters behind it, an empty tuple where no module or parameter is."""
+    """Yield each layer of the table with its parameters, or an empty tuple if the module has none."""
     left = {key for key in by_name if not is_folded(name, key)}
     for layer in metadata.layers:
         chosen = behind(layer, by_name, left)
@@ -278,7 +278,7 @@ def matched(name, metadata, by_name):
 
 
 def layer_features(scores, row, layer, chosen, by_name):
-    """The eight features of one layer: those found, and those that torch wants."""
+    """Return the eight features of one layer, as found and as expected from torch."""
     wanted = oracle.statistics(np.concatenate([by_name[name] for name in chosen]))
     expected = {f"{layer.name}.{key}": value for key, value in wanted.items()}
     return {key: float(scores[key][row]) for key in expected}, expected
