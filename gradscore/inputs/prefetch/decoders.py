@@ -81,7 +81,7 @@ class Decoders:
     def _started(self) -> bool:
         """Return whether a process is ready.
 
-        If none was started, start one and go on reading here meanwhile.
+        If none was started and many inputs follow, start one. Reading goes on here meanwhile.
         """
         with self._lock:
             to_come = self._read_here if self._inputs is None else self._inputs - self._read_here
