@@ -8,14 +8,14 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo docs linkcheck test test-all lint format wheel wheel-test sanitize clean
+.PHONY: help demo docs linkcheck test test-all lint format wheel wheel-test sanitize sanitize-quick clean
 
 help:
 	@echo "make demo      digits, a small CNN, and a verdict on each prediction (writes demo/)"
 	@echo "make test      every test but the slow ones, linters and types (AREA=graph: only those of tests/graph)"
 	@echo "make test-all  the slow ones too"
 	@echo "make docs      the site, in build/docs (make linkcheck asks the network about its external links)"
-	@echo "make sanitize  the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make sanitize  the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer (sanitize-quick: in a minute)"
 	@echo "make wheel     dist/*.whl; make wheel-test tries it in a clean environment"
 
 $(STAMP): $(SOURCES)
@@ -45,11 +45,13 @@ test-all: $(STAMP) lint
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror kernels/native/*.?pp
 	$(BIN)/mypy
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/clang-format -i kernels/native/*.?pp
 
 wheel: $(STAMP)
 	rm -rf dist
@@ -61,8 +63,13 @@ wheel-test: wheel
 SANITIZERS ?= address;undefined
 sanitize:
 	cmake -S kernels -B build/sanitize "-DGRADSCORE_SANITIZE=$(SANITIZERS)"
-	cmake --build build/sanitize
+	cmake --build build/sanitize --parallel 2
 	build/sanitize/selftest
+
+sanitize-quick:
+	cmake -S kernels -B build/sanitize-quick "-DGRADSCORE_SANITIZE=$(SANITIZERS)" -DGRADSCORE_QUICK=ON -DGRADSCORE_WERROR=ON -DCMAKE_BUILD_TYPE=Debug
+	cmake --build build/sanitize-quick --parallel 2
+	build/sanitize-quick/selftest
 
 clean:
 	rm -rf $(VENV) build dist demo .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-// What is known of some numbers after one pass over them.
+// An accumulator: what is known of some numbers after one pass over them, and how two of them merge.
 #pragma once
 
 #include <cmath>

@@ -1,4 +1,5 @@
-// The kernels as a Python module. Shapes and types were checked on the Python side.
+// The Python module _native: arrays become pointers and shapes, geometries become plans. Python has checked the shapes
+// and types; a program checks its types and ids again, as they change from batch to batch.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -104,12 +105,13 @@ Job conv_job(const Shape& a, const Shape& delta, const nb::object& geometry) {
 
 template <class T>
 Job unpooled_conv_job(const Shape& a, const Shape& activation, const nb::object& geometry, const Pool& pool) {
-  return unpooled_conv_moments<T>(a[1], activation[1], spatial(a), spatial(activation), geometry_of(geometry), pool.plan);
+  return unpooled_conv_moments<T>(a[1], activation[1], spatial(a), spatial(activation), geometry_of(geometry),
+                                  pool.plan);
 }
 
 template <class T>
 Job unpooled_input_job(const Shape& a, const Shape& activation, const nb::object& geometry, const Pool& pool,
-                          double slope) {
+                       double slope) {
   return unpooled_conv_input<T>(a[1], activation[1], spatial(a), spatial(activation), geometry_of(geometry), pool.plan,
                                 static_cast<T>(slope));
 }
@@ -118,50 +120,44 @@ Pool pool_of(const nb::object& pool, const Shape& activation, const Shape& poole
   return Pool(pool, activation[1], spatial(activation), spatial(pooled));
 }
 
-// Kernels that a program runs, by the names of their Python functions. Each is made from the shapes of its arrays and
-// its options; the poolings that it needs go to `pools`.
-using Pools = std::vector<std::unique_ptr<Pool>>;
+// What a step of a program says: shapes of its kernel's arrays, and its options. Tables of poolings go to `pools`.
+struct Described {
+  const std::vector<Shape>& shapes;
+  const nb::tuple& options;
+  std::vector<std::unique_ptr<Pool>>& pools;
+
+  const Shape& shape(std::size_t array) const { return shapes[array]; }
+  const Pool& pool() const {
+    return *pools.emplace_back(std::make_unique<Pool>(pool_of(options[1], shape(1), shape(2))));
+  }
+};
+
+// Kernels that a program runs, by the names of their Python functions.
 struct Maker {
   const char* name;
-  Job (*make)(const std::vector<Shape>& shapes, const nb::tuple& options, Pools& pools);
+  Job (*make)(const Described& d);
 };
 const Maker kMakers[] = {
-    {"conv_moments",
-     [](const std::vector<Shape>& s, const nb::tuple& options, Pools&) {
-       return conv_job<float>(s[0], s[1], options[0]);
-     }},
+    {"conv_moments", [](const Described& d) { return conv_job<float>(d.shape(0), d.shape(1), d.options[0]); }},
     {"direct_moments",
-     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) {
-       return direct_moments<float>(product({s[0].begin() + 1, s[0].end()}));
-     }},
+     [](const Described& d) { return direct_moments<float>(product({d.shape(0).begin() + 1, d.shape(0).end()})); }},
     {"embedding_moments",
-     [](const std::vector<Shape>& s, const nb::tuple& options, Pools&) {
-       return embedding_moments<float>(s[1][1], s[1][2], nb::cast<Index>(options[0]));
+     [](const Described& d) {
+       return embedding_moments<float>(d.shape(1)[1], d.shape(1)[2], nb::cast<Index>(d.options[0]));
      }},
-    {"outer_moments",
-     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) { return outer_moments<float>(s[0][1], s[1][1]); }},
+    {"outer_moments", [](const Described& d) { return outer_moments<float>(d.shape(0)[1], d.shape(1)[1]); }},
     {"position_sum_moments",
-     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) {
-       return position_sum_moments<float>(s[0][1], product(spatial(s[0])));
-     }},
+     [](const Described& d) { return position_sum_moments<float>(d.shape(0)[1], product(spatial(d.shape(0)))); }},
     {"sequence_moments",
-     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) {
-       return sequence_moments<float>({s[0][1], s[0][2], s[1][2]});
-     }},
+     [](const Described& d) { return sequence_moments<float>({d.shape(0)[1], d.shape(0)[2], d.shape(1)[2]}); }},
     {"sequence_sum_moments",
-     [](const std::vector<Shape>& s, const nb::tuple&, Pools&) {
-       return sequence_sum_moments<float>(s[0][1], s[0][2]);
-     }},
+     [](const Described& d) { return sequence_sum_moments<float>(d.shape(0)[1], d.shape(0)[2]); }},
     {"unpooled_conv_input",
-     [](const std::vector<Shape>& s, const nb::tuple& options, Pools& pools) {
-       const Pool& pool = *pools.emplace_back(std::make_unique<Pool>(pool_of(options[1], s[1], s[2])));
-       return unpooled_input_job<float>(s[0], s[1], options[0], pool, nb::cast<double>(options[2]));
+     [](const Described& d) {
+       return unpooled_input_job<float>(d.shape(0), d.shape(1), d.options[0], d.pool(), nb::cast<double>(d.options[2]));
      }},
     {"unpooled_conv_moments",
-     [](const std::vector<Shape>& s, const nb::tuple& options, Pools& pools) {
-       const Pool& pool = *pools.emplace_back(std::make_unique<Pool>(pool_of(options[1], s[1], s[2])));
-       return unpooled_conv_job<float>(s[0], s[1], options[0], pool);
-     }},
+     [](const Described& d) { return unpooled_conv_job<float>(d.shape(0), d.shape(1), d.options[0], d.pool()); }},
 };
 
 const Maker& maker_of(const std::string& kernel) {
@@ -192,8 +188,9 @@ class BoundProgram {
       const auto shapes = nb::cast<std::vector<Shape>>(step[2]);
       const Shape sample(shapes[0].begin() + 1, shapes[0].end());
       if (kernel == "embedding_moments") ids_.insert(places[0]);
-      steps.push_back({maker_of(kernel).make(shapes, nb::cast<nb::tuple>(step[3]), pools_), places,
-                       nb::cast<Index>(step[4]), product(sample)});
+      const auto options = nb::cast<nb::tuple>(step[3]);
+      steps.push_back(
+          {maker_of(kernel).make({shapes, options, pools_}), places, nb::cast<Index>(step[4]), product(sample)});
     }
     program_ = std::make_unique<const Program>(std::move(steps));
   }
@@ -213,7 +210,7 @@ class BoundProgram {
   }
 
  private:
-  Pools pools_;
+  std::vector<std::unique_ptr<Pool>> pools_;
   std::set<std::size_t> ids_;  // places of arrays of ids
   std::unique_ptr<const Program> program_;
 };
@@ -248,8 +245,8 @@ void bind_convolutions(nb::module_& module) {
         const void* arrays[] = {a.data(), activation.data(), pooled.data(), weight.data()};
         return filled<T>(shape, [&](T* out) { job(arrays, shape[0], threads, out); });
       },
-      "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "weight"_a.noconvert(),
-      "geometry"_a, "pool"_a, "slope"_a, "threads"_a);
+      "a"_a.noconvert(), "activation"_a.noconvert(), "pooled_delta"_a.noconvert(), "weight"_a.noconvert(), "geometry"_a,
+      "pool"_a, "slope"_a, "threads"_a);
 }
 
 template <class T>
@@ -330,8 +327,9 @@ void bind_features(nb::module_& module) {
       "softmax_features",
       [](const Array<double, 2>& logits, const Array<std::int64_t, 1>& labels) {
         const Shape shape = shape_of(logits);
-        return filled<double>(
-            {shape[0], 3}, [&](double* out) { softmax_features(logits.data(), labels.data(), shape[0], shape[1], out); });
+        return filled<double>({shape[0], 3}, [&](double* out) {
+          softmax_features(logits.data(), labels.data(), shape[0], shape[1], out);
+        });
       },
       "logits"_a.noconvert(), "labels"_a.noconvert());
 }

@@ -1,5 +1,5 @@
-// Every kernel for batches. Here lies what does not depend on the instruction set: plans, threads, and float64 where
-// float32 does not do.
+// Jobs: kernels for batches, and nothing that depends on the instruction set. Samples whose sums need float64 are found
+// here and summed once more.
 #include "kernels.hpp"
 
 #include <algorithm>
@@ -119,7 +119,7 @@ Job exact_where_needed(const Job& job, const Job& exact, Index numbers, const st
 
 // A sum over positions of delta [rows, columns], for each of its channels.
 template <class T>
-Job sum_moments(decltype(Kernels<T>::position_sum) Kernels<T>::*kernel, Index rows, Index columns, Index channels) {
+Job sum_moments(decltype(Kernels<T>::position_sum) Kernels<T>::* kernel, Index rows, Index columns, Index channels) {
   return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().*kernel;
     const T* delta = array<T>(arrays, 0);
@@ -162,9 +162,8 @@ Job outer_moments(Index inputs, Index outputs) {
   return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().outer;
     const T *a = array<T>(arrays, 0), *delta = array<T>(arrays, 1);
-    for_each_sample(batch, 4 * (inputs + outputs), threads, 0, [&](Index b, void*) {
-      run(a + b * inputs, inputs, delta + b * outputs, outputs, row(out, b));
-    });
+    for_each_sample(batch, 4 * (inputs + outputs), threads, 0,
+                    [&](Index b, void*) { run(a + b * inputs, inputs, delta + b * outputs, outputs, row(out, b)); });
   };
 }
 
@@ -189,8 +188,8 @@ Job conv_job(const std::shared_ptr<const ConvTables>& tables) {
 }
 
 template <class T>
-Job unpooled_conv_job(const std::shared_ptr<const ConvTables>& tables,
-                         const std::shared_ptr<const LaneTables>& lanes, const PoolPlan& pool) {
+Job unpooled_conv_job(const std::shared_ptr<const ConvTables>& tables, const std::shared_ptr<const LaneTables>& lanes,
+                      const PoolPlan& pool) {
   return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const ConvPlan& plan = tables->plan();
     const Kernels<T>& use = kernels<T>();
@@ -223,7 +222,7 @@ Job sequence_job(const SequenceShape& shape) {
 
 template <class T>
 Job conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
-                    const Geometry& geometry) {
+                 const Geometry& geometry) {
   const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
   const ConvPlan& plan = tables->plan();
   return exact_where_needed<T>(conv_job<T>(tables), conv_job<double>(tables), numbers_in(plan),
@@ -232,7 +231,7 @@ Job conv_moments(Index channels, Index filters, const std::vector<Index>& input,
 
 template <class T>
 Job unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
-                             const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool) {
+                          const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool) {
   const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
   const ConvPlan& plan = tables->plan();
   const auto folded = std::make_shared<const LaneTables>(plan, geometry, false);
@@ -245,13 +244,14 @@ Job unpooled_conv_moments(Index channels, Index filters, const std::vector<Index
 
 template <class T>
 Job unpooled_conv_input(Index channels, Index filters, const std::vector<Index>& input,
-                           const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool, T slope) {
+                        const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool, T slope) {
   const auto tables = std::make_shared<const ConvTables>(channels, filters, input, output, geometry);
   const auto lanes = std::make_shared<const LaneTables>(tables->plan(), geometry, false);
   return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const ConvPlan& plan = tables->plan();
     const Kernels<T>& use = kernels<T>();
-    const T *a = array<T>(arrays, 0), *activation = array<T>(arrays, 1), *pooled = array<T>(arrays, 2), *weight = array<T>(arrays, 3);
+    const T *a = array<T>(arrays, 0), *activation = array<T>(arrays, 1), *pooled = array<T>(arrays, 2),
+            *weight = array<T>(arrays, 3);
     T* passed = static_cast<T*>(out);
     Layout layout;
     const Region<T> ordered = layout.reserve<T>(filters, lanes->weights_of_one<T>());
@@ -281,8 +281,7 @@ Job direct_moments(Index count) {
   return [=](const void* const* arrays, Index batch, int threads, void* out) {
     const auto run = kernels<T>().direct;
     const T* g = array<T>(arrays, 0);
-    for_each_sample(batch, 4 * count, threads, 0,
-                    [&](Index b, void*) { run(g + b * count, count, row(out, b)); });
+    for_each_sample(batch, 4 * count, threads, 0, [&](Index b, void*) { run(g + b * count, count, row(out, b)); });
   };
 }
 
@@ -333,17 +332,17 @@ Job embedding_moments(Index positions, Index width, Index vocabulary) {
   };
 }
 
-#define GRADSCORE_INSTANTIATE(T)                                                                                       \
-  template Job outer_moments<T>(Index, Index);                                                                         \
-  template Job conv_moments<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&, const Geometry&);   \
-  template Job unpooled_conv_moments<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&,            \
-                                        const Geometry&, const PoolPlan&);                                             \
-  template Job unpooled_conv_input<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&,              \
-                                      const Geometry&, const PoolPlan&, T);                                            \
-  template Job sequence_moments<T>(const SequenceShape&);                                                              \
-  template Job direct_moments<T>(Index);                                                                               \
-  template Job position_sum_moments<T>(Index, Index);                                                                  \
-  template Job sequence_sum_moments<T>(Index, Index);                                                                  \
+#define GRADSCORE_INSTANTIATE(T)                                                                                     \
+  template Job outer_moments<T>(Index, Index);                                                                       \
+  template Job conv_moments<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&, const Geometry&); \
+  template Job unpooled_conv_moments<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&,          \
+                                        const Geometry&, const PoolPlan&);                                           \
+  template Job unpooled_conv_input<T>(Index, Index, const std::vector<Index>&, const std::vector<Index>&,            \
+                                      const Geometry&, const PoolPlan&, T);                                          \
+  template Job sequence_moments<T>(const SequenceShape&);                                                            \
+  template Job direct_moments<T>(Index);                                                                             \
+  template Job position_sum_moments<T>(Index, Index);                                                                \
+  template Job sequence_sum_moments<T>(Index, Index);                                                                \
   template Job embedding_moments<T>(Index, Index, Index);
 GRADSCORE_INSTANTIATE(float)
 GRADSCORE_INSTANTIATE(double)

@@ -1,4 +1,5 @@
-// Every kernel for batches: plans the offsets once, chooses the level and shares the samples among threads.
+// Every kernel for batches. A maker takes shapes and options, plans, and returns a job; the job takes arrays, picks the
+// instruction set, and shares the samples among threads.
 #pragma once
 
 #include <functional>
@@ -25,9 +26,9 @@ struct Geometry {
   Index groups;
 };
 
-// A kernel with its tables, made once for arrays of one shape and called with batches of them. The arrays are contiguous,
-// in the order that the comment beside its maker names, and hold T, but for `ids`, which are std::int64_t. `out` is
-// double [batch, kAccumulator], but for unpooled_conv_input.
+// A kernel with its tables, made once for arrays of one shape and called with batches of them. The arrays are
+// contiguous, in the order that the comment beside its maker names, and hold T, but for `ids`, which are std::int64_t.
+// `out` is double [batch, kAccumulator], but for unpooled_conv_input.
 using Job = std::function<void(const void* const* arrays, Index batch, int threads, void* out)>;
 
 template <class T>
@@ -35,20 +36,20 @@ Job outer_moments(Index inputs, Index outputs);  // a, delta
 
 template <class T>
 Job conv_moments(Index channels, Index filters, const std::vector<Index>& input, const std::vector<Index>& output,
-                    const Geometry& geometry);  // a, delta
+                 const Geometry& geometry);  // a, delta
 
 // The same where the derivative is known only behind a max pooling of `activation` [batch, filters, output…]. The
 // tables of `pool` must outlive the job.
 template <class T>
 Job unpooled_conv_moments(Index channels, Index filters, const std::vector<Index>& input,
-                             const std::vector<Index>& output, const Geometry& geometry,
-                             const PoolPlan& pool);  // a, activation, pooled delta
+                          const std::vector<Index>& output, const Geometry& geometry,
+                          const PoolPlan& pool);  // a, activation, pooled delta
 
 // The derivative by that convolution's input, times 1 where `a` is positive, else `slope`: T, shaped as `a`.
 template <class T>
 Job unpooled_conv_input(Index channels, Index filters, const std::vector<Index>& input,
-                           const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool,
-                           T slope);  // a, activation, pooled delta, weight
+                        const std::vector<Index>& output, const Geometry& geometry, const PoolPlan& pool,
+                        T slope);  // a, activation, pooled delta, weight
 
 template <class T>
 Job sequence_moments(const SequenceShape& shape);  // a, delta

@@ -1,4 +1,4 @@
-// How outputs are spread over lanes.
+// How outputs (filters, or units of a dense layer) are spread over the lanes of vectors.
 #pragma once
 
 #include "instruction_set.hpp"

@@ -1,5 +1,5 @@
-// All kernels for one instruction set: built once for each level, with the definitions that instruction_set.hpp lists and
-// GRADSCORE_TABLE, the name of the level's table. Nothing but that table may leave this file.
+// All kernels for one instruction set: built once for each level, with the definitions that instruction_set.hpp lists
+// and GRADSCORE_TABLE, the name of the level's table. Nothing but that table may leave this file.
 #include "level.hpp"
 
 #include "instruction_set.hpp"
@@ -12,19 +12,15 @@ namespace GRADSCORE_LEVEL {
 
 template <class T>
 constexpr Kernels<T> table() {
-  return {outer<T>,
-          conv_scratch<T>,
-          conv<T>,
-          unpooled_conv_scratch<T>,
-          unpooled_conv<T>,
-          unpooled_input_scratch<T>,
-          unpooled_input<T>,
-          sequence_scratch<T>,
-          sequence<T>,
-          direct<T>,
-          position_sum<T>,
-          sequence_sum<T>,
-          embedding<T>};
+  return {
+      outer<T>,          conv_scratch<T>,
+      conv<T>,           unpooled_conv_scratch<T>,
+      unpooled_conv<T>,  unpooled_input_scratch<T>,
+      unpooled_input<T>, sequence_scratch<T>,
+      sequence<T>,       direct<T>,
+      position_sum<T>,   sequence_sum<T>,
+      embedding<T>,
+  };
 }
 
 }  // namespace GRADSCORE_LEVEL

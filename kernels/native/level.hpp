@@ -1,4 +1,5 @@
-// What one instruction-set level offers: for every kernel a function that reduces one sample. No code here.
+// What every level (instruction set) offers: for each kernel a function that reduces one sample; and the plans that
+// these functions read. No code here, as sources of all levels include it.
 #pragma once
 
 #include <cstddef>
@@ -32,8 +33,8 @@ struct ConvPlan {
   Index segment_count;
   const Index* row;       // [channels * kernel_size]
   const Index* position;  // [positions]
-  // Of a 3 × 3 convolution of planes at stride 1: rows and columns of the positions, and the distance of two rows in what
-  // the tables address. All 0 for any other, and where Winograd's way is not wanted.
+  // Of a 3 × 3 convolution of planes at stride 1: rows and columns of the positions, and the distance of two rows in
+  // what the tables address. All 0 for any other, and where the Winograd trick is switched off.
   Index rows, columns, pitch;
 };
 
@@ -48,11 +49,11 @@ struct PoolPlan {
   const Index* cell;    // [window_count][kernel_size], in row-major order
 };
 
-// A convolution's input with the numbers of each cell side by side. The receptive field of position t is made of runs of
-// `run` neighbours that begin at place[t] + runs[…].
+// A convolution's input with the numbers of each cell side by side. The receptive field of position t is made of runs
+// of `run` neighbours that begin at place[t] + runs[…].
 struct LanePlan {
   Index lanes, cells;  // numbers of a cell, and cells that some position meets
-  const Index* lane;   // [lanes], where the first cell's numbers lie in a group's channels, as ConvPlan's tables have it
+  const Index* lane;  // [lanes], where the first cell's numbers lie in a group's channels, as ConvPlan's tables have it
   const Index* place;  // [positions]
   const Index* own;    // [positions], each one's own number
   Index run, run_count;
@@ -64,9 +65,9 @@ struct SequenceShape {
   Index positions, inputs, outputs;
 };
 
-// One function for every kernel, which reduces one sample to its accumulator `out`. Where a function takes scratch memory,
-// the one before it tells how many bytes: a block as Layout in scratch.hpp lays it out, all zero before the first sample
-// and then left as it is from sample to sample.
+// One function for every kernel, which reduces one sample to its accumulator `out`. Where a function takes scratch
+// memory, the one before it tells how many bytes: a block as Layout in scratch.hpp lays it out, all zero before the
+// first sample and then left as it is from sample to sample.
 template <class T>
 struct Kernels {
   void (*outer)(const T* a, Index inputs, const T* delta, Index outputs, double* out);

@@ -1,5 +1,5 @@
-// What a max pooling chose: each window's first maximum. A window that holds NaN passes on NaN, which makes its sample's
-// statistics NaN.
+// What a max pooling chose: each window's first maximum. A window that holds NaN passes on NaN, which makes its
+// sample's statistics NaN.
 #pragma once
 
 #include <cmath>
@@ -95,8 +95,8 @@ struct SquareBlock {
   }
 };
 
-// The places of all squares' maxima, blocks of W at a time, of which the last of a row overlaps the one before, or reaches
-// beyond the row. Returns 0, or anything else if there may be NaN.
+// The places of all squares' maxima, blocks of W at a time, of which the last of a row overlaps the one before, or
+// reaches beyond the row. Returns 0, or anything else if there may be NaN.
 template <class T, int W>
 T maxima_of_squares(const PoolPlan& plan, const Index* place, const T* activation, Place<T>* at) {
   const Squares<T> squares(plan, place);
@@ -118,7 +118,8 @@ T maxima_of_squares(const PoolPlan& plan, const Index* place, const T* activatio
       for (Index start = 0; start < across; start += W) {
         const Index i = start + W <= across || start == 0 ? start : across - W;
         const auto found = block.run(top + 2 * i, low + 2 * i, doubts);
-        store<Place<T>, W>(at + i, found + fill<Place<T>, W>(static_cast<Place<T>>(place[cell] + 2 * i * squares.side)));
+        store<Place<T>, W>(at + i,
+                           found + fill<Place<T>, W>(static_cast<Place<T>>(place[cell] + 2 * i * squares.side)));
       }
     }
   }

@@ -1,9 +1,9 @@
 // One pass over numbers, in float64, to an accumulator.
 //
-// Powers are summed about a shift, the mean of a block's first numbers, or 0 where that lies near enough; at the block's
-// end they become central moments and are merged (Pébay 2008, eqs. 2.1, 3.1). A constant gives M2 = 0 exactly. The shift
-// lies at most sqrt(16384 / 64) = 16 standard deviations from the block's mean (a quarter of one more where it is 0), so
-// float64 loses 18^4 * 1e-16 = 1e-11 of M4 at most.
+// Powers are summed about a shift, the mean of a block's first numbers, or 0 where that lies near enough; at the
+// block's end they become central moments and are merged (Pébay 2008, eqs. 2.1, 3.1). A constant gives M2 = 0 exactly.
+// The shift lies at most sqrt(16384 / 64) = 16 standard deviations from the block's mean (a quarter of one more where
+// it is 0), so float64 loses 18^4 * 1e-16 = 1e-11 of M4 at most.
 //
 // Numbers that were themselves summed in float32 (a tile's) have their powers summed in float32 over short runs, where
 // these stay well inside its range: that costs 1e-7, as the numbers did.
@@ -19,8 +19,8 @@
 namespace gradscore::GRADSCORE_LEVEL {
 
 constexpr Index kBlock = 16384, kFirst = 64;
-constexpr Index kShort = 64;                   // vectors of a run whose powers are summed in float32
-constexpr double kNear = 1.0 / 16;  // of the variance: the square of a mean that is as good as 0
+constexpr Index kShort = 64;                        // vectors of a run whose powers are summed in float32
+constexpr double kNear = 1.0 / 16;                  // of the variance: the square of a mean that is as good as 0
 constexpr double kSmallest = 1e-9, kLargest = 1e9;  // distances from the shift whose fourth powers float32 holds
 
 // The smallest lane, by halves.
@@ -130,8 +130,8 @@ class Reducer {
     }
   }
 
-  // A number of type T in the middle of the first ones; exactly the constant, if they are one. 0, which saves subtracting
-  // it, where they lie about it.
+  // A number of type T in the middle of the first ones; exactly the constant, if they are one. 0, which saves
+  // subtracting it, where they lie about it.
   template <class T>
   static double centre(const T* values, Index count) {
     const Index some = count < kFirst ? count : kFirst;

@@ -1,4 +1,5 @@
-// Rearranging one sample so that the tile kernels read it in order.
+// Packing: copies of one sample in which what a tile reads next lies next in memory. Planes go among their padding,
+// rows become columns side by side.
 #pragma once
 
 #include <cstddef>
@@ -76,7 +77,8 @@ template <class T, int W>
 void interleave(const T* from, Index stride, Index rows, Index length, T* to, Index lanes) {
   for (Index r = 0; r < lanes; r += W) {
     const Index some = rows - r < W ? rows - r : W;
-    interleave_block<T, W>([=](Index i) { return from + (r + i) * stride; }, some > 0 ? some : 0, length, to + r, lanes);
+    interleave_block<T, W>([=](Index i) { return from + (r + i) * stride; }, some > 0 ? some : 0, length, to + r,
+                           lanes);
   }
 }
 

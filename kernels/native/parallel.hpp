@@ -38,8 +38,8 @@ class Scratch {
   void* block_;
 };
 
-// Call work(sample, scratch block) for every sample. `cost` is a sample's number of multiply-adds: a thread must be worth
-// more than starting it. Memory is taken before any thread starts, so that work cannot throw.
+// Call work(sample, scratch block) for every sample. `cost` is a sample's number of multiply-adds: a thread must be
+// worth more than starting it. Memory is taken before any thread starts, so that work cannot throw.
 template <class Work>
 void for_each_sample(Index batch, Index cost, int threads, std::size_t scratch_bytes, const Work& work) {
   constexpr Index worth = 1 << 20;

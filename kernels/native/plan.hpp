@@ -1,4 +1,5 @@
-// The tables behind a ConvPlan and a LanePlan.
+// Plans: what a kernel must know of its shapes, computed once for any number of batches. ConvTables lists where a
+// convolution's weights meet its input; LaneTables the same for an input whose channels lie side by side.
 #pragma once
 
 #include <algorithm>
@@ -70,21 +71,23 @@ class ConvTables {
     const std::vector<Index> ones(rank, 1);
     const bool square =
         tricks.winograd && g.kernel == std::vector<Index>{3, 3} && g.strides == ones && g.dilations == ones;
-    plan_ = {g.groups,
-             channels / g.groups,
-             filters / g.groups,
-             product(g.kernel),
-             product(output),
-             product(input),
-             product(extent),
-             padded,
-             segments_.data(),
-             static_cast<Index>(segments_.size()),
-             row_.data(),
-             position_.data(),
-             square ? output[0] : 0,
-             square ? output[1] : 0,
-             square ? pitch[0] : 0};
+    plan_.groups = g.groups;
+    plan_.channels = channels / g.groups;
+    plan_.filters = filters / g.groups;
+    plan_.kernel_size = product(g.kernel);
+    plan_.positions = product(output);
+    plan_.plane = product(input);
+    plan_.padded_plane = product(extent);
+    plan_.padded = padded;
+    plan_.segments = segments_.data();
+    plan_.segment_count = static_cast<Index>(segments_.size());
+    plan_.row = row_.data();
+    plan_.position = position_.data();
+    if (square) {
+      plan_.rows = output[0];
+      plan_.columns = output[1];
+      plan_.pitch = pitch[0];
+    }
   }
   ConvTables(const ConvTables&) = delete;
   ConvTables& operator=(const ConvTables&) = delete;
@@ -115,11 +118,11 @@ class ConvTables {
 
   std::vector<Segment> segments_;
   std::vector<Index> row_, position_;
-  ConvPlan plan_;
+  ConvPlan plan_{};
 };
 
-// An input rearranged for a convolution. `unfolded`: a cell's numbers are those of all its channels and of all places of
-// the kernel but along the last axis, so that few channels fill vectors too; else those of its channels.
+// An input rearranged for a convolution. `unfolded`: a cell's numbers are those of all its channels and of all places
+// of the kernel but along the last axis, so that few channels fill vectors too; else those of its channels.
 class LaneTables {
  public:
   LaneTables(const ConvPlan& plan, const Geometry& g, bool unfolded) {
@@ -133,11 +136,15 @@ class LaneTables {
     for (Index t = 0; t < plan.positions; ++t) place_.push_back(plan.position[t] * lanes);
     const Index cells = plan.position[plan.positions - 1] + runs_.back() / lanes + across;
     for (Index t = 0; t < plan.positions; ++t) own_.push_back(t);
-    plan_ = {lanes,       cells,
-             lane_.data(), place_.data(),
-             own_.data(),  across * lanes,
-             static_cast<Index>(runs_.size()), runs_.data(),
-             tricks.scattered};
+    plan_.lanes = lanes;
+    plan_.cells = cells;
+    plan_.lane = lane_.data();
+    plan_.place = place_.data();
+    plan_.own = own_.data();
+    plan_.run = across * lanes;
+    plan_.run_count = static_cast<Index>(runs_.size());
+    plan_.runs = runs_.data();
+    plan_.scattered = tricks.scattered;
   }
   LaneTables(const LaneTables&) = delete;
   LaneTables& operator=(const LaneTables&) = delete;
@@ -168,7 +175,7 @@ class LaneTables {
 
  private:
   std::vector<Index> lane_, place_, own_, runs_;
-  LanePlan plan_;
+  LanePlan plan_{};
 };
 
 }  // namespace gradscore

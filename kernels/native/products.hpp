@@ -1,4 +1,5 @@
-// Gradients that are a sum of products over positions: convolution and dense over a sequence.
+// Gradients that are a sum of products over positions: of convolutions, and of dense layers over a sequence. Each packs
+// a sample, goes through its outputs a block of lanes at a time, and reduces the tiles.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +22,8 @@ bool lanes_are_groups(const ConvPlan& plan) {
   return groups > 2 * plan.filters;
 }
 
-// The scratch memory of a convolution without Winograd's transforms: planes among their padding, planes of several groups
-// side by side, and the derivatives of one block of lanes.
+// The scratch memory of a convolution without Winograd's transforms: planes among their padding, planes of several
+// groups side by side, and the derivatives of one block of lanes.
 template <class T>
 struct ConvScratch {
   Layout layout;
@@ -113,7 +114,8 @@ void conv(const ConvPlan& plan, const T* a, const T* delta, void* scratch, doubl
   reducer.finish().write(out);
 }
 
-// The scratch memory of a sequence: its inputs in panels [positions][kPanel], and the derivatives of one block of lanes.
+// The scratch memory of a sequence: its inputs in panels [positions][kPanel], and the derivatives of one block of
+// lanes.
 template <class T>
 struct SequenceScratch {
   Layout layout;

@@ -180,8 +180,8 @@ Index listed(const PoolPlan& pool) {
   return pool.planes * pool.window_count + kLine<T>;
 }
 
-// The scratch memory of one sample: the windows' maxima and the derivatives given to them; the dense way's derivative at
-// full resolution, and what `conv` needs; the scattered way's input among its padding, and rearranged.
+// The scratch memory of one sample: the windows' maxima and the derivatives given to them; the dense way's derivative
+// at full resolution, and what `conv` needs; the scattered way's input among its padding, and rearranged.
 template <class T>
 struct UnpoolScratch {
   Layout layout;
@@ -232,14 +232,15 @@ void unpooled_conv(const ConvPlan& plan, const LanePlan& lanes, const PoolPlan& 
       pad(plan, a + c * plan.plane, padded + c * plan.padded_plane);
     }
     lay_out(lanes, plan.padded ? padded : a, cells);
-    ScatteredTiles<T>(lanes, cells, reducer).reduce(at + group * each, given + group * each, plan.filters,
-                                                     pool.window_count);
+    ScatteredTiles<T>(lanes, cells, reducer)
+        .reduce(at + group * each, given + group * each, plan.filters, pool.window_count);
   }
   reducer.finish().write(out);
 }
 
-// The scratch memory of one sample's derivative by the input: the windows' maxima and the derivatives given to them; the
-// same sorted by position; the vectors of a receptive field; sums with a cell's channels side by side, and as planes.
+// The scratch memory of one sample's derivative by the input: the windows' maxima and the derivatives given to them;
+// the same sorted by position; the vectors of a receptive field; sums with a cell's channels side by side, and as
+// planes.
 template <class T>
 struct InputScratch {
   Index pitch;  // distance of two planes
@@ -268,9 +269,9 @@ std::size_t unpooled_input_scratch(const ConvPlan& plan, const LanePlan& lanes, 
   return InputScratch<T>(plan, lanes, pool).layout.bytes();
 }
 
-// The windows' derivatives sorted by the position of their maximum, so that each sum is read and written once a position,
-// not once a window: those of position t are the ones from end[t] to end[t + 1]; `row` tells where their filter's weights
-// begin. Lists would have the processor wait for each next link before it knows whether there is one.
+// The windows' derivatives sorted by the position of their maximum, so that each sum is read and written once a
+// position, not once a window: those of position t are the ones from end[t] to end[t + 1]; `row` tells where their
+// filter's weights begin. Lists would have the processor wait for each next link before it knows whether there is one.
 template <class T>
 struct Sorted {
   Place<T>*end, *row;

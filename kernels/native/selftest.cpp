@@ -1,5 +1,6 @@
-// Runs every kernel at every level on awkward shapes against plain loops. Built with GRADSCORE_SANITIZE only: its
-// purpose is that the sanitizers see every load and store; the Python tests compare with the reference in earnest.
+// A program that runs every kernel at every level on awkward shapes and compares it with plain loops. Its purpose is
+// that sanitizers see every load and store: `make sanitize` builds and runs it. The Python tests compare more, and
+// closer.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -89,8 +90,8 @@ struct Conv {
 
 // The gradient of sample b, by plain loops.
 template <class T>
-Numbers<double> gradient_of(const Conv& c, const Numbers<T>& a, const Numbers<T>& delta, Index rows,
-                                Index columns, Index b) {
+Numbers<double> gradient_of(const Conv& c, const Numbers<T>& a, const Numbers<T>& delta, Index rows, Index columns,
+                            Index b) {
   const Index channels = c.channels / c.groups, filters = c.filters / c.groups;
   Numbers<double> g;
   for (Index m = 0; m < c.filters; ++m) {
@@ -150,8 +151,8 @@ struct Pooling {
 
   PoolPlan plan(Index planes) const {
     const bool squares = size == 2 && step == 2;
-    return {planes, rows * columns, down * across, squares ? columns : 0, down * across, size * size, windows.data(),
-            cells.data()};
+    return {planes,        rows * columns, down * across,  squares ? columns : 0,
+            down * across, size * size,    windows.data(), cells.data()};
   }
 
   template <class T>
@@ -203,7 +204,8 @@ void try_input(const Conv& c, Index size, Index step, int threads) {
     const Index b = i / (rows * columns) / weight.count();
     const Index kx = r % c.kernel, ky = r / c.kernel % c.kernel, m = r / (c.kernel * c.kernel * channels);
     const Index channel = m / filters * channels + r / (c.kernel * c.kernel) % channels;
-    const Index y = t / columns * c.stride + ky * c.dilation - c.pad, x = t % columns * c.stride + kx * c.dilation - c.pad;
+    const Index y = t / columns * c.stride + ky * c.dilation - c.pad,
+                x = t % columns * c.stride + kx * c.dilation - c.pad;
     if (y < 0 || x < 0 || y >= c.height || x >= c.width) continue;
     wanted[(b * c.channels + channel) * plane + y * c.width + x] +=
         static_cast<double>(weight[r]) * delta[(b * c.filters + m) * rows * columns + t];
@@ -215,7 +217,8 @@ void try_input(const Conv& c, Index size, Index step, int threads) {
   for (Index i = 0; i < a.count(); ++i) {
     const double value = a[i] > 0 ? wanted[i] : wanted[i] * 0.25;
     if (!(std::fabs(found[i] - value) <= (sizeof(T) == 4 ? 1e-3 : 1e-9))) {
-      std::printf("%s input: value %td is %.9g, not %.9g\n", simd_level().c_str(), i, static_cast<double>(found[i]), value);
+      std::printf("%s input: value %td is %.9g, not %.9g\n", simd_level().c_str(), i, static_cast<double>(found[i]),
+                  value);
       ++failures;
     }
   }
@@ -278,7 +281,8 @@ void try_program(int threads) {
   const Index batch = 3, plane = c.height * c.width, pooled_plane = pooling.down * pooling.across;
   const Index words = 4, width = 7, vocabulary = 3;
   const auto a = draw<float>(batch * c.channels * plane), pooled = draw<float>(batch * c.filters * pooled_plane);
-  const auto seen = draw<float>(batch * c.filters * c.rows() * c.columns()), weight = draw<float>(c.filters * c.channels * 9);
+  const auto seen = draw<float>(batch * c.filters * c.rows() * c.columns()),
+             weight = draw<float>(c.filters * c.channels * 9);
   const auto delta = draw<float>(batch * words * width);
   Numbers<std::int64_t> ids{0, 2, -1, 1, 1, 1, -3, 0, 2, 2, 2, 2};
   const std::vector<Index> input{c.height, c.width}, output{c.rows(), c.columns()};
@@ -322,7 +326,9 @@ void try_layout() {
   const auto numbers = layout.reserve<double>(3, 7);
   const auto none = layout.reserve<float>(0, 9);
   const Scratch scratch(layout.bytes());
-  const auto place = [&](const void* at) { return static_cast<const char*>(at) - static_cast<const char*>(scratch.block()); };
+  const auto place = [&](const void* at) {
+    return static_cast<const char*>(at) - static_cast<const char*>(scratch.block());
+  };
   const Index first = place(bytes.in(scratch.block())), second = place(numbers.in(scratch.block()));
   if (first != 0 || second < 5 || second % 64 != 0 || numbers.count != 21 || none.count != 0) {
     fail("layout", "regions lie in one another, or not on cache lines");

@@ -1,4 +1,5 @@
-// Short vectors of W numbers.
+// Short vectors of W numbers, and what the kernels do with them: load, store, add, multiply, compare, convert. First
+// with the vector extensions of GCC and Clang, then as plain loops for any other compiler.
 #pragma once
 
 #include <cstddef>

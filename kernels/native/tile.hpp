@@ -1,4 +1,5 @@
-// Tiles of G = sum_t delta_t a_t^T held in registers, reduced at once and forgotten.
+// Tiles: blocks of the gradient G = sum_t delta_t a_t^T, summed over positions t in registers, then handed to the
+// reducer and forgotten. Most of all time is spent here.
 #pragma once
 
 #include "instruction_set.hpp"
@@ -10,8 +11,8 @@ namespace gradscore::GRADSCORE_LEVEL {
 
 constexpr Index kRun = 128;  // positions summed in T before the sums are folded into float64
 
-// What weight r meets at a position: one number for all lanes; or (grouped convolutions) one number per lane; or one for
-// all lanes that lies beside those of the other rows, in a panel [positions][kPanel], which needs no table.
+// What weight r meets at a position: one number for all lanes; or (grouped convolutions) one number per lane; or one
+// for all lanes that lies beside those of the other rows, in a panel [positions][kPanel], which needs no table.
 enum class Input { kShared, kPerLane, kPanel };
 
 // Keep the sums of a run of positions: as they are if it is the only one, else in float64.
@@ -102,12 +103,13 @@ class Tiles {
 
   // The smallest tile of at least `rows` rows; what it computes too much is not looked at.
   static Function choose(Index rows) {
+    constexpr int kNine = kRows < 9 ? kRows : 9;
     if (rows <= 1) return tile<T, W, V, 1, kind>;
     if (rows <= 2) return tile<T, W, V, 2, kind>;
     if (rows <= 3) return tile<T, W, V, 3, kind>;
     if (rows <= 4) return tile<T, W, V, 4, kind>;
     if (rows <= 6 || kRows <= 6) return tile<T, W, V, 6, kind>;
-    if (rows <= 9) return tile<T, W, V, kRows < 9 ? kRows : 9, kind>;
+    if (rows <= kNine) return tile<T, W, V, kNine, kind>;
     return tile<T, W, V, kRows, kind>;
   }
 };

@@ -1,11 +1,12 @@
-// Weight gradients of 3 × 3 convolutions at stride 1 by Winograd's F(3 × 3, 2 × 2) (Lavin and Gray 2016, *Fast Algorithms
-// for Convolutional Neural Networks*).
+// Weight gradients of 3 × 3 convolutions at stride 1 by Winograd's F(3 × 3, 2 × 2) (Lavin and Gray 2016, *Fast
+// Algorithms for Convolutional Neural Networks*).
 //
 // δ is cut into squares of 2 × 2 positions, which meet 4 × 4 inputs each. Along one axis, with d the inputs and f of δ,
 //     m = ((d0 - d2) f0, (d1 + d2) (f0 + f1)/2, (d2 - d1) (f0 - f1)/2, (d3 - d1) f1)
 //     g = (m0 + m1 + m2, m1 - m2, m1 + m2 + m3)
-// takes four multiplications instead of six; along both axes 16 instead of 36. Sums over squares are sums of m: for each
-// of the 16 points a product of two matrices, [filters, squares] · [squares, channels]. All factors are powers of two.
+// takes four multiplications instead of six; along both axes 16 instead of 36. Sums over squares are sums of m: for
+// each of the 16 points a product of two matrices, [filters, squares] · [squares, channels]. All factors are powers of
+// two.
 #pragma once
 
 #include "instruction_set.hpp"
@@ -20,7 +21,7 @@
 namespace gradscore::GRADSCORE_LEVEL {
 
 constexpr int kPoints = 16;
-constexpr Index kFewest = 8;        // channels, and filters, of a group below which the transforms cost what they save
+constexpr Index kFewest = 8;  // channels, and filters, of a group below which the transforms cost what they save
 constexpr Index kMostSquares = 1024;  // in a plane, above which the transformed planes leave the caches
 constexpr Index kFewSquares = 8;      // in a plane, up to which a weight's points are summed side by side
 
@@ -41,8 +42,8 @@ struct WinogradScratch {
   bool few;                    // a square's points lie side by side, else a point's squares
   Index point, square, panel;  // distances of two points, two squares and two panels of inputs
   Layout layout;
-  Region<T> padded, lanes;  // all channels' planes; one panel's, its channels side by side
-  Region<T> inputs;         // all panels transformed
+  Region<T> padded, lanes;       // all channels' planes; one panel's, its channels side by side
+  Region<T> inputs;              // all panels transformed
   Region<T> strip, derivatives;  // of one block of filters: as given, side by side; transformed
 
   explicit WinogradScratch(const ConvPlan& plan) : squares(squares_of(plan)), few(squares <= kFewSquares) {
@@ -157,8 +158,8 @@ GRADSCORE_INLINE void weights_of_points(const T* points, Index step, Vector<T, W
   }
 }
 
-// Half of the points (two of their four rows) of R channels and W of P filters, summed in registers and transformed back
-// along one axis: to[R][2][3][W].
+// Half of the points (two of their four rows) of R channels and W of P filters, summed in registers and transformed
+// back along one axis: to[R][2][3][W].
 template <class T, int W, int P, int R>
 void half_of_points(const T* panel, const T* derivatives, Index squares, T* to) {
   using Lanes = Vector<T, W>;
