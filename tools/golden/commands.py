@@ -94,7 +94,7 @@ fit {RICH} -o out/nn.onnx --method nn --ensemble 2 --max-fpr 0.1 --json
 fit {RICH} -o out/boosting.onnx --method boosting --target-recall 0.9 --json
 fit {RICH} -o out/quantile.onnx --transform quantile --cost-fp 5 --cost-fn 1 --seed 3 --json
 fit {BOTH} -o out/fusible-nn.onnx --method nn --json
-fit {RICH} -o out/heads.onnx --features 'fc*,energy,margin,max_logit' --json
+fit {RICH} -o out/heads.onnx --features 'fc2.l2,conv1.skewness,energy,margin,max_logit' --json
 fit {BOTH} -o out/risk.onnx --max-risk 0.05 --calibration test.parquet --calibration-unknown noise-test.parquet --json
 fit {BOTH} -o out/fpr-risk.onnx --max-fpr-risk 0.2 --calibration test.parquet \
 --calibration-unknown noise-test.parquet:150 --json
