@@ -93,6 +93,8 @@ fit {BOTH} -o out/threshold.onnx --method threshold --features entropy --calibra
 fit {RICH} -o out/nn.onnx --method nn --ensemble 2 --max-fpr 0.1 --json
 fit {RICH} -o out/boosting.onnx --method boosting --target-recall 0.9 --json
 fit {RICH} -o out/quantile.onnx --transform quantile --cost-fp 5 --cost-fn 1 --seed 3 --json
+fit {BOTH} -o out/fusible-nn.onnx --method nn --json
+fit {RICH} -o out/heads.onnx --features 'fc2.l2,conv1.skewness,energy,margin,max_logit' --json
 fit {BOTH} -o out/risk.onnx --max-risk 0.05 --calibration test.parquet --calibration-unknown noise-test.parquet --json
 fit {BOTH} -o out/fpr-risk.onnx --max-fpr-risk 0.2 --calibration test.parquet \
 --calibration-unknown noise-test.parquet:150 --json
@@ -129,6 +131,8 @@ fuse scoring.onnx -o out/bare.fused.onnx
 fuse scoring.onnx -o out/features.fused.onnx --features 'fc*,all.l2'
 fuse scoring.onnx --verdict out/lasso.onnx -o out/lasso.fused.onnx --features '*' --triton out/repository
 fuse scoring.onnx --verdict out/nn.onnx -o out/nn.fused.onnx
+fuse scoring.onnx --verdict out/fusible-nn.onnx -o out/fusible-nn.fused.onnx
+fuse scoring.onnx --verdict out/heads.onnx -o out/heads.fused.onnx --features residual
 fuse scoring.onnx --verdict out/threshold.onnx -o out/threshold.fused.onnx
 fuse scoring.onnx --verdict out/lasso.onnx -o out/device.fused.onnx --provider CUDAExecutionProvider
 fuse out/images.scoring.onnx -o out/images.fused.onnx

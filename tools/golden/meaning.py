@@ -3,6 +3,7 @@
 Left out, and nothing else:
 
 - times: `seconds`, `images_per_second`;
+- the user's home folder in what is printed;
 - the version that wrote a file: `gradscore_version`, `gradscore` in a run's identity and a fit's versions, the producer's
   version in models of ours;
 - in a classifier, torch's notes on where its source code lies: the values of `SOURCE_NOTES`;
@@ -70,11 +71,11 @@ class Meaning:
         return self.of_json({**raw, **sums, "first_error": next(iter(errors), None)})
 
     def of_text(self, text: str) -> Any:
-        """Return JSON as `of_json` does, other text as it is."""
+        """Return JSON as `of_json` does, other text as it is but for the home folder."""
         try:
             return self.of_json(json.loads(text))
         except ValueError:
-            return text
+            return text.replace(str(Path.home()), "~")
 
     def of_stream(self, content: bytes) -> dict[str, Any]:
         """Return what a stream of Arrow tables means."""
