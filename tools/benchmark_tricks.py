@@ -4,7 +4,6 @@ Usage: python -m tools.benchmark_tricks [--model NAME …] [--trick WORDS …] [
 tools/results/tricks.md, unless models or tricks were chosen. Each figure is the fastest of many turns.
 """
 
-import os
 import tempfile
 from itertools import chain
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from gradscore_kernels import usable_cores
 
 from gradscore.bench.timing import interleaved
 from gradscore.bench.workloads import COMPARED, Workload, make_ready
@@ -39,7 +39,7 @@ def _code(trick: Trick) -> str:
 def main(
     model: Annotated[list[str] | None, typer.Option(help="These models alone.")] = None,
     trick: Annotated[list[str] | None, typer.Option(help="Those alone whose titles hold one of these words.")] = None,
-    threads: int = os.cpu_count() or 1,
+    threads: int = usable_cores(),
     repeats: int = 15,
 ) -> None:
     """Measure, print and write the table."""
