@@ -69,7 +69,7 @@ def sequence_moments(a: Array, delta: Array, *, backend: str = "auto", threads: 
 def outer_gradient(a: Array, delta: Array) -> Array:
     """Return G = δ aᵀ `[B, m, n]`."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(delta.astype(np.float64)[:, :, None] * a.astype(np.float64)[:, None, :])
+        return np.asarray(np.einsum("bm,bn->bmn", delta.astype(np.float64), a.astype(np.float64)))
 
 
 def sequence_gradient(a: Array, delta: Array) -> Array:
