@@ -138,7 +138,9 @@ def test_scoring_models_are_fused(name, expected, tmp_path):
 
 
 def test_what_was_prepared_before_fuse_was_there_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"was prepared before `fuse` was there.*: prepare it again"):
+    with pytest.raises(
+        ModelError, match=r"was prepared by an older gradscore, without .*outputs: run `gradscore prepare` again"
+    ):
         fuse(FILES / "scoring-format-1-early.onnx", tmp_path / "f.onnx")
 
 

@@ -508,7 +508,7 @@ def test_fit_with_noise_needs_no_other_data(run, world, tmp_path):
     assert code == 0
     assert json.loads(out)["rows"] == 100
     assert json.loads(run(*shared, *noise, "--noise", "uniform,blur", "--known", world / "test")[1])["rows"] == 140
-    refused(run(*shared, *noise[:2]), "name the scoring model with --model")
+    refused(run(*shared, *noise[:2]), "give the scoring model with --model")
     refused(run(*shared, *noise, "--noise", "mist"), "unknown kind 'mist'; choose one of: uniform")
     refused(run(*shared, *noise, "--noise", "blur"), "give some with --known")
 

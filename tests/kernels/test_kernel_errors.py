@@ -44,7 +44,7 @@ REFUSED = {
     "too large a kernel": (lambda: gk.conv_moments(A, DELTA, ConvGeometry((9, 9))), r"output of size \[-2, -2\]"),
     "id": (
         lambda: gk.embedding_moments(np.array([[0, 1], [4, 5]]), ones(2, 2, 3), 5),
-        r"sample 1 has id 5 at position 1, outside -5..4: pass the vocabulary",
+        r"sample 1 has id 5 at position 1, outside -5..4: pass the number of rows of the table as vocabulary",
     ),
     "negative id": (
         lambda: gk.embedding_moments(np.array([[-6]]), ones(1, 1, 3), 5),

@@ -124,7 +124,7 @@ def test_statistics_behind_pools_keep_their_bits_beside_a_sample_with_nan(backen
 def test_first_maxima_of_the_numba_back_end(dtype):
     """Zeros and NaN of both signs, infinities and subnormal numbers; NaN is larger than any number."""
     need("numba")
-    loops, numba = (import_module(f"gradscore_kernels.{name}") for name in ("_numba_loops", "_numba"))
+    loops, numba = (import_module(f"gradscore_kernels.backends.{name}") for name in ("numba_loops", "numba_kernels"))
     tiny = np.finfo(dtype).smallest_subnormal
     odd = np.array([0.0, -0.0, tiny, -tiny, 1, -1, np.inf, -np.inf, np.nan, -np.nan], dtype)
     windows = np.array(list(product(range(len(odd)), repeat=3)), np.uint32)

@@ -47,7 +47,7 @@ def test_single_precision_tables_hold_the_same_features(model, source, tmp_path)
     with Scorer.load(model) as scorer:
         for precision in ("float64", "float32"):
             score_to_parquet(scorer, source, tmp_path / f"{precision}.parquet", precision=precision)
-        with pytest.raises(InputError, match="no precision 'float16': --precision takes float64, float32"):
+        with pytest.raises(InputError, match="unknown precision 'float16': --precision takes float64, float32"):
             score_to_parquet(scorer, source, tmp_path / "t.parquet", precision="float16")
     double, single = (ScoreTable.read(tmp_path / f"{name}.parquet") for name in ("float64", "float32"))
     assert str(single.table.schema.field("all.l2").type) == "float"

@@ -135,7 +135,7 @@ def test_no_picture_is_in_two_parts(seed, training, test, foreign):
 def test_too_few_pictures_are_refused():
     concepts = pictures(None, miniature=True)
     few = Concepts("few", concepts.images[:100], concepts.labels[:100], {}, NOISE, concepts.sizes, ("uniform noise",))
-    with pytest.raises(InputError, match="few has 100 pictures, the splits need"):
+    with pytest.raises(InputError, match="few has 100 pictures, but the splits need"):
         Repetition.draw(few, 0)
 
 
@@ -210,14 +210,14 @@ def test_polarity_of_the_real_pictures():
             assert np.median(images[corners]) == 0, f"{name} is not light on dark"
 
 
-def test_the_readme_tells_the_results():
+def test_the_page_on_the_study_tells_the_results():
     whole = json.loads((RESULTS / "results.json").read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## The paper's tables")[2].partition("\n## ")[0]
-    told = re.findall(r"([+−]\d+\.\d\d) points", section)
+    page = (ROOT / "docs/design/study.md").read_text(encoding="utf-8")
+    section = page.partition("In short, in points over maximum softmax:")[2].partition("```{include}")[0]
+    told = re.findall(r"([+−]\d+\.\d\d)(?!\d)", section)
     expected = [whole["summary"][key] for key in ("all_auroc_gain", "all_aupr_out_gain", "correct_auroc_change")]
     assert told == [f"{value:+.2f}".replace("-", "−") for value in expected]
-    assert f"{whole['summary']['cnns']} CNNs" in section
+    assert f"{whole['summary']['cnns']} CNNs" in page
     assert whole["summary"]["verdict"]["row"] in section
     assert (whole["summary"]["cnns"], whole["summary"]["networks"]) == (10, 5)
     assert {path.name for path in RESULTS.iterdir()} >= FILES

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gradscore.bench.workloads import CLASSIFIERS
+from gradscore.bench.workloads import BENCHMARK_MODELS
 from tools import tricks
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_trick_names_its_code_and_models(trick):
     assert trick.files
     assert all((ROOT / file).is_file() for file in trick.files)
-    assert set(trick.models) <= CLASSIFIERS.keys()
+    assert set(trick.models) <= BENCHMARK_MODELS.keys()
 
 
 def test_titles_differ():

@@ -256,34 +256,31 @@ def dot_tiles(delta: Array, flat: Array, rows: Array, start: int, stop: int, gra
 
 @compiled
 def dot_rows(delta: Array, flat: Array, all_rows: Array, gradient: Array) -> None:
-    """Fill gradient `[M, count]` from delta `[M, lags]` in tiles of 1 × 3 and 1 × 1.
+    """Fill gradient `[M, count]` from delta `[M, lags]` in tiles of 1 × 3.
 
     gradient[m, r] = Σ delta[m, l] flat[all_rows[m, r] + l]: each filter has rows of its own. Small tiles compute no zeros
-    where filters are few.
+    where filters are few. The last tile repeats its last row, because a loop of another shape sums in another order.
     """
     gradient[:] = 0
     zero, count = delta.dtype.type(0), all_rows.shape[1]
-    whole = count // 3 * 3
     for m in range(len(delta)):
         rows, to = all_rows[m], gradient[m]
         for start in range(0, delta.shape[1], RUN):
             d = delta[m, start : start + RUN]
-            for r in range(0, whole, 3):
-                a0, a1 = flat[rows[r] + start :][: len(d)], flat[rows[r + 1] + start :][: len(d)]
-                a2 = flat[rows[r + 2] + start :][: len(d)]
+            for r in range(0, count, 3):
+                second, third = min(r + 1, count - 1), min(r + 2, count - 1)
+                a0, a1 = flat[rows[r] + start :][: len(d)], flat[rows[second] + start :][: len(d)]
+                a2 = flat[rows[third] + start :][: len(d)]
                 s0 = s1 = s2 = zero
                 for t in range(len(d)):
                     s0 += d[t] * a0[t]
                     s1 += d[t] * a1[t]
                     s2 += d[t] * a2[t]
                 to[r] += s0
-                to[r + 1] += s1
-                to[r + 2] += s2
-            for r in range(whole, count):
-                a0, s0 = flat[rows[r] + start :][: len(d)], zero
-                for t in range(len(d)):
-                    s0 += d[t] * a0[t]
-                to[r] += s0
+                if second > r:
+                    to[second] += s1
+                if third > second:
+                    to[third] += s2
 
 
 @compiled

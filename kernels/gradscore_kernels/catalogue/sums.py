@@ -86,7 +86,7 @@ def whole_gradient(g: Array) -> Array:
 def position_sum_gradient(delta: Array) -> Array:
     """Return G = Σ_t δ_t `[B, M]`, channels first."""
     with np.errstate(invalid="ignore"):
-        return np.asarray(delta.reshape(*delta.shape[:2], -1).sum(2, dtype=np.float64))
+        return np.asarray(delta.reshape(*delta.shape[:2], prod(delta.shape[2:])).sum(2, dtype=np.float64))
 
 
 def sequence_sum_gradient(delta: Array) -> Array:
