@@ -101,7 +101,7 @@ def test_the_whole_way_equals_torchvisions_numbers():
 
 
 def test_a_thin_image_is_refused_before_it_grows_huge():
-    with pytest.raises(InputError, match=r"20480000×1024 pixels once resized, the limit is"):
+    with pytest.raises(InputError, match=r"20480000×1024 pixels once resized; the limit is"):
         pixels(
             png(np.zeros((1, 20_000, 3), np.uint8)), Preprocessing("image", 3, 12, 16, resize=(1024,), crop="center")
         )
