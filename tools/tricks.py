@@ -164,7 +164,7 @@ PICTURES, POOLED = ("paper-cnn", "resnet18"), ("paper-cnn",)
 _PREFETCH, _GRAPH = "gradscore/inputs/prefetch", "gradscore/graph"
 _UNPOOLING = (f"{_GRAPH}/lower/unpooling.py", f"{_GRAPH}/assemble/backsteps.py")
 _SCATTERED = ("kernels/native/scattered.hpp",)
-AT_FULL_SIZE = _without({"preparing.preparation.keep_pooled": lambda *_: ({}, ())})
+AT_FULL_SIZE = _without({"graph.assemble.scoring_graph.keep_pooled": lambda *_: ({}, ())})
 NO_BACKSTEPS = _without({"graph.lower.unpooling._Kept._pass_back": lambda *_: None})
 INDICES = _without(
     {f"graph.{user}.is_of_pairs": lambda *_: False for user in ("assemble.backsteps", "statistics.convolutions")}
