@@ -7,7 +7,16 @@ from gradscore import prepare
 from gradscore.graph.differentiate import builder
 
 # Begun last, one of these would leave the other workers idle.
-LONGEST = ("test_zoo", "test_cli", "test_rules", "test_readme", "test_fusing", "test_reproduce_paper")
+LONGEST = (
+    "test_zoo",
+    "test_cli",
+    "test_docs",
+    "test_rules",
+    "test_readme",
+    "test_fusing",
+    "test_extending",
+    "test_reproduce_paper",
+)
 
 
 def pytest_collection_modifyitems(items):

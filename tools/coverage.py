@@ -1,6 +1,6 @@
 """Write the table of covered models: family, exporter, engine, layers, covered weights, error against torch.
 
-Usage: PYTHONPATH=tests python -m tools.coverage. The families are those of the tests' zoo. The error is the largest of
+Usage: python -m tools.coverage. The families are those of the tests' zoo. The error is the largest of
 any layer's statistics, compared with torch in float64 on the scale of the tests' oracle. The program writes
 tools/results/coverage.md and coverage.json.
 """
@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
-import zoo
 
 from gradscore import GradscoreError, Scorer, prepare
 from gradscore.graph.differentiate.engines import ENGINES
+from tests.support import oracle, zoo
 
 RESULTS = Path(__file__).parent / "results"
 BOTH_EXPORTERS = ("attention", "cnn_1d", "efficientnet", "gru", "lstm", "resnet", "unet", "vit")
