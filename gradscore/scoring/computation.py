@@ -15,7 +15,7 @@ from gradscore.model.metadata import SIGNAL_LABEL, ModelMetadata
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
 from gradscore.scoring.backends import ScoringBackend
-from gradscore.scoring.extra_features import ExtraFeature, Pass
+from gradscore.scoring.extra_feature import ExtraFeature, Pass
 from gradscore.scoring.layer_statistics import passed_back
 from gradscore.scoring.micro_batch import micro_batch
 from gradscore.scoring.raw_gradients import layer_gradients

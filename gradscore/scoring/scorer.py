@@ -25,7 +25,8 @@ from gradscore.model.weights import require_weights
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
 from gradscore.scoring.backends import ScoringBackend, backend_named
 from gradscore.scoring.computation import Computation
-from gradscore.scoring.extra_features import ExtraFeature, extras_named
+from gradscore.scoring.extra_feature import ExtraFeature
+from gradscore.scoring.extra_features import extras_named
 from gradscore.scoring.scores import ScoredBatch, Scores
 from gradscore.scoring.serving import BatchedScorer
 from gradscore.scoring.tensors import Batch, Tensors, tensors_of

@@ -86,3 +86,14 @@ def test_a_scikit_learn_classifier_equals_torch(tmp_path):
         wanted = oracle.statistics(np.concatenate(list(by_name.values())))
         expected = {f"all.{key}": value for key, value in wanted.items()}
         oracle.assert_features({key: scores[key][row] for key in expected}, expected, rtol=RTOL)
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_pooled_inputs_of_three_depths_have_the_columns_that_are_named(name, scoring_models):
+    _, example, path = scoring_models(name)
+    scorer = Scorer.load(path, features=["pooled"])
+    scores = scorer.score(example.numpy())
+    named = [column for column in scorer.feature_names if ".pooled." in column]
+    assert 1 <= len({column.split(".pooled.")[0] for column in named}) <= 3
+    assert scores.features.shape == (len(example), len(scorer.feature_names))
+    assert np.isfinite(scores.features).all()

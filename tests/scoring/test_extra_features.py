@@ -14,7 +14,8 @@ from gradscore.comparing.comparison import compare
 from gradscore.metrics.evaluation import evaluate
 from gradscore.report import feature_figures, page
 from gradscore.runs.scoring_run import run_identity, score_to_parquet
-from gradscore.scoring.extra_features import EXTRA_FEATURES, energy, margin, max_logit
+from gradscore.scoring.extra_features import EXTRA_FEATURES
+from gradscore.scoring.logit_scores import energy, margin, max_logit
 from gradscore.unknowns.synthesis import score_unknowns
 from models.digits_cnn import DigitsCNN
 from tests.scoring.test_scoring import CASES, build
