@@ -35,6 +35,7 @@ from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER
 from gradscore.tables.table import require_same_model
 from gradscore.verdict.inlining import inline_verdict, used_features
+from gradscore.verdict.learning.verdict_nodes import OUTPUT, P_KNOWN, P_RIGHT
 from gradscore.verdict.model import Verdict
 from gradscore.version import __version__
 
@@ -52,7 +53,8 @@ def fuse(
     """Join a scoring model and a verdict into one ONNX file of standard operators.
 
     The file has the classifier's own inputs and outputs. More outputs follow: `label` int64 [B]; with a verdict,
-    `p_correct` float32 [B] and `accept` bool [B]; `entropy`, `max_softmax` and `residual` float32 [B]; and, if `features`
+    `p_correct`, `p_right` and `p_known` float32 [B], `accept` bool [B], and `why` int64 [B] (0 accepted, 1 looks wrong, 2 looks
+    unknown); `entropy`, `max_softmax` and `residual` float32 [B]; and, if `features`
     are given, `features` float32 [B, F]. The file computes only what its outputs need.
 
     Parameters
@@ -188,10 +190,7 @@ def _join(
     graph.outputs.extend(own[name] for name in known.outputs)
     added = {"label": add_output(graph, label, "label", ir.DataType.INT64, [BATCH])}
     if verdict is not None:
-        p_correct = inline_verdict(graph, verdict, table.take(used))
-        accept = table.emit("GreaterOrEqual", p_correct, table.emit.constant(verdict.threshold, np.float64))
-        added["p_correct"] = _add_float(graph, table, p_correct, "p_correct", [BATCH])
-        added["accept"] = add_output(graph, accept, "accept", ir.DataType.BOOL, [BATCH])
+        added |= _add_answers(graph, table, inline_verdict(graph, verdict, table.take(used)), verdict.threshold)
     for name in HEAD_FEATURES:
         flat = table.emit("Squeeze", getattr(head, name).value, table.emit.integers(1))
         added[name] = _add_float(graph, table, flat, name, [BATCH])
@@ -203,6 +202,21 @@ def _join(
         arrange_for_device(model)
     common_passes.RemoveUnusedNodesPass()(model)
     common_passes.TopologicalSortPass()(model)
+    return added
+
+
+def _add_answers(
+    graph: ir.Graph, table: FeatureTable, answers: dict[str, ir.Value], threshold: float
+) -> dict[str, str]:  # fmt: skip
+    """Make outputs of a verdict's probabilities, of the decision, and of what a rejected input looks like."""
+    emit = table.emit
+    accept = emit("GreaterOrEqual", answers[OUTPUT], emit.constant(threshold, np.float64))
+    added = {name: _add_float(graph, table, value, name, [BATCH]) for name, value in answers.items()}
+    added["accept"] = add_output(graph, accept, "accept", ir.DataType.BOOL, [BATCH])
+    if P_KNOWN in answers:
+        looks = emit("Cast", emit("Less", answers[P_KNOWN], answers[P_RIGHT]), to=ir.DataType.INT64)
+        why = emit("Where", accept, emit.integers(0), emit("Add", looks, emit.integers(1)))
+        added["why"] = add_output(graph, why, "why", ir.DataType.INT64, [BATCH])
     return added
 
 

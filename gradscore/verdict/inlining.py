@@ -5,8 +5,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from gradscore.errors import ModelError
-from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT
+from gradscore.verdict.learning.verdict_graph import selected, selection
 from gradscore.verdict.model import Verdict
 
 _PREFIX = "verdict/"
@@ -14,11 +13,11 @@ _PREFIX = "verdict/"
 
 def used_features(verdict: Verdict) -> tuple[str, ...]:
     """Return the names of the features that P(correct) depends on, in the verdict's order."""
-    return tuple(verdict.feature_names[column] for column in sorted(set(_columns(verdict.proto.graph).tolist())))
+    return tuple(verdict.feature_names[column] for column in sorted(set(selected(verdict.proto.graph).tolist())))
 
 
-def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.Value:
-    """Append a verdict to a graph and return P(correct), double [B].
+def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> dict[str, ir.Value]:
+    """Append a verdict to a graph and return its outputs by name, each double [B].
 
     Parameters
     ----------
@@ -31,10 +30,10 @@ def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(verdict.proto)
-    columns = _columns(proto.graph)
+    columns = selected(proto.graph)
     place = {column: index for index, column in enumerate(sorted(set(columns.tolist())))}
     compact = np.array([place[column] for column in columns.tolist()], dtype=np.int64)
-    _selection(proto.graph).CopyFrom(numpy_helper.from_array(compact, _selection(proto.graph).name))
+    selection(proto.graph).CopyFrom(numpy_helper.from_array(compact, selection(proto.graph).name))
     source = ir.from_proto(proto).graph
     if compact.tolist() == list(range(len(place))):
         _skip_selection(source)
@@ -45,7 +44,7 @@ def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.
         )
         graph.register_initializer(constant)
         value.replace_all_uses_with(constant)
-    result = next(value for value in source.outputs if value.name == OUTPUT)
+    results = {str(value.name): value for value in source.outputs}
     source.outputs.clear()
     nodes = list(source)
     source.remove(nodes)
@@ -54,7 +53,7 @@ def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> ir.
         for value in node.outputs:
             value.name = f"{_PREFIX}{value.name}"
     graph.extend(nodes)
-    return result
+    return results
 
 
 def _skip_selection(source: ir.Graph) -> None:
@@ -63,16 +62,3 @@ def _skip_selection(source: ir.Graph) -> None:
         if node.op_type == "Gather" and node.inputs[0] is source.inputs[0]:
             node.outputs[0].replace_all_uses_with(source.inputs[0])
             source.remove(node, safe=True)
-
-
-def _columns(graph: onnx.GraphProto) -> np.ndarray:
-    return numpy_helper.to_array(_selection(graph))
-
-
-def _selection(graph: onnx.GraphProto) -> onnx.TensorProto:
-    """Return the constant that selects the transform's columns. Every verdict begins with this selection."""
-    for node in graph.node:
-        if node.op_type == "Gather" and node.input[0] == INPUT:
-            found: onnx.TensorProto = next(tensor for tensor in graph.initializer if tensor.name == node.input[1])
-            return found
-    raise ModelError("the verdict does not say which features it takes: fit it again with this gradscore")

@@ -1,4 +1,4 @@
-"""The verdict: a meta-classifier from gradient features to P(correct), as an ONNX model once fitted."""
+"""The verdict: from features to P(right), P(known) and P(correct), as an ONNX model once fitted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,24 @@ from gradscore.metrics.ranking import Ranking
 from gradscore.runtime.session import open_session
 from gradscore.tables.table import ScoreTable, require_same_features, require_same_model
 from gradscore.verdict import saving
-from gradscore.verdict.learning import fitting
-from gradscore.verdict.learning.estimators import Estimator, emit_mean
+from gradscore.verdict.learning.estimators import Estimator
+from gradscore.verdict.learning.judge import Judgement
+from gradscore.verdict.learning.learn import learn
+from gradscore.verdict.learning.rows import KNOWN, Rows
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.thresholds import BALANCED, Rule, describe
-from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT, VerdictNodes
+from gradscore.verdict.learning.verdict_graph import verdict_graph
+from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT, OUTPUTS
 
 FloatArray = npt.NDArray[np.float64]
 
+LOOKS_WRONG, LOOKS_UNKNOWN = "looks wrong", "looks unknown"
 ROWS_PER_RUN = 1024  # limits memory: a row takes about 6 kB in tree ensembles, about 50 kB in quantiles of 200 features
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """A fitted meta-classifier: features of one scoring model in, P(correct) out.
+    """A fitted verdict: features of one scoring model in, three probabilities out.
 
     Attributes
     ----------
@@ -38,11 +42,11 @@ class Verdict:
     model_fingerprint : str
         SHA-256 of the scoring model that computes these features.
     method : str
-        A key of `METHODS`, or the class name of the estimator given.
+        A key of `RECIPES` or `METHODS`, or the class name of the estimator given.
     threshold : float
         Predictions with P(correct) at or above it are accepted.
     summary : mapping
-        Rows, classes, hyper-parameters, coefficients, notes and package versions of the fit.
+        Rows, classes, hyper-parameters, the trial on held-out rows, notes and package versions of the fit.
     proto : onnx.ModelProto
         The ONNX model, as saved.
     """
@@ -62,7 +66,9 @@ class Verdict:
         *,
         feature_names: Sequence[str],
         model_fingerprint: str,
-        method: str | Estimator = "lasso",
+        kind: npt.ArrayLike | None = None,
+        label: npt.ArrayLike | None = None,
+        method: str | Estimator = "auto",
         transform: str = "signed-log",
         calibration: str = "none",
         select: Sequence[str] | None = None,
@@ -70,11 +76,13 @@ class Verdict:
         ensemble: int = 1,
         seed: int = 0,
         rule: Rule = BALANCED,
+        unknown_share: float = 0.02,
     ) -> "Verdict":
-        """Fit a meta-classifier to features of predictions whose outcome is known.
+        """Fit a verdict to features of predictions whose outcome is known.
 
-        P(correct) is a probability for the training rows' mix of correct and incorrect predictions. The threshold is
-        chosen on rows held out by cross-validation.
+        Before it returns, the verdict is compared with maximum softmax and entropy on held-out rows: known ones by
+        cross-validation, unknown ones by their kind. `summary["trial"]` holds the figures. The threshold and, for recipes,
+        the calibration are chosen on the same rows.
 
         Parameters
         ----------
@@ -86,8 +94,14 @@ class Verdict:
             Names of the features.
         model_fingerprint : str
             SHA-256 of the scoring model.
+        kind : int [N], optional
+            Number of the kind of each unknown input, and −1 for inputs of known classes. By default, all are known.
+        label : int [N], optional
+            Predicted classes. With them, `two-heads` learns what is usual class by class.
         method : str or scikit-learn classifier
-            A key of `METHODS`, or a classifier of a class in `EXPORTERS`.
+            "auto", a key of `RECIPES` or `METHODS`, or a classifier of a class in `EXPORTERS`. "auto" takes the first recipe
+            that is better than maximum softmax on held-out rows, and else maximum softmax itself. A recipe gives P(correct)
+            for a mix with `unknown_share` of unknown inputs; a method gives it for the mix of the rows.
         transform : str
             A key of `TRANSFORMS`. The transform is applied to the features first.
         calibration : {"none", "platt", "isotonic"}
@@ -103,6 +117,8 @@ class Verdict:
             Seed. The same seed and rows give the same verdict.
         rule : Rule
             How to choose the threshold, from `THRESHOLDS`. By default, both classes have the same weight (equation 7).
+        unknown_share : float
+            Share of unknown inputs for which a recipe calibrates its probabilities, between 0 and 1.
 
         Returns
         -------
@@ -116,18 +132,17 @@ class Verdict:
             setting is not possible.
         """
         names = tuple(feature_names)
-        rows = _checked_features(features, len(names))
-        right = _checked_correct(correct, len(rows))
-        settings = Settings(method, transform, calibration, select, folds, ensemble, seed, rule)
-        fitted = fitting.fit(rows, right, names, settings)
+        rows, excluded = _rows(features, correct, names, kind, label)
+        settings = Settings(method, transform, calibration, select, folds, ensemble, seed, rule, unknown_share)
+        learned = learn(rows, settings, excluded)
         metadata = {
             "feature_names": list(names),
             "model_fingerprint": model_fingerprint,
-            "method": method if isinstance(method, str) else type(method).__name__,
-            "threshold": fitted.threshold,
-            "summary": fitted.summary,
+            "method": learned.method,
+            "threshold": learned.threshold,
+            "summary": learned.summary,
         }
-        return cls._of(saving.assemble(_graph(fitted, len(names)), metadata), metadata)
+        return cls._of(saving.assemble(verdict_graph(learned.judge, len(names)), metadata), metadata)
 
     def decide_by(self, rule: Rule, features: npt.ArrayLike, correct: npt.ArrayLike) -> "Verdict":
         """Return this verdict with another threshold, chosen by a rule on further rows.
@@ -204,6 +219,19 @@ class Verdict:
         InputError
             The array is not [N, F].
         """
+        return self._run(scores, [OUTPUT])[0]
+
+    def answers(self, scores: ScoreTable | npt.ArrayLike) -> Judgement:
+        """Return P(right), P(known) and P(correct), each float64 [N]; errors and NaN as in `apply`.
+
+        The first two are NaN for a verdict of schema version 1, which has P(correct) alone.
+        """
+        has_both = len(self.proto.graph.output) == len(OUTPUTS)
+        correct, *both = self._run(scores, OUTPUTS if has_both else [OUTPUT])
+        right, known = both or (np.full_like(correct, np.nan), np.full_like(correct, np.nan))
+        return Judgement(right, known, correct)
+
+    def _run(self, scores: ScoreTable | npt.ArrayLike, outputs: Sequence[str]) -> list[FloatArray]:
         if isinstance(scores, ScoreTable):
             require_same_features(self.feature_names, scores.feature_names, "the verdict", "the table")
             require_same_model(self.model_fingerprint, scores.model_fingerprint, "the verdict", "the table")
@@ -211,26 +239,32 @@ class Verdict:
         else:
             rows = _checked_features(scores, len(self.feature_names))
         parts = [rows[start : start + ROWS_PER_RUN] for start in range(0, len(rows), ROWS_PER_RUN)]
-        out = [self._session.run([OUTPUT], {INPUT: part})[0] for part in parts]
-        return np.concatenate(out) if out else np.empty(0)
+        found = [self._session.run(list(outputs), {INPUT: part}) for part in parts]
+        return [np.concatenate(part) for part in zip(*found, strict=True)] or [np.empty(0) for _ in outputs]
 
     def judge(self, scores: ScoreTable) -> pa.Table:
-        """Return a table of id, label, label_name, p_correct, verdict ("accept" or "reject") and error.
+        """Return a table of id, label, label_name, the three probabilities, verdict, why and error.
 
-        If a row has no P(correct), `p_correct` and `verdict` are null and `error` gives the reason.
+        `verdict` is "accept" or "reject"; `why` says of a rejected row "looks wrong" or "looks unknown", whichever is more
+        likely. If a row has no P(correct), its probabilities and verdict are null, and `error` gives the reason.
 
         Raises
         ------
         MismatchError
             The table's features or scoring model are not those of this verdict.
         """
-        p = self.apply(scores)
-        unknown = np.isnan(p)
-        verdicts = np.where(p >= self.threshold, "accept", "reject")
+        answers = self.answers(scores)
+        unjudged = np.isnan(answers.p_correct)
+        accepted = answers.p_correct >= self.threshold
         columns = {name: scores.table.column(name) for name in ("id", "label", "label_name")}
-        columns["p_correct"] = pa.array(p, pa.float64(), mask=unknown, from_pandas=False)
-        columns["verdict"] = pa.array(verdicts.tolist(), pa.string(), mask=unknown)
-        columns["error"] = pa.array(self._errors(scores, unknown), pa.string())
+        for name in ("p_right", "p_known", "p_correct"):
+            p = getattr(answers, name)
+            columns[name] = pa.array(p, pa.float64(), mask=np.isnan(p), from_pandas=False)
+        columns["verdict"] = pa.array(np.where(accepted, "accept", "reject").tolist(), pa.string(), mask=unjudged)
+        why = np.where(answers.p_known < answers.p_right, LOOKS_UNKNOWN, LOOKS_WRONG)
+        untold = unjudged | accepted | np.isnan(answers.p_known)
+        columns["why"] = pa.array(why.tolist(), pa.string(), mask=untold)
+        columns["error"] = pa.array(self._errors(scores, unjudged), pa.string())
         return pa.table(columns)
 
     def _errors(self, scores: ScoreTable, unknown: npt.NDArray[np.bool_]) -> list[str | None]:
@@ -250,16 +284,33 @@ class Verdict:
         )  # a second thread would not help, and would change the order of sums
 
 
-def _graph(fitted: fitting.Fitted, feature_count: int) -> onnx.GraphProto:
-    """Return transform, classifiers and calibration as one graph.
+def _rows(
+    features: npt.ArrayLike,
+    correct: npt.ArrayLike,
+    names: tuple[str, ...],
+    kind: npt.ArrayLike | None,
+    label: npt.ArrayLike | None,
+) -> tuple[Rows, int]:
+    """Check the arrays, and return the rows whose features are all finite, and the number of others."""
+    checked = _checked_features(features, len(names))
+    right = _checked_correct(correct, len(checked))
+    kinds, labels = (_checked_numbers(given, len(checked), name) for given, name in ((kind, "kind"), (label, "label")))
+    if impossible := int((right & (kinds != KNOWN)).sum()):
+        raise InputError(
+            f"{impossible} unknown inputs (kind 0 or more) are marked as correct: an unknown input never is"
+        )
+    finite = np.isfinite(checked).all(axis=1)
+    rows = Rows(checked[finite], names, right[finite], kinds[finite], labels[finite])
+    return rows, int((~finite).sum())
 
-    The sum of 0·x is added to P(correct): it is NaN if a feature is NaN or Inf, and 0 otherwise.
-    """
-    emit = VerdictNodes()
-    mean = emit_mean(fitted.members, emit, fitted.transform.emit(emit, INPUT))
-    p = fitted.calibration.emit(emit, mean)
-    poison = emit("ReduceSum", emit("Mul", INPUT, np.float64(0.0)), np.array([1], dtype=np.int64), keepdims=0)
-    return emit.graph(emit("Add", p, poison), feature_count)
+
+def _checked_numbers(given: npt.ArrayLike | None, rows: int, name: str) -> npt.NDArray[np.int64]:
+    numbers = np.full(rows, -1) if given is None else np.asarray(given)
+    if numbers.shape != (rows,) or numbers.dtype.kind not in "iu":
+        raise InputError(
+            f"{name} must be int [{rows}], one number per row of features; got {numbers.dtype} {numbers.shape}"
+        )
+    return numbers.astype(np.int64)
 
 
 def _checked_features(features: npt.ArrayLike, count: int) -> FloatArray:

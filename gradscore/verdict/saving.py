@@ -13,9 +13,10 @@ from onnx import TensorProto, helper
 from gradscore.errors import ModelError
 from gradscore.files.writing import replacing
 from gradscore.model.file_kinds import METADATA_KEY, FileKind
-from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT
+from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT, OUTPUTS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OUTPUTS_OF = {1: (OUTPUT,), SCHEMA_VERSION: OUTPUTS}  # by schema version: those that can be read
 LARGEST_FILE = 64 * 2**20
 
 
@@ -73,8 +74,7 @@ def _metadata(model: onnx.ModelProto, path: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or metadata.get("kind") != FileKind.VERDICT:
         kind = f"a {metadata['kind']}" if isinstance(metadata, dict) and "kind" in metadata else "another model"
         raise ModelError(f"{path} is {kind}, not a verdict; `gradscore fit SCORES -o VERDICT.onnx` writes verdicts")
-    if metadata.get("schema_version") != SCHEMA_VERSION:
-        version = metadata.get("schema_version")
+    if (version := metadata.get("schema_version")) not in OUTPUTS_OF:
         raise ModelError(f"{path} has verdict schema {version}; this gradscore reads {SCHEMA_VERSION}: fit it again")
     return metadata
 
@@ -116,13 +116,14 @@ def _incomplete(metadata: Mapping[str, Any]) -> str | None:
 def _misshapen(model: onnx.ModelProto, metadata: Mapping[str, Any]) -> str | None:
     """Return how the graph differs from a valid one, or None.
 
-    A valid graph has one input `features` [N, F] and one output `p_correct` [N].
+    A valid graph has one input `features` [N, F], and the outputs of its schema version, each [N].
     """
-    wanted = {INPUT: ("N", len(metadata["feature_names"])), OUTPUT: ("N",)}
-    for kind, values, name in (("input", model.graph.input, INPUT), ("output", model.graph.output, OUTPUT)):
+    inputs = {INPUT: ("N", len(metadata["feature_names"]))}
+    outputs = dict.fromkeys(OUTPUTS_OF[metadata["schema_version"]], ("N",))
+    for kind, values, wanted in (("input", model.graph.input, inputs), ("output", model.graph.output, outputs)):
         found = {value.name: _shape(value) for value in values}
-        if found != {name: wanted[name]}:
-            return f"its {kind} is {found}, not {name} {wanted[name]} in double precision"
+        if found != wanted:
+            return f"its {kind} is {found}, not {wanted} in double precision"
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as cause:

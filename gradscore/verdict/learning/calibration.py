@@ -71,8 +71,8 @@ class Platt(Calibration):
     offset: float
 
     @classmethod
-    def fit(cls, p: FloatArray, correct: BoolArray) -> "Platt":
-        """Fit a logistic curve to the log odds.
+    def fit(cls, p: FloatArray, correct: BoolArray, weight: FloatArray | None = None) -> "Platt":
+        """Fit a logistic curve to the log odds of rows, which may have weights [N].
 
         Each row counts as both outcomes, weighted by its softened target.
         """
@@ -82,6 +82,7 @@ class Platt(Calibration):
         target = np.where(correct, (right + 1) / (right + 2), 1 / (wrong + 2))
         odds = np.tile(_log_odds(p), 2)[:, None]
         outcome, share = np.repeat([True, False], len(p)), np.r_[target, 1 - target]
+        share = share if weight is None else share * np.tile(weight, 2)
         curve = LogisticRegression(C=np.inf, tol=1e-8, max_iter=5000).fit(odds, outcome, sample_weight=share)
         return cls(float(curve.coef_[0, 0]), float(curve.intercept_[0]))
 
@@ -121,6 +122,42 @@ class Isotonic(Calibration):
         """Write the function."""
         column = emit("Reshape", p, np.array([-1, 1], dtype=np.int64))
         return emit("Reshape", self.curve.emit(emit, column), np.array([-1], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class CentredIsotonic(Calibration):
+    """Isotonic regression behind a Platt curve, with one knot at the centre of each step, so that no two rows tie.
+
+    Oron and Flournoy 2017, "Centered Isotonic Regression: Point and Interval Estimation for Dose-Response Studies".
+    """
+
+    curve: Platt
+    steps: Interpolation
+
+    @classmethod
+    def fit(cls, p: FloatArray, correct: BoolArray, weight: FloatArray | None = None) -> "CentredIsotonic":
+        """Fit the curve, then scikit-learn's `IsotonicRegression` to its values."""
+        from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415 - loaded for fitting only
+
+        share = np.ones(len(p)) if weight is None else weight
+        curve = Platt.fit(p, correct, share)
+        x = curve(p)
+        limits = 1 / ((~correct).sum() + 2), (correct.sum() + 1) / (correct.sum() + 2)  # no step is certain
+        steps = IsotonicRegression(y_min=limits[0], y_max=limits[1]).fit(x, correct.astype(np.float64), share)
+        fitted = steps.predict(x)
+        levels, step = np.unique(fitted, return_inverse=True)
+        centres = np.bincount(step, share * x) / np.bincount(step, share)
+        kept = (centres > 0) & (centres < 1)
+        return cls(curve, Interpolation.through([(np.r_[0.0, centres[kept], 1.0], np.r_[0.0, levels[kept], 1.0])]))
+
+    def __call__(self, p: FloatArray) -> FloatArray:
+        """Apply both."""
+        return self.steps(self.curve(p)[:, None])[:, 0]
+
+    def emit(self, emit: VerdictNodes, p: str) -> str:
+        """Write both."""
+        column = emit("Reshape", self.curve.emit(emit, p), np.array([-1, 1], dtype=np.int64))
+        return emit("Reshape", self.steps.emit(emit, column), np.array([-1], dtype=np.int64))
 
 
 CALIBRATIONS: Mapping[str, type[Calibration]] = MappingProxyType(

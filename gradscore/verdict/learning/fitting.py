@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
-from gradscore.verdict.learning.calibration import CALIBRATIONS, Calibration
+from gradscore.verdict.learning.calibration import CALIBRATIONS, Calibration, Uncalibrated
 from gradscore.verdict.learning.estimators import Estimator, exporter_of
 from gradscore.verdict.learning.methods import METHODS, Given, Method
 from gradscore.verdict.learning.noise import without_noise
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.summary import asked, learned
-from gradscore.verdict.learning.thresholds import balanced_gain, describe
+from gradscore.verdict.learning.thresholds import Rule, balanced_gain, describe
 from gradscore.verdict.learning.transforms import TRANSFORMS, Transform
 
 FloatArray = npt.NDArray[np.float64]
@@ -104,11 +104,7 @@ def _recipe(settings: Settings, correct: BoolArray, columns: IntArray) -> Recipe
         raise InputError(
             f"ensemble must be 1 or more, folds 0 or from 2 up; got {settings.ensemble} and {settings.folds}"
         )
-    if settings.rule.needs_unseen_rows:
-        raise InputError(
-            f"a threshold by {describe(settings.rule)['rule']} needs rows that the verdict was not fitted on: fit first, "
-            "then call Verdict.decide_by with such rows (--calibration)"
-        )
+    require_rule(settings.rule)
     recipe = Recipe(
         _method_of(settings.method),
         _named(TRANSFORMS, settings.transform, "transform"),
@@ -124,6 +120,15 @@ def _recipe(settings: Settings, correct: BoolArray, columns: IntArray) -> Recipe
             f"folds, and give at least {FEWEST_PER_CLASS_AND_FOLD} correct and {FEWEST_PER_CLASS_AND_FOLD} incorrect rows for each fold"
         )
     return recipe
+
+
+def require_rule(rule: Rule) -> None:
+    """Refuse a threshold rule whose guarantee needs rows that the fit has not seen."""
+    if rule.needs_unseen_rows:
+        raise InputError(
+            f"a threshold by {describe(rule)['rule']} needs rows that the verdict was not fitted on: fit first, "
+            "then call Verdict.decide_by with such rows (--calibration)"
+        )
 
 
 def _named(table: Mapping[str, Any], name: str, kind: str) -> Any:
@@ -225,3 +230,20 @@ def _fitted(
 
 def _mean_probability(members: Sequence[Estimator], z: FloatArray) -> FloatArray:
     return np.asarray(np.mean([member.predict_proba(z)[:, 1] for member in members], axis=0), dtype=np.float64)
+
+
+def require_fittable(features: FloatArray, correct: BoolArray, names: Sequence[str], settings: Settings) -> None:
+    """Refuse finite rows that cannot be fitted with these settings; errors are those of `Verdict.fit`."""
+    _require_both_classes(correct, 0)
+    _recipe(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
+
+
+def fit_with(
+    features: FloatArray, correct: BoolArray, names: Sequence[str], settings: Settings, penalty: float
+) -> Fitted:  # fmt: skip
+    """Fit to finite rows with a given penalty: no search, no calibration, a threshold of ½ and no summary."""
+    recipe = _recipe(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the fit to all rows tells its own
+        transform, members = _fitted(features, correct, recipe, penalty)
+    return Fitted(transform, members, Uncalibrated(), 0.5, {})

@@ -11,7 +11,7 @@ from gradscore.verdict.learning.thresholds import BALANCED, Rule
 class Settings:
     """The settings of a fit by name, as in the parameters of `Verdict.fit`."""
 
-    method: str | Estimator = "lasso"
+    method: str | Estimator = "auto"
     transform: str = "signed-log"
     calibration: str = "none"
     select: Sequence[str] | None = None
@@ -19,3 +19,4 @@ class Settings:
     ensemble: int = 1
     seed: int = 0
     rule: Rule = BALANCED
+    unknown_share: float = 0.02

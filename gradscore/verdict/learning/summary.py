@@ -7,8 +7,22 @@ from typing import Any
 import numpy as np
 
 from gradscore.verdict.learning.estimators import Estimator
+from gradscore.verdict.learning.rows import Rows
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.thresholds import describe
+
+
+def counted(rows: Rows, excluded: int) -> dict[str, Any]:
+    """Return the numbers of rows of a fit."""
+    return {
+        "rows": len(rows),
+        "correct": int(rows.right.sum()),
+        "incorrect": int((~rows.right).sum()),
+        "known": int(rows.known.sum()),
+        "unknown": int((~rows.known).sum()),
+        "kinds_of_unknown": len(rows.kinds),
+        "excluded_not_finite": excluded,
+    }
 
 
 def asked(settings: Settings) -> dict[str, Any]:
@@ -18,6 +32,7 @@ def asked(settings: Settings) -> dict[str, Any]:
         "ensemble": settings.ensemble,
         "transform": settings.transform,
         "calibration": settings.calibration,
+        "unknown_share": settings.unknown_share,
         "threshold_rule": describe(settings.rule),
         "versions": {name: importlib.metadata.version(name) for name in ("gradscore", "numpy", "onnx", "scikit-learn")},
     }

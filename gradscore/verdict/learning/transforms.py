@@ -100,6 +100,45 @@ class SignedLog(Transform):
 
 
 @dataclass(frozen=True)
+class Standard(Transform):
+    """Standardised features, without a logarithm: z = (x − mean) / std. For values of one scale, as pooled activations are.
+
+    Attributes
+    ----------
+    columns : int64 [K]
+        Indices into the F features. Constant features are left out; if all are constant, one remains.
+    mean, std : float64 [K]
+        Parameters of each column.
+    """
+
+    columns: npt.NDArray[np.int64]
+    mean: FloatArray
+    std: FloatArray
+
+    @classmethod
+    def fit(cls, features: FloatArray, columns: npt.NDArray[np.int64]) -> "Standard":
+        """Compute mean and deviation from finite training rows [N, F], and drop constant columns."""
+        chosen = features[:, columns]
+        mean, std = chosen.mean(axis=0), chosen.std(axis=0)
+        kept = std > SMALLEST_SPREAD * np.maximum(np.abs(mean), std.max(initial=0.0))
+        if not kept.any():
+            return cls(columns[:1], mean[:1], np.ones(1))
+        return cls(columns[kept], mean[kept], std[kept])
+
+    def __call__(self, features: FloatArray) -> FloatArray:
+        """Transform [N, F] to float64 [N, K]."""
+        return np.asarray((features[:, self.columns] - self.mean) / self.std)
+
+    def only(self, kept: npt.NDArray[np.int64]) -> "Standard":
+        """Return the same transform for some of its K columns."""
+        return Standard(self.columns[kept], self.mean[kept], self.std[kept])
+
+    def emit(self, emit: VerdictNodes, features: str) -> str:
+        """Write the same arithmetic as ONNX nodes."""
+        return emit("Div", emit("Sub", emit("Gather", features, self.columns, axis=1), self.mean), self.std)
+
+
+@dataclass(frozen=True)
 class Quantile(Transform):
     """Normal scores of the signed logarithms, linear between 33 quantiles of the training rows, standardised.
 

@@ -1,0 +1,118 @@
+"""Rows and settings -> a calibrated judge, its threshold, and what held-out rows say of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradscore.errors import InputError
+from gradscore.metrics.ranking import Ranking
+from gradscore.verdict.learning import fitting
+from gradscore.verdict.learning.calibrated import calibrated
+from gradscore.verdict.learning.held_out import divides_kinds, held_out
+from gradscore.verdict.learning.judge import Judge, Judgement
+from gradscore.verdict.learning.methods import METHODS
+from gradscore.verdict.learning.recipes import AUTO, FALLBACK, RECIPES, choose
+from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.settings import Settings
+from gradscore.verdict.learning.single_head import SingleHeadRecipe
+from gradscore.verdict.learning.summary import asked, counted
+from gradscore.verdict.learning.thresholds import balanced_gain
+from gradscore.verdict.learning.trial import Trial, tried
+
+ENOUGH_WRONG = 50  # wrong predictions of known inputs, for an AUROC that is certain to about 4 points
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A fitted judge, the method that made it, its threshold, and the summary of the fit."""
+
+    judge: Judge
+    method: str
+    threshold: float
+    summary: dict[str, Any]
+
+
+def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
+    """Fit by `settings.method`; with "auto", choose the recipe first. Errors are those of `Verdict.fit`."""
+    if isinstance(settings.method, str) and settings.method in (AUTO, *RECIPES):
+        return _by_recipe(rows, settings, excluded)
+    if isinstance(settings.method, str) and settings.method not in METHODS:
+        names = ", ".join((AUTO, *RECIPES, *METHODS))
+        raise InputError(f"unknown method {settings.method!r}; choose one of: {names}")
+    return _by_method(rows, settings, excluded)
+
+
+def _by_recipe(rows: Rows, settings: Settings, excluded: int) -> Learned:
+    """Fit a recipe, calibrate it and choose its threshold on held-out rows."""
+    fitting.require_rule(settings.rule)
+    name, notes, judged = str(settings.method), [], None
+    if name == AUTO:
+        choice = choose(rows, settings.seed)
+        name, notes, judged = choice.name, list(choice.notes), choice.judged
+    recipe = RECIPES[name]
+    if lacking := recipe.lacks(rows):
+        raise InputError(f"{name} cannot be fitted: these rows lack {lacking}. {_REMEDY}")
+    judged = judged or held_out(recipe, rows, settings.seed)
+    judge: Judge = recipe.fit(rows, settings.seed)
+    if judged is None:
+        notes.append("too few rows for a trial on held-out rows: calibration and threshold are from the training rows")
+    seen = judged or judge(rows.features)
+    fitted = calibrated(judge, seen, rows, settings.unknown_share)
+    decided = fitted.calibrate(seen)
+    ranking = Ranking.of(decided.p_correct, rows.right)
+    threshold = settings.rule.threshold(ranking)
+    summary = {
+        **counted(rows, excluded),
+        **asked(settings),
+        "used_features": [rows.names[column] for column in used_columns(fitted, len(rows.names))],
+        "threshold_rows": "training" if judged is None else "held out by cross-validation",
+        "threshold_balanced_accuracy": balanced_gain(ranking),
+    }
+    return _with_trial(Learned(fitted, name, threshold, summary), None if judged is None else decided, rows, notes)
+
+
+def _by_method(rows: Rows, settings: Settings, excluded: int) -> Learned:
+    """Fit one classifier over all columns, and try it on held-out rows with the penalty that it has found."""
+    fitted = fitting.fit(rows.features, rows.right, rows.names, settings)
+    judge = SingleHeadRecipe.around(fitted, rows)
+    trial_recipe = SingleHeadRecipe(settings, fitted.summary["penalty"])
+    judged = held_out(trial_recipe, rows, settings.seed) if settings.folds else None
+    method = settings.method if isinstance(settings.method, str) else type(settings.method).__name__
+    summary = {**fitted.summary, **counted(rows, excluded)}
+    return _with_trial(Learned(judge, method, fitted.threshold, summary), judged, rows, summary.pop("notes"))
+
+
+def _with_trial(learned: Learned, judged: Judgement | None, rows: Rows, notes: list[str]) -> Learned:
+    """Add the trial and its notes to the summary."""
+    trial = None if judged is None else tried(judged, rows, learned.threshold)
+    summary = {**learned.summary, "trial": trial and trial.as_dict(), "notes": [*notes, *_notes(learned, trial, rows)]}
+    return Learned(learned.judge, learned.method, learned.threshold, summary)
+
+
+def _notes(learned: Learned, trial: Trial | None, rows: Rows) -> list[str]:
+    """Return warnings that a user should read before relying on the verdict."""
+    notes = []
+    wrong = int((~rows.right & rows.known).sum())
+    if wrong < ENOUGH_WRONG:
+        more = ENOUGH_WRONG - wrong
+        notes.append(f"only {wrong} wrong predictions among known inputs: {more} more would make their AUROC certain")
+    if not rows.known.all() and not divides_kinds(rows):
+        notes.append("one kind of unknown input: nothing shows what this verdict says of other kinds")
+    worse = [name for name, one in (trial.comparisons if trial else {}).items() if one.is_worse]
+    if worse and learned.method != FALLBACK:
+        notes.append(f"WORSE than maximum softmax on held-out rows ({', '.join(worse)}): use --method auto")
+    return notes
+
+
+_REMEDY = (
+    "Score more inputs that the classifier was not trained on; give --model and --known, from which unknown inputs are made; "
+    "or use --method auto"
+)
+
+
+def used_columns(judge: Judge, count: int) -> list[int]:
+    """Return the columns that a judge reads: those that its graph selects."""
+    from gradscore.verdict.learning.verdict_graph import selected, verdict_graph  # noqa: PLC0415 - it loads onnx
+
+    return sorted(set(np.asarray(selected(verdict_graph(judge, count))).tolist()))

@@ -1,0 +1,56 @@
+"""Recipes: the ways to fit a verdict that answer both questions, and the choice among them by held-out rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from gradscore.verdict.learning.held_out import held_out
+from gradscore.verdict.learning.judge import Judgement, Recipe
+from gradscore.verdict.learning.max_softmax import MaxSoftmaxRecipe
+from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.trial import Comparison, compare
+from gradscore.verdict.learning.two_heads import TwoHeadsRecipe
+
+AUTO = "auto"
+FALLBACK = "max-softmax"
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "two-heads": TwoHeadsRecipe(),
+        FALLBACK: MaxSoftmaxRecipe(),
+    }
+)
+"""Recipes by name, in the order in which `auto` prefers them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The recipe that held-out rows speak for, its judgements of them, and why no other one was chosen."""
+
+    name: str
+    judged: Judgement | None
+    notes: tuple[str, ...]
+
+
+def choose(rows: Rows, seed: int) -> Choice:
+    """Choose the first recipe that is better than maximum softmax on held-out rows, or maximum softmax itself."""
+    notes = []
+    for name, recipe in RECIPES.items():
+        lacking = recipe.lacks(rows)
+        if lacking:
+            notes.append(f"{name} lacks {lacking}")
+            continue
+        judged = held_out(recipe, rows, seed)
+        if judged is None:
+            notes.append(f"{name} cannot be tried on held-out rows: there are too few")
+        elif name == FALLBACK or is_better(compare(judged, rows)):
+            return Choice(name, judged, tuple(notes))
+        else:
+            notes.append(f"{name} is not better than maximum softmax on held-out rows")
+    return Choice(FALLBACK, None, tuple(notes))
+
+
+def is_better(comparisons: Mapping[str, Comparison]) -> bool:
+    """Tell whether a recipe gains on the widest question that the rows can ask, and loses on no other one."""
+    widest = comparisons.get("all") if "unknown" in comparisons else comparisons.get("wrong")
+    return widest is not None and widest.is_better and not any(one.is_worse for one in comparisons.values())

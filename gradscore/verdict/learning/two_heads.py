@@ -1,0 +1,124 @@
+"""The recipe `two-heads`: one head says whether the prediction is right, another whether the input is known.
+
+The first head reads the softmax and the gradient, and is fitted to known inputs alone. The second one reads the scores of the
+logits, and how unusual the input is at each depth. Distances are learned from right predictions by cross-fitting, so that the
+head sees distances of rows that did not take part in learning them, as it will later. P(correct) is the product of both.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gradscore.verdict.learning.judge import Answers, Judge, Judgement, Recipe
+from gradscore.verdict.learning.ridge_head import RidgeHead, sigmoid
+from gradscore.verdict.learning.right_head import RESIDUAL, RightHead
+from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.transforms import SignedLog
+from gradscore.verdict.learning.unusual import Unusual, gradient_columns, layer_groups
+from gradscore.verdict.learning.verdict_nodes import VerdictNodes
+
+FloatArray = npt.NDArray[np.float64]
+
+LOGIT_SCORES = ("entropy", "residual", "max_logit", "energy", "margin")
+PARTS = 5  # of the cross-fitting
+FEWEST_RIGHT = 25  # right predictions, to learn what is usual
+FEWEST = 5  # wrong predictions, and unknown inputs
+PENALTY = 3e-3
+UNKNOWN_SHARE = 0.2  # of the mix for which the two heads are multiplied: more gives unusual inputs more weight
+
+
+@dataclass(frozen=True, eq=False)
+class TwoHeads(Judge):
+    """P(right | known) from the softmax and the gradient, times P(known) from scores of the logits and from distances.
+
+    Attributes
+    ----------
+    right, known
+        The heads.
+    logits
+        The transform of the logit scores.
+    unusual
+        Distances of features.
+    mean, std : float64 [M]
+        Of the log distances of right predictions.
+    """
+
+    right: RightHead
+    logits: SignedLog
+    unusual: Unusual
+    mean: FloatArray
+    std: FloatArray
+    known: RidgeHead
+
+    def __call__(self, features: FloatArray) -> Judgement:
+        """Judge finite rows."""
+        scores = self.logits(features)
+        distances = (self.unusual(features) - self.mean) / self.std
+        right, known = sigmoid(self.right(features)), sigmoid(self.known(np.c_[distances, scores]))
+        return Judgement(right, known, right * known)
+
+    def emit(self, emit: VerdictNodes, features: str) -> Answers:
+        """Write the same arithmetic as ONNX nodes."""
+        scores = self.logits.emit(emit, features)
+        distances = emit("Div", emit("Sub", self.unusual.emit(emit, features), self.mean), self.std)
+        right = emit("Sigmoid", self.right.emit(emit, features))
+        known = emit("Sigmoid", self.known.emit(emit, emit("Concat", distances, scores, axis=1)))
+        return Answers(right, known, emit("Mul", right, known))
+
+
+class TwoHeadsRecipe(Recipe):
+    """Fits `TwoHeads`."""
+
+    def lacks(self, rows: Rows) -> str | None:
+        """Return what the rows lack."""
+        if RESIDUAL not in rows.names or not layer_groups(rows.names):
+            return "columns: the table has no residual, or no statistics of layers"
+        if (right := int((rows.right & rows.known).sum())) < FEWEST_RIGHT:
+            return f"{FEWEST_RIGHT - right} right predictions of known inputs"
+        if (wrong := int((~rows.right & rows.known).sum())) < FEWEST:
+            return f"{FEWEST - wrong} wrong predictions of known inputs"
+        if (unknown := int((~rows.known).sum())) < FEWEST:
+            return f"{FEWEST - unknown} unknown inputs"
+        return None
+
+    def fit(self, rows: Rows, seed: int) -> TwoHeads:
+        """Fit both heads."""
+        known, usual = rows.take(rows.known), rows.known & rows.right
+        scores = rows.columns(LOGIT_SCORES)
+        right = RightHead.fit(known, np.r_[scores, gradient_columns(rows.names)])
+        logits = SignedLog.fit(known.features, scores)
+        distances = cross_fitted(rows, seed)
+        mean, std = distances[usual].mean(axis=0), np.maximum(distances[usual].std(axis=0), np.finfo(np.float64).eps)
+        fitted = usual | ~rows.known
+        z = np.c_[(distances - mean) / std, logits(rows.features)][fitted]
+        head = RidgeHead.fit(z, rows.known[fitted], PENALTY).shifted(_shift(rows.take(fitted)))
+        return TwoHeads(right, logits, Unusual.fit(rows.take(usual), seed), mean, std, head)
+
+
+def cross_fitted(rows: Rows, seed: int) -> FloatArray:
+    """Return the log distances of each row [N, M], learned from right predictions of the other parts."""
+    part = parts_of(rows, PARTS, seed)
+    found = [
+        (part == number, Unusual.fit(rows.take((part != number) & rows.known & rows.right), seed))
+        for number in range(PARTS)
+    ]
+    out = np.empty((len(rows), found[0][1](rows.features[:1]).shape[1]))
+    for held_out, unusual in found:
+        out[held_out] = unusual(rows.features[held_out])
+    return out
+
+
+def parts_of(rows: Rows, parts: int, seed: int) -> npt.NDArray[np.int64]:
+    """Deal the rows to parts [N], right, wrong and unknown ones evenly."""
+    kind = np.where(rows.known, rows.right.astype(np.int64), 2)
+    order = np.lexsort((np.random.default_rng(seed).permutation(len(rows)), kind))
+    part = np.empty(len(rows), dtype=np.int64)
+    part[order] = np.arange(len(rows)) % parts
+    return part
+
+
+def _shift(rows: Rows) -> float:
+    """Return what the log odds of P(known) gain from the rows' mix to that of `UNKNOWN_SHARE`."""
+    share = float(np.mean(~rows.known))
+    return float(np.log((1 - UNKNOWN_SHARE) / UNKNOWN_SHARE) - np.log((1 - share) / share))
