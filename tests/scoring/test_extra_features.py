@@ -89,6 +89,17 @@ def test_scores_of_the_logits_and_gradnorm_equal_torch(name, prepared, rng):
         assert scores["gradnorm"][row] == pytest.approx(expected_gradnorm(module, weight, sample), rel=RTOL)
 
 
+@pytest.mark.parametrize("backend", ["auto", "graph"])
+def test_logits_are_those_of_the_model(backend, prepared, rng):
+    module, shape, _ = loaded("digits", prepared)
+    scorer = Scorer.load(prepared("digits", None, None), features=["logits"], backend=backend)
+    inputs = rng.standard_normal((4, *shape)).astype(np.float32)
+    scores = scorer.score(inputs)
+    assert scores.feature_names[-10:] == tuple(f"logits.{index}" for index in range(10))
+    wanted = np.stack([logits_of(module, sample).numpy() for sample in inputs])
+    np.testing.assert_allclose(scores.features[:, -10:], wanted, rtol=RTOL, atol=RTOL)
+
+
 def test_the_paper_s_own_form_of_gradnorm(prepared, rng):
     """Σ|x| times the mean over the classes of |1 − q·p| (Huang, Geng and Li 2021, equations 7 to 9)."""
     module, shape, scorer = loaded("digits", prepared, "gradnorm")
