@@ -35,7 +35,7 @@ class DataSet:
     Attributes
     ----------
     pattern : str
-        Glob for its files, below a data folder.
+        Glob for its files, below a data folder; empty if scikit-learn ships them.
     class_names : tuple of str
         Names of its classes in the order of their numbers; empty if the classes are not read.
     inverted : bool
@@ -54,6 +54,7 @@ DATA_SETS: Mapping[str, DataSet] = MappingProxyType(
         "notMNIST": DataSet("notmnist/*images-idx3*"),
         "Omniglot": DataSet("omniglot/*.zip", inverted=True),
         "CIFAR-10": DataSet("cifar10/*.zip", PHOTOGRAPHS),
+        "scikit-learn's digits": DataSet("", DIGITS),
     }
 )
 
@@ -68,13 +69,26 @@ class Stored(ABC):
         """Return the pictures at these places, uint8 [n, channels, side, side]."""
 
 
-class IdxFiles(Stored):
-    """Grey pictures of idx files."""
+class GreyPictures(Stored):
+    """Grey pictures in one array, uint8 [N, H, W]."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, images: Pixels, classes: NDArray[np.int64]) -> None:
+        self._images, self.classes = images, classes
+
+    @classmethod
+    def of_files(cls, paths: list[Path]) -> "GreyPictures":
+        """Read idx files."""
         listings = [open_idx(path, transposed=False) for path in paths]
-        self._images = np.concatenate([listing.entry(0).rows[:] for listing in listings])
-        self.classes = np.array([int(name.partition("/")[0]) for listing in listings for name in listing.ids()])
+        images = np.concatenate([listing.entry(0).rows[:] for listing in listings])
+        return cls(images, np.array([int(name.partition("/")[0]) for listing in listings for name in listing.ids()]))
+
+    @classmethod
+    def shipped(cls) -> "GreyPictures":
+        """Return the handwritten digits, 8×8, that scikit-learn ships."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        return cls(np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64))
 
     def pixels(self, places: NDArray[np.int64], channels: int, side: int) -> Pixels:
         """Resize the pictures, and repeat them over the channels."""
@@ -126,14 +140,17 @@ class Pictures:
 
     def _stored(self, name: str) -> Stored:
         if name not in self._opened:
-            data_set = DATA_SETS[name]
-            paths = sorted(path for folder in self.folders for path in folder.rglob(data_set.pattern))
-            if not paths:
-                places = " and ".join(map(str, self.folders)) or "no data folder"
-                raise InputError(f"{places} has no {data_set.pattern} ({name}): give its folder with --data-dir")
-            zipped = paths[0].suffix == ".zip"
-            self._opened[name] = ZippedFiles(paths, data_set.class_names) if zipped else IdxFiles(paths)
+            self._opened[name] = self._open(name, DATA_SETS[name])
         return self._opened[name]
+
+    def _open(self, name: str, data_set: DataSet) -> Stored:
+        if not data_set.pattern:
+            return GreyPictures.shipped()
+        paths = sorted(path for folder in self.folders for path in folder.rglob(data_set.pattern))
+        if not paths:
+            places = " and ".join(map(str, self.folders)) or "no data folder"
+            raise InputError(f"{places} has no {data_set.pattern} ({name}): give its folder with --data-dir")
+        return ZippedFiles(paths, data_set.class_names) if paths[0].suffix == ".zip" else GreyPictures.of_files(paths)
 
 
 def fitted(images: NDArray[Any], channels: int, side: int) -> Pixels:

@@ -1,8 +1,9 @@
-"""The table of tasks."""
+"""The tables of tasks."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from models.digits_cnn import DigitsCNN
 from models.paper_cnn import PaperCNN
 from models.small_resnet import SmallResNet
 from models.small_vit import SmallViT
@@ -69,3 +70,25 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         ),
     }
 )
+
+MINIATURE: Mapping[str, Task] = MappingProxyType(
+    {
+        "pictures": PictureTask(
+            title="eight of scikit-learn's digits, a CNN",
+            training=Training(epochs=8, rate=5e-3, optimizer="adamw", batch=64),
+            data_set="scikit-learn's digits",
+            channels=1,
+            side=8,
+            sizes=(600, 300, 300),
+            unknown={},
+            network=lambda _, classes: DigitsCNN(classes),
+            left_out=("8", "9"),
+        ),
+        "table": TableTask(
+            title="the same as 64 numbers, an MLP",
+            training=Training(epochs=10, rate=3e-3, decay=0.01, optimizer="adamw", batch=64),
+            sizes=(300, 300, 300),
+        ),
+    }
+)
+"""The tasks of `--miniature`, which need no data and take seconds."""
