@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, open_source, report
+from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, explain, open_source, report
 from gradscore.comparing.cases import collect
 from gradscore.comparing.comparison import compare
 from gradscore.metrics.evaluation import evaluate
@@ -294,3 +294,14 @@ def test_verdicts_and_comparisons_take_them(tables):
         assert "ece" not in found[name].groups["noise"].intervals
         assert "auroc" in found[name].groups["noise"].intervals
     assert found["mine"].pooled.ece is not None
+
+
+def test_an_explanation_takes_the_numbers_of_a_vector_together(tables):
+    _, folder, scorer, _, known = tables
+    cases = collect(known, {"noise": score_unknowns(scorer, "uniform", 60)}, label_file=folder / "labels.csv")
+    verdict = Verdict.fit(
+        cases.features, cases.correct, feature_names=known.feature_names, model_fingerprint=known.model_fingerprint,
+        select=["*.pooled.*", "logits.*", "fc1.activation.l2"], method="ridge", folds=0,
+    )  # fmt: skip
+    found = explain(verdict, cases.features, cases.correct, repeats=1)
+    assert {one.name for one in found if one.kind == "statistic"} == {"pooled", "logits", "activation.l2"}
