@@ -31,7 +31,11 @@ def unknowns(
     model: Annotated[Path, typer.Argument(help="A scoring model.")],
     output: Output,
     kind: Annotated[
-        str, typer.Option(help="uniform, normal, permutation, patches, blur, inversion or mixup.")
+        str,
+        typer.Option(
+            help="uniform, normal, permutation, patches, blur, inversion or mixup; marginals for numbers; tokens, shuffle "
+            "or splice for token ids."
+        ),
     ] = "uniform",
     count: Annotated[int, typer.Option(min=1, help="Number of inputs to make.")] = 200,
     known: KnownInputs = None,

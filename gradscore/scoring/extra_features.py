@@ -9,7 +9,7 @@ from types import MappingProxyType
 from gradscore.errors import InputError
 from gradscore.scoring.activations import Activations, Penultimate, Pooled
 from gradscore.scoring.extra_feature import ExtraFeature
-from gradscore.scoring.logit_scores import GradNorm, LogitScore, energy, margin, max_logit
+from gradscore.scoring.logit_scores import GradNorm, Logits, LogitScore, energy, margin, max_logit
 
 EXTRA_FEATURES: Mapping[str, ExtraFeature] = MappingProxyType(
     {
@@ -22,6 +22,7 @@ EXTRA_FEATURES: Mapping[str, ExtraFeature] = MappingProxyType(
             Activations(),
             Pooled(),
             Penultimate(),
+            Logits(),
         )
     }
 )

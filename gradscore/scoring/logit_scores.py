@@ -83,3 +83,18 @@ class GradNorm(ExtraFeature):
         _, last = penultimate_of(batch.model, self.name)
         size = np.abs(batch.signals[str(last.activation)]).sum(axis=1, dtype=np.float64)
         return np.asarray(size * distance)[:, None]
+
+
+class Logits(ExtraFeature):
+    """The logits as they are: what temperature scaling and most detectors of the head read."""
+
+    name = "logits"
+    reads_layers = False
+
+    def columns(self, model: ModelMetadata) -> tuple[str, ...]:
+        """Return `logits.<class>` for the index of each class."""
+        return tuple(f"{self.name}.{index}" for index in range(model.classes))
+
+    def compute(self, batch: Pass) -> FloatArray:
+        """Return the logits, float64 [B, q]."""
+        return batch.logits

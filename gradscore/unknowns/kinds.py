@@ -1,14 +1,14 @@
 """Kinds of unknown inputs, made from noise or from known inputs.
 
-Each kind is a small class in `KINDS`. All kinds work in the space of the inputs: pixels 0..255 for image models, and
-the model's numbers for others.
+Each kind is a small class in `KINDS`. All kinds work in the space of the inputs: pixels 0..255 for image models, token ids
+for models that take integers, and the model's numbers for others.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from gradscore.errors import InputError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+Takes = Literal["pixels", "numbers", "ids"]
 
 PATCHES = 4  # patches per side
 BLUR = 1 / 8  # standard deviation of the blur, as a fraction of the shorter side
@@ -36,8 +39,8 @@ class Space:
         Known inputs, may be empty.
     labels : int64 [N]
         Predicted classes of the known inputs, may be empty.
-    image : bool
-        Whether the axes are channel, row and column.
+    takes : str
+        "pixels", with the axes channel, row and column; "numbers"; or "ids" of tokens.
     """
 
     shape: tuple[int, ...]
@@ -47,19 +50,38 @@ class Space:
     std: FloatArray
     known: FloatArray
     labels: IntArray
-    image: bool
+    takes: Takes
 
     def drawn(self, count: int, rng: np.random.Generator) -> FloatArray:
         """Return `count` known inputs in random order. None is repeated before all have been used."""
         order = np.concatenate([rng.permutation(len(self.known)) for _ in range(-(-count // len(self.known)))])
         return np.asarray(self.known[order[:count]])
 
+    def pairs(self, kind: str, count: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Return `count` pairs of known inputs of different predicted classes."""
+        if len(self.labels) != len(self.known) or len(np.unique(self.labels)) < 2:
+            raise InputError(f"{kind} needs known inputs of at least two predicted classes: give more with --known")
+        first = rng.integers(0, len(self.known), count)
+        partners = [rng.choice(np.flatnonzero(self.labels != self.labels[one])) for one in first]
+        return self.known[first], self.known[partners]
+
+    @property
+    def marks(self) -> BoolArray:
+        """The places that hold the same id in all known inputs, such as a mark at the start, bool [*shape]."""
+        return np.asarray((self.known == self.known[0]).all(axis=0))
+
+    def words(self, ids: FloatArray) -> IntArray:
+        """Return the places of an input's words: neither marks, nor a run of one id at the end, which fills it up."""
+        others = np.flatnonzero(ids != ids[-1])
+        end = others[-1] + 1 if len(others) and others[-1] + 2 < len(ids) else len(ids)
+        return np.flatnonzero(~self.marks[:end])
+
 
 class Kind(ABC):
     """One kind of unknown input."""
 
     needs_known: ClassVar[bool] = True
-    needs_image: ClassVar[bool] = False
+    suits: ClassVar[tuple[Takes, ...]] = ("pixels", "numbers")
 
     @abstractmethod
     def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
@@ -91,14 +113,14 @@ class PixelPermutation(Kind):
 
     def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
         """Permute each input by a different order. All channels of a pixel move together."""
-        flat = space.drawn(count, rng).reshape(count, space.shape[0] if space.image else 1, -1)
+        flat = space.drawn(count, rng).reshape(count, space.shape[0] if space.takes == "pixels" else 1, -1)
         return np.stack([one[:, rng.permutation(one.shape[1])] for one in flat])
 
 
 class PatchShuffle(Kind):
     """A known image cut into 4×4 patches in random order, which keeps texture but not shape."""
 
-    needs_image = True
+    suits = ("pixels",)
 
     def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
         """Shuffle the patches. Rows and columns left over by the division stay in place."""
@@ -118,7 +140,7 @@ class Blur(Kind):
     The Gaussian's standard deviation is an eighth of the image's shorter side.
     """
 
-    needs_image = True
+    suits = ("pixels",)
 
     def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
         """Blur rows and columns. At the edge, the Gaussian is cut and normalised."""
@@ -140,11 +162,63 @@ class Mixup(Kind):
 
     def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
         """Draw pairs and return their means."""
-        if len(space.labels) != len(space.known) or len(np.unique(space.labels)) < 2:
-            raise InputError("mixup needs known inputs of at least two predicted classes: give more with --known")
-        first = rng.integers(0, len(space.known), count)
-        partners = [rng.choice(np.flatnonzero(space.labels != space.labels[one])) for one in first]
-        return (space.known[first] + space.known[partners]) / 2
+        first, second = space.pairs("mixup", count, rng)
+        return (first + second) / 2
+
+
+class Marginals(Kind):
+    """Every number drawn by itself from the known inputs, which keeps each column but not what connects them."""
+
+    suits = ("numbers",)
+
+    def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
+        """Draw each column's numbers from another row each."""
+        columns = space.known.reshape(len(space.known), -1)
+        rows = rng.integers(0, len(columns), (count, columns.shape[1]))
+        return columns[rows, np.arange(columns.shape[1])].reshape(count, *space.shape)
+
+
+class RandomTokens(Kind):
+    """Token ids drawn uniformly from those that occur in the known inputs."""
+
+    suits = ("ids",)
+
+    def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
+        """Draw ids, and put them where a known input has words."""
+        out = space.drawn(count, rng).copy()
+        vocabulary = np.unique(space.known[:, ~space.marks])
+        for row in out:
+            places = space.words(row)
+            row[places] = rng.choice(vocabulary, len(places))
+        return out
+
+
+class TokenShuffle(Kind):
+    """The token ids of a known input in random order, which keeps its words but not its sentences."""
+
+    suits = ("ids",)
+
+    def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
+        """Shuffle each input by a different order."""
+        out = space.drawn(count, rng).copy()
+        for row in out:
+            places = space.words(row)
+            row[places] = row[rng.permutation(places)]
+        return out
+
+
+class TokenSplice(Kind):
+    """The first half of one known text and the second half of another of a different predicted class."""
+
+    suits = ("ids",)
+
+    def make(self, space: Space, count: int, rng: np.random.Generator) -> FloatArray:
+        """Draw pairs, and halve the words of the first."""
+        out, second = space.pairs("splice", count, rng)
+        for row, other in zip(out, second, strict=True):
+            half = space.words(row)[len(space.words(row)) // 2 :]
+            row[half] = other[half]
+        return out
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -156,6 +230,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "blur": Blur(),
         "inversion": Inversion(),
         "mixup": Mixup(),
+        "marginals": Marginals(),
+        "tokens": RandomTokens(),
+        "shuffle": TokenShuffle(),
+        "splice": TokenSplice(),
     }
 )
 

@@ -18,7 +18,7 @@ from gradscore.runs.scoring_run import table_metadata
 from gradscore.scoring.scorer import Scorer
 from gradscore.tables import table as features
 from gradscore.tables.table import ScoreTable
-from gradscore.unknowns.kinds import KINDS, Space
+from gradscore.unknowns.kinds import KINDS, Space, Takes
 
 IntArray = NDArray[np.int64]
 
@@ -43,7 +43,7 @@ def synthesise(
     labels: IntArray | None = None,
     seed: int = 0,
 ) -> NDArray[Any]:
-    """Return inputs of unknown concepts for a model: uint8 pixels for image models, else float32.
+    """Return inputs of unknown concepts for a model: uint8 pixels for image models, the model's own integers, or float32.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def synthesise(
     known : array [N, ...], optional
         Inputs of known concepts, from `read_known`. Noise needs none.
     labels : int [N], optional
-        The model's predictions for the known inputs. Only "mixup" needs them.
+        The model's predictions for the known inputs. Only "mixup" and "splice" need them.
     seed : int
         Seed. The same seed gives the same arrays.
 
@@ -68,20 +68,30 @@ def synthesise(
     Raises
     ------
     InputError
-        The kind does not exist, or needs known inputs or an image model; or the model does not take one float input.
+        The kind does not exist, needs known inputs, or does not suit the model; or the model does not take one input of
+        floats or of token ids.
     """
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}; choose one of: {', '.join(KINDS)}")
     if count < 1:
         raise InputError(f"cannot make {count} inputs: give a positive number")
-    rule, image = KINDS[kind], metadata.preprocessing.kind == "image"
+    rule, takes = KINDS[kind], _takes(metadata)
     if rule.needs_known and (known is None or not len(known)):
         raise InputError(f"{kind} is made from inputs of known classes: give some with --known, or choose uniform")
-    if rule.needs_image and not image:
-        raise InputError(f"{kind} needs an image model, and this one takes arrays: choose uniform or permutation")
+    if takes not in rule.suits:
+        suiting = ", ".join(kinds_for(metadata))
+        raise InputError(
+            f"{kind} is made of {' or '.join(rule.suits)}, and this model takes {takes}: choose one of {suiting}"
+        )
     rng = np.random.default_rng([seed, *kind.encode()])
     made = rule.make(_space(metadata, known, labels), count, rng).reshape(count, *_shape(metadata, known))
-    return np.round(made).astype(np.uint8) if image else made.astype(np.float32)
+    dtype = {"pixels": "uint8", "numbers": "float32"}.get(takes, metadata.inputs[0].dtype)
+    return made.astype(dtype) if takes == "numbers" else np.round(made).astype(dtype)
+
+
+def kinds_for(metadata: ModelMetadata) -> tuple[str, ...]:
+    """Return the kinds that suit a model, in the order of `KINDS`."""
+    return tuple(kind for kind, rule in KINDS.items() if _takes(metadata) in rule.suits)
 
 
 def read_known(source: Source, metadata: ModelMetadata, *, seed: int = 0) -> Known:
@@ -156,10 +166,21 @@ def _own_space(array: NDArray[Any], metadata: ModelMetadata) -> NDArray[Any]:
     return np.clip(np.round((array * std + mean) / preprocessing.scale), 0, 255).astype(np.uint8)
 
 
+def _takes(metadata: ModelMetadata) -> Takes:
+    one = metadata.inputs[0]
+    is_float = one.dtype in ("float32", "float16", "float64")
+    is_ids = one.dtype in ("int32", "int64") and len(one.shape) == 2
+    if len(metadata.inputs) != 1 or not (is_float or is_ids):
+        taken = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in metadata.inputs)
+        raise InputError(
+            f"unknown concepts can be made for models of one float input, or one of ids; this one takes {taken}"
+        )
+    if is_ids:
+        return "ids"
+    return "pixels" if metadata.preprocessing.kind == "image" else "numbers"
+
+
 def _shape(metadata: ModelMetadata, known: NDArray[Any] | None) -> tuple[int, ...]:
-    if len(metadata.inputs) != 1 or metadata.inputs[0].dtype not in ("float32", "float16", "float64"):
-        taken = ", ".join(f"{tensor.name} {tensor.dtype}" for tensor in metadata.inputs)
-        raise InputError(f"unknown concepts can be made for models of one float input; this one takes {taken}")
     shape = metadata.input_shape[1:]
     if known is not None and len(known):
         fits = len(shape) == known.ndim - 1 and all(a in (None, b) for a, b in zip(shape, known.shape[1:], strict=True))
@@ -172,7 +193,8 @@ def _shape(metadata: ModelMetadata, known: NDArray[Any] | None) -> tuple[int, ..
 
 
 def _space(metadata: ModelMetadata, known: NDArray[Any] | None, labels: IntArray | None) -> Space:
-    shape, image = _shape(metadata, known), metadata.preprocessing.kind == "image"
+    shape, takes = _shape(metadata, known), _takes(metadata)
+    image = takes == "pixels"
     samples = np.empty((0, *shape)) if known is None else known.astype(np.float64)
     axes = (0, 2, 3) if image else (0,)  # moments per channel, or per number
     low, high, mean, std = (0.0, 255.0, 127.5, 63.75) if image else (-SQRT3, SQRT3, 0.0, 1.0)  # uniform, variance 1
@@ -188,5 +210,5 @@ def _space(metadata: ModelMetadata, known: NDArray[Any] | None, labels: IntArray
         std=np.asarray(std),
         known=samples,
         labels=np.empty(0, dtype=np.int64) if labels is None else labels,
-        image=image,
+        takes=takes,
     )

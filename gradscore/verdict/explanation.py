@@ -114,8 +114,10 @@ def _subjects(verdict: Verdict) -> Iterator[tuple[str, str, IntArray]]:
 
 
 def _statistic(feature: str) -> str:
-    """Return the statistic of a feature. Statistics of activations are kept apart from those of gradients."""
+    """Return the statistic of a feature: for those of activations apart from gradients, for a vector's number its name."""
     layer, _, statistic = feature.rpartition(".")
+    if statistic.isdecimal():
+        return layer.rpartition(".")[2]
     return f"{ACTIVATION}.{statistic}" if layer.endswith(f".{ACTIVATION}") else statistic
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, open_source, report
+from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, explain, open_source, report
 from gradscore.comparing.cases import collect
 from gradscore.comparing.comparison import compare
 from gradscore.metrics.evaluation import evaluate
@@ -87,6 +87,17 @@ def test_scores_of_the_logits_and_gradnorm_equal_torch(name, prepared, rng):
         assert scores["energy"][row] == pytest.approx(float(torch.logsumexp(logits, 0)), rel=RTOL)
         assert scores["margin"][row] == pytest.approx(float(top[0] - top[1]), abs=RTOL * float(logits.abs().max()))
         assert scores["gradnorm"][row] == pytest.approx(expected_gradnorm(module, weight, sample), rel=RTOL)
+
+
+@pytest.mark.parametrize("backend", ["auto", "graph"])
+def test_logits_are_those_of_the_model(backend, prepared, rng):
+    module, shape, _ = loaded("digits", prepared)
+    scorer = Scorer.load(prepared("digits", None, None), features=["logits"], backend=backend)
+    inputs = rng.standard_normal((4, *shape)).astype(np.float32)
+    scores = scorer.score(inputs)
+    assert scores.feature_names[-10:] == tuple(f"logits.{index}" for index in range(10))
+    wanted = np.stack([logits_of(module, sample).numpy() for sample in inputs])
+    np.testing.assert_allclose(scores.features[:, -10:], wanted, rtol=RTOL, atol=RTOL)
 
 
 def test_the_paper_s_own_form_of_gradnorm(prepared, rng):
@@ -283,3 +294,14 @@ def test_verdicts_and_comparisons_take_them(tables):
         assert "ece" not in found[name].groups["noise"].intervals
         assert "auroc" in found[name].groups["noise"].intervals
     assert found["mine"].pooled.ece is not None
+
+
+def test_an_explanation_takes_the_numbers_of_a_vector_together(tables):
+    _, folder, scorer, _, known = tables
+    cases = collect(known, {"noise": score_unknowns(scorer, "uniform", 60)}, label_file=folder / "labels.csv")
+    verdict = Verdict.fit(
+        cases.features, cases.correct, feature_names=known.feature_names, model_fingerprint=known.model_fingerprint,
+        select=["*.pooled.*", "logits.*", "fc1.activation.l2"], method="ridge", folds=0,
+    )  # fmt: skip
+    found = explain(verdict, cases.features, cases.correct, repeats=1)
+    assert {one.name for one in found if one.kind == "statistic"} == {"pooled", "logits", "activation.l2"}

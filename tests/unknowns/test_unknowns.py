@@ -13,7 +13,7 @@ from gradscore.inputs.sources import Source
 from gradscore.model.metadata import ModelMetadata
 from gradscore.model.preprocessing import InputTensor, Preprocessing
 from gradscore.unknowns.kinds import KINDS
-from gradscore.unknowns.synthesis import read_known, score_unknowns, synthesise
+from gradscore.unknowns.synthesis import kinds_for, read_known, score_unknowns, synthesise
 from models.digits_cnn import DigitsCNN
 
 
@@ -27,6 +27,7 @@ def model(shape, image=True, dtype="float32", **preprocessing):
 
 PHOTO = model((3, 16, 12), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 TABLE = model((20,), image=False)
+TEXT = model((12,), image=False, dtype="int64")
 
 
 @pytest.fixture
@@ -43,7 +44,14 @@ def made(kind, photos, count=30, seed=0):
     return synthesise(kind, count, PHOTO, known=known, labels=labels, seed=seed)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_suits_some_model():
+    assert set(KINDS) == {*kinds_for(PHOTO), *kinds_for(TABLE), *kinds_for(TEXT)}
+    assert kinds_for(TEXT) == ("tokens", "shuffle", "splice")
+    assert set(kinds_for(TABLE)) - set(kinds_for(PHOTO)) == {"marginals"}
+    assert set(kinds_for(PHOTO)) - set(kinds_for(TABLE)) == {"patches", "blur"}
+
+
+@pytest.mark.parametrize("kind", kinds_for(PHOTO))
 def test_every_kind_gives_pixels_that_its_seed_decides(kind, photos):
     images = made(kind, photos)
     assert (images.shape, images.dtype) == ((30, 3, 16, 12), np.uint8)
@@ -153,6 +161,56 @@ def test_arrays_keep_their_own_scale(rng):
     assert all(np.sort(one).tobytes() in pools for one in permuted)
 
 
+def test_marginals_keep_columns_and_nothing_between_them(rng):
+    known = (rng.normal(size=(400, 1)) + np.arange(20)).astype(np.float32)  # all columns move together
+    made = synthesise("marginals", 400, TABLE, known=known)
+    assert made.dtype == np.float32
+    assert all(np.isin(made[:, column], known[:, column]).all() for column in range(20))
+    assert np.corrcoef(known.T).min() > 0.99
+    assert np.abs(np.corrcoef(made.T) - np.eye(20)).max() < 0.25
+
+
+@pytest.fixture
+def texts(rng):
+    """Ids between a mark at the start and zeros at the end; the predicted class decides whether ids are even or odd."""
+    labels = np.arange(30) % 2
+    ids = 10 + 2 * rng.integers(0, 40, (30, 12)) + labels[:, None]
+    ids[:, 0], ids[:, 9:] = 1, 0
+    return ids, labels
+
+
+@pytest.mark.parametrize("kind", kinds_for(TEXT))
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_ids_keep_their_marks_and_their_length(kind, dtype, texts):
+    made = [synthesise(kind, 50, model((12,), image=False, dtype=dtype), known=texts[0], labels=texts[1]) for _ in "ab"]
+    np.testing.assert_array_equal(*made)
+    assert made[0].dtype == np.dtype(dtype)
+    assert (made[0][:, 0] == 1).all()
+    assert (made[0][:, 9:] == 0).all()
+    assert np.isin(made[0][:, 1:9], texts[0][:, 1:9]).all()
+    assert len(np.unique(made[0], axis=0)) > 25
+
+
+def test_tokens_forget_their_text_and_a_shuffle_keeps_its_words(texts):
+    known, labels = texts
+    pools = {np.sort(one).tobytes() for one in known}
+    shuffled = synthesise("shuffle", 50, TEXT, known=known)
+    assert all(np.sort(one).tobytes() in pools for one in shuffled)
+    assert {one.tobytes() for one in shuffled}.isdisjoint(one.tobytes() for one in known)
+    drawn = synthesise("tokens", 200, TEXT, known=known)[:, 1:9]
+    assert abs((drawn % 2).mean() - 0.5) < 0.05
+    assert labels.mean() == 0.5
+
+
+def test_a_splice_has_halves_of_two_classes(texts):
+    spliced = synthesise("splice", 60, TEXT, known=texts[0], labels=texts[1])
+    first, second = spliced[:, 1:5] % 2, spliced[:, 5:9] % 2
+    assert (first == first[:, :1]).all()
+    assert (second == 1 - first[:, :1]).all()
+    with pytest.raises(InputError, match="splice needs known inputs of at least two predicted classes"):
+        synthesise("splice", 3, TEXT, known=texts[0])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -160,7 +218,12 @@ def test_arrays_keep_their_own_scale(rng):
         (("uniform", 0, PHOTO), "give a positive number"),
         (("blur", 3, PHOTO), "blur is made from inputs of known classes: give some with --known"),
         (("uniform", 3, model((None, 8), image=False)), "extents that vary: give inputs with --known"),
-        (("uniform", 3, model((8,), image=False, dtype="int64")), "one float input; this one takes x int64"),
+        (
+            ("uniform", 3, TEXT),
+            "made of pixels or numbers, and this model takes ids: choose one of tokens, shuffle, splice",
+        ),
+        (("tokens", 3, TEXT), "tokens is made from inputs of known classes"),
+        (("uniform", 3, model((8,), image=False, dtype="bool")), r"one of ids; this one takes x bool \[None, 8\]"),
     ],
 )
 def test_what_cannot_be_made(arguments, message):
@@ -171,7 +234,7 @@ def test_what_cannot_be_made(arguments, message):
 def test_known_inputs_that_do_not_fit():
     with pytest.raises(InputError, match=r"shape \[5\] do not fit the model's \[20\]"):
         synthesise("normal", 3, TABLE, known=np.zeros((4, 5), np.float32))
-    with pytest.raises(InputError, match="patches needs an image model"):
+    with pytest.raises(InputError, match="patches is made of pixels, and this model takes numbers"):
         synthesise("patches", 3, TABLE, known=np.zeros((4, 20), np.float32))
     varying = model((None, 8), image=False)
     assert synthesise("uniform", 2, varying, known=np.ones((4, 5, 8), np.float32)).shape == (2, 5, 8)

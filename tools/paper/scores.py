@@ -18,8 +18,7 @@ from gradscore import Scorer, ScoreTable, __version__, export_classifier, prepar
 from gradscore.files.writing import replacing
 from gradscore.runs.scoring_run import table_metadata
 from gradscore.tables import table as features
-from gradscore.unknowns.kinds import KINDS
-from gradscore.unknowns.synthesis import score_unknowns
+from gradscore.unknowns.synthesis import kinds_for, score_unknowns
 from tools.paper.concepts import SIDE
 from tools.paper.splits import Part, Repetition
 
@@ -67,7 +66,7 @@ def scored(repetition: Repetition, model: nn.Module, folder: Path) -> Tables:
             test=_table(scorer, repetition.test, folder),
             unknown={name: _table(scorer, part, folder) for name, part in repetition.unknown.items()},
             known_unknowns={name: _table(scorer, part, folder) for name, part in repetition.known_unknowns.items()},
-            synthetic={kind: _synthetic(scorer, kind, repetition, folder) for kind in KINDS},
+            synthetic={kind: _synthetic(scorer, kind, repetition, folder) for kind in kinds_for(scorer.metadata)},
             digest=_key(scorer, "".join(part.digest for part in (repetition.fitted, repetition.test, *unknown))),
         )
 
