@@ -72,17 +72,47 @@ def show_summary(summary: "Summary") -> None:
 
 
 def show_fit(verdict: "Verdict", output: Path, left_out: int) -> None:
-    """Print the rows and the threshold of a fitted verdict."""
+    """Print the rows of a fit, its trial on held-out rows, and its notes."""
     summary = verdict.summary
     console = _Plain(stderr=True)
+    unknown = (
+        f", {summary['unknown']:,} unknown inputs of {summary['kinds_of_unknown']} kinds" if summary["unknown"] else ""
+    )
     console.print(
         f"fitted {verdict.method} to {summary['rows']:,} rows ({summary['correct']:,} correct, "
-        f"{summary['incorrect']:,} incorrect), accepts P(correct) ≥ {verdict.threshold:.4f}: {output}"
+        f"{summary['incorrect']:,} incorrect{unknown}), accepts P(correct) ≥ {verdict.threshold:.4f}: {output}"
     )
+    for line in _trial_lines(summary["trial"]):
+        console.print(line)
     if left_out:
         console.print(f"{left_out:,} rows with an error were left out")
     for note in summary["notes"]:
         console.print(f"note: {note}")
+
+
+def _trial_lines(trial: Mapping[str, Any] | None) -> Iterator[str]:
+    """Say in five lines what held-out rows say of a verdict."""
+    if trial is None:
+        return
+    yield "on rows held out from the fit (unknown inputs by kind)   AUROC   max softmax   entropy   gain (95 %)"
+    words = {"wrong": "wrong predictions", "unknown": "unknown inputs", "all": "both together"}
+    for name, one in trial["comparisons"].items():
+        gain = one["auroc"] - one["max_softmax"]
+        figures = f"{100 * one['auroc']:8.1f}{100 * one['max_softmax']:14.1f}{100 * one['entropy']:10.1f}"
+        asked = f"{words[name]} ({one['others']:,})"
+        interval = f"{100 * one['gain_low']:+.1f} to {100 * one['gain_high']:+.1f}"
+        yield f"  {asked:<52}{figures}{100 * gain:+8.1f} ({interval})"
+    unknown = trial["unknown_accepted"]
+    accepted = f"; of unknown inputs it accepts {_share(unknown)}" if unknown else ""
+    yield (
+        f"  the threshold accepts {_share(trial['coverage'])} of known inputs, {_share(trial['precision'])} of these right"
+        f"{accepted}"
+    )
+
+
+def _share(fraction: Sequence[float]) -> str:
+    value, low, high = fraction
+    return f"{100 * value:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def show_verdicts(counts: Mapping[str, int], output: Path) -> None:

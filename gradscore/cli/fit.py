@@ -17,7 +17,7 @@ from gradscore.cli.options import (
     parts,
     print_json,
 )
-from gradscore.cli.unknowns import KnownInputs, noise_tables
+from gradscore.cli.unknowns import KnownInputs, made_tables
 from gradscore.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,16 +40,28 @@ def fit(
     unknown: Unknown = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
-    with_noise: Annotated[
-        int | None, typer.Option(min=1, help="Also make and score this many unknown inputs of each kind in --noise.")
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="The scoring model. Unknown inputs of every suitable kind are then made and scored for the fit."
+        ),
     ] = None,
-    noise: Annotated[
-        str, typer.Option(help="Kinds for --with-noise, comma-separated; see `gradscore unknowns`.")
-    ] = "uniform",
-    model: Annotated[Path | None, typer.Option(help="The scoring model; required by --with-noise.")] = None,
     known: KnownInputs = None,
+    with_noise: Annotated[
+        int, typer.Option(min=0, help="Unknown inputs of each kind to make if --model is given. 0: none.")
+    ] = 100,
+    noise: Annotated[
+        str | None,
+        typer.Option(help="Kinds to make, comma-separated; see `gradscore unknowns`. Default: all that suit."),
+    ] = None,
     idx_transposed: Transposed = False,
-    method: Annotated[str, typer.Option(help="lasso, glm, ridge, elastic-net, threshold, nn or boosting.")] = "lasso",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="auto, two-heads or max-softmax; or one classifier over all columns: lasso, glm, ridge, elastic-net, "
+            "threshold, nn or boosting."
+        ),
+    ] = "auto",
     features: Annotated[
         str | None, typer.Option(help="Patterns of the features to use, such as 'fc.*,entropy'. Default: all.")
     ] = None,
@@ -57,6 +69,9 @@ def fit(
     calibrate: Annotated[
         str, typer.Option(help="Calibration learned on held-out rows: none, platt or isotonic.")
     ] = "none",
+    unknown_share: Annotated[
+        float, typer.Option(help="Share of unknown inputs for which auto, two-heads and max-softmax are calibrated.")
+    ] = 0.02,
     folds: Annotated[
         int, typer.Option(help="Cross-validation folds for penalty, threshold and calibration. 0: none.")
     ] = 5,
@@ -92,9 +107,9 @@ def fit(
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Fit a verdict to labelled rows: a meta-classifier for P(correct), and its threshold.
+    """Fit a verdict to labelled rows, and compare it with maximum softmax on rows held out from the fit.
 
-    Example: gradscore fit scores.parquet --unknown noise.parquet:200 -o verdict.onnx
+    Example: gradscore fit scores.parquet --model scoring.onnx --known images/ -o verdict.onnx
     """
     from gradscore.cli import console
     from gradscore.files.writing import refuse_existing
@@ -108,9 +123,7 @@ def fit(
     if calibration_unknown and not calibration:
         raise InputError("--calibration-unknown requires --calibration: also give a table of known classes")
     table = ScoreTable.read(scores)
-    made = {}
-    if with_noise:
-        made = noise_tables(model, with_noise, noise, known, idx_transposed, seed, table.extra_features)
+    made = made_tables(model, with_noise, noise, known, idx_transposed, seed, table.extra_features)
     cases = labelled_cases(table, unknown, labels, unknown_labels, seed, made)
     further = None
     if calibration:
@@ -120,6 +133,8 @@ def fit(
         cases.correct,
         feature_names=cases.table.feature_names,
         model_fingerprint=cases.table.model_fingerprint,
+        kind=cases.group - 1,
+        label=cases.label,
         method=method,
         transform=transform,
         calibration=calibrate,
@@ -128,6 +143,7 @@ def fit(
         ensemble=ensemble,
         seed=seed,
         rule=BALANCED if further else rule,
+        unknown_share=unknown_share,
     )
     if further:
         verdict = verdict.decide_by(rule, further.features, further.correct)

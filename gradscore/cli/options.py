@@ -38,8 +38,8 @@ ExtraFeatures = Annotated[
     list[str] | None,
     typer.Option(
         "--features",
-        help="Extra features: max_logit, energy, margin, gradnorm, activations, pooled, penultimate, logits. "
-        "Comma-separated; repeatable.",
+        help="Extra features: recommended (what verdicts are best with), or max_logit, energy, margin, gradnorm, "
+        "activations, pooled, penultimate, logits. Comma-separated; repeatable.",
     ),
 ]
 

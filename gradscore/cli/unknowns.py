@@ -1,4 +1,4 @@
-"""The command `gradscore unknowns`, and the noise for `fit --with-noise`."""
+"""The command `gradscore unknowns`, and the unknown inputs that `fit` makes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,25 +61,36 @@ def unknowns(
     typer.echo(f"made {count:,} inputs of no known class ({kind}): {output}", err=True)
 
 
-def noise_tables(
+def made_tables(
     model: Path | None,
     count: int,
-    kinds: str,
+    kinds: str | None,
     known: list[str] | None,
     idx_transposed: bool,
     seed: int,
     features: Sequence[str],
 ) -> "dict[str, ScoreTable]":
-    """Make and score noise of each kind, with these extra features, for `fit --with-noise`."""
-    from gradscore.scoring.scorer import Scorer
-    from gradscore.unknowns.synthesis import score_unknowns
+    """Make and score unknown inputs for `fit`, with these extra features: of each kind named, or of all that suit.
 
-    if model is None:
-        raise InputError("--with-noise makes and scores inputs: give the scoring model with --model")
-    scorer = Scorer.load(model, features=features)
-    inputs = _known_inputs(scorer, known, idx_transposed, seed)
-    names = parts(kinds) or []
-    return {f"made by {name}": score_unknowns(scorer, name, count, known=inputs, seed=seed) for name in names}
+    Without known inputs, these are the kinds that need none.
+    """
+    from gradscore.scoring.scorer import Scorer
+    from gradscore.unknowns.kinds import KINDS
+    from gradscore.unknowns.synthesis import kinds_for, score_unknowns
+
+    if model is None and (known or kinds):
+        raise InputError("--known and --noise make and score unknown inputs: give the scoring model with --model")
+    if model is None or not count:
+        return {}
+    with Scorer.load(model, features=features) as scorer:
+        inputs = _known_inputs(scorer, known, idx_transposed, seed)
+        suiting = [kind for kind in kinds_for(scorer.metadata) if inputs is not None or not KINDS[kind].needs_known]
+        names = parts(kinds) or suiting
+        if not names:
+            raise InputError(
+                "every kind of unknown input for this model is made from known ones: give some with --known"
+            )
+        return {f"made by {name}": score_unknowns(scorer, name, count, known=inputs, seed=seed) for name in names}
 
 
 def _write_scored(

@@ -6,7 +6,8 @@ Each feature is one small object in `EXTRA_FEATURES`. Its columns stand after th
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from gradscore.errors import InputError
+from gradscore.errors import InputError, ModelError
+from gradscore.model.metadata import ModelMetadata
 from gradscore.scoring.activations import Activations, Penultimate, Pooled
 from gradscore.scoring.extra_feature import ExtraFeature
 from gradscore.scoring.logit_scores import GradNorm, Logits, LogitScore, energy, margin, max_logit
@@ -29,6 +30,26 @@ EXTRA_FEATURES: Mapping[str, ExtraFeature] = MappingProxyType(
 """The names for `--features` and `Scorer.load(features=…)`, in the order of their columns."""
 
 
+RECOMMENDED = "recommended"
+"""A name for all of `RECOMMENDED_FEATURES` that a model can have."""
+RECOMMENDED_FEATURES = ("max_logit", "energy", "margin", "activations", "pooled")
+"""What the verdict `two-heads` reads besides the gradient: scores of the logits, and the inputs of layers."""
+
+
+def possible_names(names: Sequence[str], model: ModelMetadata, *, with_layers: bool) -> tuple[str, ...]:
+    """Return the names with "recommended" replaced by those that this model can have.
+
+    Parameters
+    ----------
+    with_layers
+        Whether features that read the signals of layers are possible.
+    """
+    wanted = [
+        extra for extra in RECOMMENDED_FEATURES if RECOMMENDED in names and _is_possible(extra, model, with_layers)
+    ]
+    return (*(name for name in names if name != RECOMMENDED), *wanted)
+
+
 def extras_named(names: Sequence[str]) -> tuple[ExtraFeature, ...]:
     """Return the extra features with these names, each once, in the order of the table.
 
@@ -38,5 +59,18 @@ def extras_named(names: Sequence[str]) -> tuple[ExtraFeature, ...]:
         A name is not in the table.
     """
     if unknown := [name for name in names if name not in EXTRA_FEATURES]:
-        raise InputError(f"there is no extra feature {unknown[0]!r}: --features takes {', '.join(EXTRA_FEATURES)}")
+        raise InputError(
+            f"there is no extra feature {unknown[0]!r}: --features takes {', '.join(EXTRA_FEATURES)}, or {RECOMMENDED}"
+        )
     return tuple(extra for name, extra in EXTRA_FEATURES.items() if name in names)
+
+
+def _is_possible(name: str, model: ModelMetadata, with_layers: bool) -> bool:
+    extra = EXTRA_FEATURES[name]
+    if extra.reads_layers and not with_layers:
+        return False
+    try:
+        extra.columns(model)
+    except ModelError:
+        return False
+    return True

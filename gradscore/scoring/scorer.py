@@ -26,7 +26,7 @@ from gradscore.runtime.session import CPU_PROVIDER, SignalSession
 from gradscore.scoring.backends import ScoringBackend, backend_named
 from gradscore.scoring.computation import Computation
 from gradscore.scoring.extra_feature import ExtraFeature
-from gradscore.scoring.extra_features import extras_named
+from gradscore.scoring.extra_features import extras_named, possible_names
 from gradscore.scoring.scores import ScoredBatch, Scores
 from gradscore.scoring.serving import BatchedScorer
 from gradscore.scoring.tensors import Batch, Tensors, tensors_of
@@ -72,7 +72,7 @@ class Scorer:
         threads
             Number of threads of the session, and of the kernels. Default: all usable cores.
         features
-            Names of extra features, from `EXTRA_FEATURES`.
+            Names of extra features, from `EXTRA_FEATURES`, or "recommended" for those that verdicts are best with.
 
         Returns
         -------
@@ -91,7 +91,7 @@ class Scorer:
         file = Path(path)
         metadata = read_metadata(file)
         back_end = backend_named(backend, providers)
-        extras = _extras(features, back_end)
+        extras = _extras(possible_names(features, metadata, with_layers=back_end.shows_signals), back_end)
         model = back_end.model(file, (providers or [CPU_PROVIDER])[0])
         session = SignalSession(model, providers=providers, threads=threads)
         require_weights(file, metadata)

@@ -1,6 +1,6 @@
 """Distances to what is usual for right predictions: Mahalanobis distances of groups of columns, and nearest neighbours.
 
-Both are fitted on right predictions of known inputs. They give logarithms of distances, larger meaning more unusual.
+Both give logarithms of distances, larger meaning more unusual.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 FEWEST_PER_CLASS = 10  # rows that give a class a mean of its own
-MOST_CLASSES = 100  # further classes share one mean: the least frequent ones
+MOST_CLASSES = 100  # the least frequent ones share one mean
 LARGEST_BANK = 1000  # vectors
 NEAREST = 10  # which neighbour counts
 LEAST_SQUARE = 1e-12
@@ -27,8 +27,7 @@ class Gaussians:
     """Mahalanobis distances of L groups of columns to the nearest class mean, one covariance for all classes of a group.
 
     Lee et al. 2018, "A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks", equation
-    2, with the covariance shrunk as in Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
-    matrices".
+    2, with shrunk covariances (see `shrunk`).
 
     Attributes
     ----------
@@ -45,18 +44,18 @@ class Gaussians:
     means: FloatArray
 
     @classmethod
-    def fit(cls, z: FloatArray, groups: Sequence[IntArray], label: IntArray) -> "Gaussians":
-        """Learn means and covariances of groups of columns of z [N, D], by predicted class [N].
-
-        The distance of an empty group is the same for every row.
-        """
+    def fit(cls, z: FloatArray, groups: Sequence[IntArray], members: FloatArray) -> "Gaussians":
+        """Learn means and covariances of groups of columns of z [N, D]; `members` [N, C] is 1 in a row's own class."""
         widest = max(len(group) for group in groups)
-        member = _class_of(label)
-        parts = [_gaussian(z[:, group], member) for group in groups]
-        whitening = np.stack([_padded(part, (widest, widest)) for part, _ in parts])
-        means = np.stack([_padded(part, (part.shape[0], widest)) for _, part in parts])
-        padded = [np.r_[group, np.zeros(widest - len(group), np.int64)] for group in groups]
-        return cls(np.concatenate(padded), whitening, means)
+        columns = np.concatenate([np.r_[group, np.zeros(widest - len(group), np.int64)] for group in groups])
+        real = np.stack([np.arange(widest) < len(group) for group in groups]).astype(np.float64)[:, None]
+        x = z[:, columns].reshape(len(z), len(groups), widest).transpose(1, 0, 2) * real
+        means = members.T @ x / members.sum(axis=0)[:, None]
+        sizes = np.array([len(group) for group in groups])
+        whitening = np.stack(
+            [_whitening(part, size) for part, size in zip(shrunk(x - members @ means, sizes), sizes, strict=True)]
+        )
+        return cls(columns, whitening, means @ whitening)
 
     def __call__(self, z: FloatArray) -> FloatArray:
         """Return the logarithms of the distances [N, L]."""
@@ -81,77 +80,72 @@ class Gaussians:
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Distance to the k-th nearest of a bank of vectors, all scaled to length 1.
+    """Distance to the k-th nearest of a bank of vectors, all of length 1.
 
     Sun et al. 2022, "Out-of-Distribution Detection with Deep Nearest Neighbors".
 
     Attributes
     ----------
-    columns : int64 [K]
-        Indices into the features.
     bank : float64 [M, K]
-        Vectors of length 1.
+        The vectors.
     nearest : int
         Which neighbour counts.
     """
 
-    columns: IntArray
     bank: FloatArray
     nearest: int
 
     @classmethod
-    def fit(cls, features: FloatArray, columns: IntArray, *, seed: int = 0) -> "Neighbours":
-        """Keep up to 1,000 vectors of features [N, F], drawn with the seed."""
-        drawn = np.random.default_rng(seed).permutation(len(features))[:LARGEST_BANK]
-        return cls(columns, _unit(features[np.sort(drawn)][:, columns]), min(NEAREST, len(drawn)))
+    def fit(cls, unit: FloatArray, *, seed: int = 0) -> "Neighbours":
+        """Keep up to 1,000 of the vectors [N, K], drawn with the seed."""
+        drawn = np.random.default_rng(seed).permutation(len(unit))[:LARGEST_BANK]
+        return cls(unit[np.sort(drawn)], min(NEAREST, len(drawn)))
 
-    def __call__(self, features: FloatArray) -> FloatArray:
+    def __call__(self, unit: FloatArray) -> FloatArray:
         """Return the logarithms of the distances [N, 1]."""
-        squares = 2 - 2 * _unit(features[:, self.columns]) @ self.bank.T
+        squares = 2 - 2 * unit @ self.bank.T
         kth = np.partition(squares, self.nearest - 1, axis=1)[:, self.nearest - 1 : self.nearest]
         return np.asarray(np.log(np.maximum(kth, LEAST_SQUARE)) / 2)
 
-    def emit(self, emit: VerdictNodes, features: str) -> str:
+    def emit(self, emit: VerdictNodes, unit: str) -> str:
         """Write the same arithmetic as ONNX nodes."""
-        vectors = emit("Gather", features, self.columns, axis=1)
-        length = emit("Sqrt", emit("ReduceSum", emit("Mul", vectors, vectors), np.array([1]), keepdims=1))
-        unit = emit("Div", vectors, emit("Max", length, np.float64(LEAST_SQUARE)))
         similar = emit.first("TopK", 2, emit("MatMul", unit, self.bank.T), np.array([self.nearest]), axis=1)
         last = emit("Gather", similar, np.array([self.nearest - 1]), axis=1)
         square = emit("Sub", np.float64(2), emit("Mul", last, np.float64(2)))
         return emit("Mul", emit("Log", emit("Max", square, np.float64(LEAST_SQUARE))), np.float64(0.5))
 
 
-def _class_of(label: IntArray) -> IntArray:
-    """Return a number per row: classes with enough rows count from 1 on; all others are 0."""
+def class_members(label: IntArray) -> FloatArray:
+    """Return 1 where a row belongs to a class [N, C]. Classes of few rows, and rows without a class, share the first one."""
     names, counts = np.unique(label, return_counts=True)
-    order = names[np.argsort(-counts, kind="stable")][:MOST_CLASSES]
-    frequent = [name for name in order.tolist() if name >= 0 and (label == name).sum() >= FEWEST_PER_CLASS]
-    member = np.zeros(len(label), dtype=np.int64)
-    for number, name in enumerate(frequent):
-        member[label == name] = number + 1
-    return member
+    order = np.argsort(-counts, kind="stable")[: MOST_CLASSES - 1]
+    frequent = [int(names[i]) for i in order if names[i] >= 0 and counts[i] >= FEWEST_PER_CLASS]
+    members = np.stack([~np.isin(label, frequent), *(label == name for name in frequent)], axis=1)
+    return members[:, members.any(axis=0)].astype(np.float64)
 
 
-def _gaussian(x: FloatArray, member: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return the whitening matrix [K, K] of the rows [N, K], and their class means in its coordinates."""
-    from sklearn.covariance import ledoit_wolf  # noqa: PLC0415 - loaded for fitting only
+def shrunk(x: FloatArray, sizes: IntArray) -> FloatArray:
+    """Return the covariances [L, K, K] of centred groups x [L, N, K], shrunk towards multiples of the unit matrix.
 
-    present, place = np.unique(member, return_inverse=True)
-    means = np.stack([x[place == number].mean(axis=0) for number in range(len(present))])
-    if not x.shape[1]:
-        return np.empty((0, 0)), means
-    covariance, _ = ledoit_wolf(x - means[place], assume_centered=True)
-    values, vectors = np.linalg.eigh(np.asarray(covariance, dtype=np.float64))
-    whitening = vectors / np.sqrt(np.maximum(values, max(LEAST_VARIANCE * values.mean(), np.finfo(np.float64).tiny)))
-    return np.asarray(whitening), means @ whitening
+    Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices", theorem 3.4. Of each
+    group, only the first `sizes` [L] columns are real, and the others are 0.
+    """
+    rows = x.shape[1]
+    covariance = x.transpose(0, 2, 1) @ x / rows
+    level = np.trace(covariance, axis1=1, axis2=2) / sizes
+    distance = (covariance**2).sum(axis=(1, 2)) - sizes * level**2
+    squares = x**2
+    fourth = ((squares.sum(axis=2)) ** 2).sum(axis=1) / rows
+    error = np.minimum((fourth - (covariance**2).sum(axis=(1, 2))) / rows, distance)
+    share = np.where(distance > 0, error / np.where(distance > 0, distance, 1.0), 0.0)[:, None, None]
+    target = np.eye(x.shape[2]) * level[:, None, None]
+    return np.asarray((1 - share) * covariance + share * target)
 
 
-def _padded(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    out = np.zeros(shape)
-    out[tuple(slice(extent) for extent in array.shape)] = array
+def _whitening(covariance: FloatArray, size: int) -> FloatArray:
+    """Return the matrix [K, K] that whitens the first `size` columns, and makes the others 0."""
+    values, vectors = np.linalg.eigh(covariance[:size, :size])
+    out = np.zeros_like(covariance)
+    least = max(LEAST_VARIANCE * float(values.mean()), float(np.finfo(np.float64).tiny))
+    out[:size, :size] = vectors / np.sqrt(np.maximum(values, least))
     return out
-
-
-def _unit(x: FloatArray) -> FloatArray:
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), LEAST_SQUARE))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
@@ -36,7 +37,9 @@ class Learned:
 def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
     """Fit by `settings.method`; with "auto", choose the recipe first. Errors are those of `Verdict.fit`."""
     if isinstance(settings.method, str) and settings.method in (AUTO, *RECIPES):
-        return _by_recipe(rows, settings, excluded)
+        # Threads would cost more than they save on matrices of this size, and their number would change the last bits.
+        with threadpool_limits(1):
+            return _by_recipe(rows, settings, excluded)
     if isinstance(settings.method, str) and settings.method not in METHODS:
         names = ", ".join((AUTO, *RECIPES, *METHODS))
         raise InputError(f"unknown method {settings.method!r}; choose one of: {names}")

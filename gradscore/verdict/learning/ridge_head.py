@@ -22,7 +22,7 @@ class RidgeHead:
         """Minimise (mean log loss) + ½·penalty·|w|² over rows of both classes."""
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - loaded for fitting only
 
-        fitted = LogisticRegression(C=1 / (penalty * len(z)), tol=1e-8, max_iter=1000).fit(z, positive)
+        fitted = LogisticRegression(C=1 / (penalty * len(z)), solver="newton-cholesky", tol=1e-8).fit(z, positive)
         return cls(np.asarray(fitted.coef_[0], dtype=np.float64), float(fitted.intercept_[0]))
 
     def __call__(self, z: FloatArray) -> FloatArray:

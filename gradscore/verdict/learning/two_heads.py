@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gradscore.verdict.learning.depths import Depths, Scaled, gradient_columns, layer_groups
 from gradscore.verdict.learning.judge import Answers, Judge, Judgement, Recipe
 from gradscore.verdict.learning.ridge_head import RidgeHead, sigmoid
 from gradscore.verdict.learning.right_head import RESIDUAL, RightHead
 from gradscore.verdict.learning.rows import Rows
 from gradscore.verdict.learning.transforms import SignedLog
-from gradscore.verdict.learning.unusual import Unusual, gradient_columns, layer_groups
+from gradscore.verdict.learning.unusual import Unusual
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -38,14 +39,15 @@ class TwoHeads(Judge):
         The heads.
     logits
         The transform of the logit scores.
-    unusual
-        Distances of features.
+    depths, unusual
+        Scales of the columns, and distances.
     mean, std : float64 [M]
         Of the log distances of right predictions.
     """
 
     right: RightHead
     logits: SignedLog
+    depths: Depths
     unusual: Unusual
     mean: FloatArray
     std: FloatArray
@@ -54,14 +56,16 @@ class TwoHeads(Judge):
     def __call__(self, features: FloatArray) -> Judgement:
         """Judge finite rows."""
         scores = self.logits(features)
-        distances = (self.unusual(features) - self.mean) / self.std
+        distances = (self.unusual(self.depths(features)) - self.mean) / self.std
         right, known = sigmoid(self.right(features)), sigmoid(self.known(np.c_[distances, scores]))
         return Judgement(right, known, right * known)
 
     def emit(self, emit: VerdictNodes, features: str) -> Answers:
         """Write the same arithmetic as ONNX nodes."""
         scores = self.logits.emit(emit, features)
-        distances = emit("Div", emit("Sub", self.unusual.emit(emit, features), self.mean), self.std)
+        distances = emit(
+            "Div", emit("Sub", self.unusual.emit(emit, self.depths.emit(emit, features)), self.mean), self.std
+        )
         right = emit("Sigmoid", self.right.emit(emit, features))
         known = emit("Sigmoid", self.known.emit(emit, emit("Concat", distances, scores, axis=1)))
         return Answers(right, known, emit("Mul", right, known))
@@ -88,24 +92,27 @@ class TwoHeadsRecipe(Recipe):
         scores = rows.columns(LOGIT_SCORES)
         right = RightHead.fit(known, np.r_[scores, gradient_columns(rows.names)])
         logits = SignedLog.fit(known.features, scores)
-        distances = cross_fitted(rows, seed)
+        depths = Depths.fit(rows.take(usual))
+        scaled = depths(rows.features)
+        distances = cross_fitted(depths, scaled, rows, seed)
         mean, std = distances[usual].mean(axis=0), np.maximum(distances[usual].std(axis=0), np.finfo(np.float64).eps)
         fitted = usual | ~rows.known
         z = np.c_[(distances - mean) / std, logits(rows.features)][fitted]
         head = RidgeHead.fit(z, rows.known[fitted], PENALTY).shifted(_shift(rows.take(fitted)))
-        return TwoHeads(right, logits, Unusual.fit(rows.take(usual), seed), mean, std, head)
+        unusual = Unusual.fit(depths, scaled.take(usual), rows.label[usual], seed)
+        return TwoHeads(right, logits, depths, unusual, mean, std, head)
 
 
-def cross_fitted(rows: Rows, seed: int) -> FloatArray:
+def cross_fitted(depths: Depths, scaled: Scaled, rows: Rows, seed: int) -> FloatArray:
     """Return the log distances of each row [N, M], learned from right predictions of the other parts."""
-    part = parts_of(rows, PARTS, seed)
-    found = [
-        (part == number, Unusual.fit(rows.take((part != number) & rows.known & rows.right), seed))
-        for number in range(PARTS)
-    ]
-    out = np.empty((len(rows), found[0][1](rows.features[:1]).shape[1]))
-    for held_out, unusual in found:
-        out[held_out] = unusual(rows.features[held_out])
+    part, parts = parts_of(rows, PARTS, seed), []
+    for number in range(PARTS):
+        others = (part != number) & rows.known & rows.right
+        unusual = Unusual.fit(depths, scaled.take(others), rows.label[others], seed)
+        parts.append(unusual(scaled.take(part == number)))
+    out = np.empty((len(rows), parts[0].shape[1]))
+    for number, distances in enumerate(parts):
+        out[part == number] = distances
     return out
 
 
