@@ -65,8 +65,8 @@ TASKS: Mapping[str, Task] = MappingProxyType(
         ),
         "tabular": TableTask(
             title="eight of scikit-learn's digits as 64 numbers, an MLP",
-            training=Training(epochs=30, rate=3e-3, decay=0.01, optimizer="adamw", batch=64),
-            sizes=(200, 500, 730),
+            training=Training(epochs=80, rate=3e-3, decay=0.01, optimizer="adamw", batch=32),
+            sizes=(120, 500, 820),
         ),
     }
 )
