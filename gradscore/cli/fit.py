@@ -7,6 +7,7 @@ import typer
 
 from gradscore.cli.options import (
     AsJson,
+    Extra,
     Labels,
     Output,
     Overwrite,
@@ -16,6 +17,8 @@ from gradscore.cli.options import (
     labelled_cases,
     parts,
     print_json,
+    read_extra,
+    tell_unused,
 )
 from gradscore.cli.unknowns import KnownInputs, noise_tables
 from gradscore.errors import InputError
@@ -40,6 +43,7 @@ def fit(
     unknown: Unknown = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
+    extra: Extra = None,
     with_noise: Annotated[
         int | None, typer.Option(min=1, help="Also make and score this many unknown inputs of each kind in --noise.")
     ] = None,
@@ -107,14 +111,22 @@ def fit(
     rule = _rule({**targets, "conformal-risk": max_risk, "conformal-fpr": max_fpr_risk}, cost_fp, cost_fn)
     if calibration_unknown and not calibration:
         raise InputError("--calibration-unknown requires --calibration: also give a table of known classes")
-    table = ScoreTable.read(scores)
+    if with_noise and extra:
+        raise InputError(
+            "--with-noise makes inputs that no --extra file has scores of: make them with `gradscore unknowns -o made.npz`, "
+            "score them both ways, and give their table by --unknown"
+        )
+    table, own = ScoreTable.read(scores), read_extra(extra)
     made = {}
     if with_noise:
         made = noise_tables(model, with_noise, noise, known, idx_transposed, seed, table.extra_features)
-    cases = labelled_cases(table, unknown, labels, unknown_labels, seed, made)
+    cases = labelled_cases(table, unknown, labels, unknown_labels, seed, made, own)
     further = None
     if calibration:
-        further = labelled_cases(ScoreTable.read(calibration), calibration_unknown, labels, unknown_labels, seed)
+        further = labelled_cases(
+            ScoreTable.read(calibration), calibration_unknown, labels, unknown_labels, seed, extra=own
+        )
+    tell_unused(own)
     verdict = Verdict.fit(
         cases.features,
         cases.correct,

@@ -76,8 +76,9 @@ def by_strength(content: Content) -> list[str]:
 
 
 def layer_names(content: Content) -> list[str]:
-    """Return the layers in graph order, "all" last."""
-    return list(dict.fromkeys(name.rpartition(".")[0] for name in content.separation if "." in name))
+    """Return the layers in graph order, "all" last: those with all eight statistics."""
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in content.separation if "." in name)
+    return [name for name in layers if all(f"{name}.{one}" in content.separation for one in LAYER_STATISTICS)]
 
 
 def strength(content: Content, feature: str) -> float:
