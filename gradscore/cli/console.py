@@ -13,11 +13,18 @@ from rich.text import Text
 
 if TYPE_CHECKING:  # `score` starts faster without the modules of the evaluation
     from gradscore.comparing.comparison import GroupedEvaluation
+    from gradscore.comparing.overview import Overview
     from gradscore.metrics.evaluation import Evaluation
     from gradscore.runs.scoring_run import Summary
     from gradscore.verdict import Importance, Verdict
 
 SHOWN_METRICS = {"auroc": "AUROC", "aupr_in": "AUPR-In", "aupr_out": "AUPR-Out", "fpr95": "FPR95"}
+ANSWERS = {
+    "auroc_wrong": "finds wrong ones",
+    "auroc_unknown": "finds unknown ones",
+    "coverage": "accepted",
+    "precision": "right of accepted",
+}
 _MOST_IMPORTANT = 12  # rows per kind
 _PIPE_WIDTH = 1000  # wide enough that tables are not wrapped in a file or a pipe
 
@@ -122,6 +129,30 @@ def show_verdicts(counts: Mapping[str, int], output: Path) -> None:
     )
 
 
+def show_overview(answers: "Mapping[str, Overview]", left_out: int, not_finite: int) -> None:
+    """Print the accuracy, the AUROC of both questions, and what each verdict's threshold does, in percent."""
+    first = next(iter(answers.values()))
+    unknown = f"{first.unknown:,} unknown rows" if first.unknown else "no unknown rows"
+    console = _Plain()
+    console.print(
+        f"accuracy {_share(first.accuracy)} % of {first.known:,} known rows, {first.wrong:,} wrong; {unknown}",
+        soft_wrap=True,
+    )
+    if left_out or not_finite:
+        console.print(f"rows left out: {left_out:,} with an error, {not_finite:,} with NaN or Inf", soft_wrap=True)
+    shown = [name for name in ANSWERS if any(getattr(one, name) is not None for one in answers.values())]
+    table = Table()
+    table.add_column("confidence", overflow="fold")
+    for name in shown:
+        table.add_column(ANSWERS[name], justify="right")
+    for name, one in answers.items():
+        table.add_row(name, *(_share(getattr(one, column)) for column in shown))
+    console.print(table)
+    console.print(
+        "percent; finds: AUROC, 50 is a coin; accepted: share of all rows at the verdict's threshold", soft_wrap=True
+    )
+
+
 def show_comparison(comparison: "Mapping[str, GroupedEvaluation]", convention: str) -> None:
     """Print the metrics of each confidence in percent, over all cases and then for each group."""
     first = next(iter(comparison.values())).pooled
@@ -158,6 +189,10 @@ def show_explanation(found: "Sequence[Importance]") -> None:
     console = _Plain()
     console.print(table)
     console.print(f"percent; at most {_MOST_IMPORTANT} of each kind, all with --json", soft_wrap=True)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
 
 
 def _percent(evaluation: "Evaluation", metric: str) -> str:

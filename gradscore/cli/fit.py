@@ -7,6 +7,7 @@ import typer
 
 from gradscore.cli.options import (
     AsJson,
+    Extra,
     Labels,
     Output,
     Overwrite,
@@ -16,6 +17,8 @@ from gradscore.cli.options import (
     labelled_cases,
     parts,
     print_json,
+    read_extra,
+    tell_unused,
 )
 from gradscore.cli.unknowns import KnownInputs, made_tables
 from gradscore.errors import InputError
@@ -40,6 +43,7 @@ def fit(
     unknown: Unknown = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
+    extra: Extra = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -122,12 +126,20 @@ def fit(
     rule = _rule({**targets, "conformal-risk": max_risk, "conformal-fpr": max_fpr_risk}, cost_fp, cost_fn)
     if calibration_unknown and not calibration:
         raise InputError("--calibration-unknown requires --calibration: also give a table of known classes")
-    table = ScoreTable.read(scores)
+    if model and with_noise and extra:
+        raise InputError(
+            "--model makes unknown inputs that no --extra file has scores of: add --with-noise 0, make them with `gradscore "
+            "unknowns -o made.npz`, score them both ways, and give their table by --unknown"
+        )
+    table, own = ScoreTable.read(scores), read_extra(extra)
     made = made_tables(model, with_noise, noise, known, idx_transposed, seed, table.extra_features)
-    cases = labelled_cases(table, unknown, labels, unknown_labels, seed, made)
+    cases = labelled_cases(table, unknown, labels, unknown_labels, seed, made, own)
     further = None
     if calibration:
-        further = labelled_cases(ScoreTable.read(calibration), calibration_unknown, labels, unknown_labels, seed)
+        further = labelled_cases(
+            ScoreTable.read(calibration), calibration_unknown, labels, unknown_labels, seed, extra=own
+        )
+    tell_unused(own)
     verdict = Verdict.fit(
         cases.features,
         cases.correct,

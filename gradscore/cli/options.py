@@ -11,6 +11,7 @@ from gradscore.errors import InputError
 
 if TYPE_CHECKING:
     from gradscore.comparing.cases import Cases
+    from gradscore.tables.extra_columns import ExtraColumns
     from gradscore.tables.table import ScoreTable
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
@@ -27,6 +28,14 @@ UnknownLabels = Annotated[
 Unknown = Annotated[
     list[str] | None,
     typer.Option("--unknown", help="Score table of inputs of no known class. PATH:N draws N of its rows. Repeatable."),
+]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra",
+        help="Your own scores, joined by id: a Parquet or CSV file with the column id and numeric columns. PATH:A,-B joins "
+        "A and B; in -B smaller means more confident. Repeatable.",
+    ),
 ]
 Convention = Annotated[
     str, typer.Option(help="How AUPR and FPR95 are computed: hendrycks, openood, torch-uncertainty.")
@@ -66,6 +75,19 @@ def all_parts(texts: list[str] | None) -> list[str]:
     return [part for text in texts or [] for part in parts(text) or []]
 
 
+def read_extra(texts: list[str] | None) -> "ExtraColumns":
+    """Read the files of --extra."""
+    from gradscore.tables.extra_columns import ExtraColumns  # noqa: PLC0415 - `--help` stays fast
+
+    return ExtraColumns.read(texts or [])
+
+
+def tell_unused(extra: "ExtraColumns") -> None:
+    """Say on stderr how many ids of --extra no table had."""
+    for line in extra.unused():
+        typer.echo(line, err=True)
+
+
 def labelled_cases(
     known: "ScoreTable",
     unknown: list[str] | None,
@@ -73,14 +95,18 @@ def labelled_cases(
     unknown_labels: str,
     seed: int,
     made: "Mapping[str, ScoreTable] | None" = None,
+    extra: "ExtraColumns | None" = None,
 ) -> "Cases":
     """Join a labelled table with tables of unknown inputs.
 
-    These are the tables in `made`, and those read from PATH or PATH:N.
+    These are the tables in `made`, and those read from PATH or PATH:N. All get the columns in `extra`.
     """
     from gradscore.comparing.cases import collect, read_unknown  # noqa: PLC0415 - `--help` stays fast
 
     if unknown_labels not in ("error", "incorrect"):
         raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")
     tables = {**(made or {}), **read_unknown(unknown or [], seed=seed)}
+    if extra:
+        known = extra.join(known, "the score table")
+        tables = {name: extra.join(table, f"unknown table {name}") for name, table in tables.items()}
     return collect(known, tables, label_file=labels, unknown_labels=unknown_labels)  # type: ignore[arg-type]  # checked above

@@ -9,6 +9,7 @@ from gradscore.cli.options import (
     AsJson,
     Convention,
     DrawSeed,
+    Extra,
     Labels,
     Output,
     Overwrite,
@@ -17,6 +18,8 @@ from gradscore.cli.options import (
     UnknownLabels,
     labelled_cases,
     print_json,
+    read_extra,
+    tell_unused,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def report(
     ] = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
+    extra: Extra = None,
     images: Annotated[
         list[str] | None,
         typer.Option(help="The scored inputs, to show pictures: PATH, or NAME=PATH for --unknown. Repeatable."),
@@ -68,9 +72,13 @@ def report(
 
     refuse_existing(output, overwrite=overwrite)
     table = ScoreTable.concatenate([ScoreTable.read(path) for path in scores])
-    cases = labelled_cases(table, unknown, labels, unknown_labels, seed)
+    own = read_extra(extra)
+    cases = labelled_cases(table, unknown, labels, unknown_labels, seed, extra=own)
+    tell_unused(own)
     sources = _sources(images, cases.group_names, idx_transposed)
-    content = build(cases, load_verdicts(verdict or []), convention=convention, resamples=bootstrap, seed=seed)
+    content = build(
+        cases, load_verdicts(verdict or []), columns=own.signs, convention=convention, resamples=bootstrap, seed=seed
+    )
     write_page(content, output, sources=sources, title=title, overwrite=overwrite)
     typer.echo(f"wrote {output}", err=True)
     if png:

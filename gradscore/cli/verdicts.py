@@ -9,6 +9,7 @@ from gradscore.cli.options import (
     AsJson,
     Convention,
     DrawSeed,
+    Extra,
     Labels,
     Output,
     Overwrite,
@@ -16,6 +17,8 @@ from gradscore.cli.options import (
     UnknownLabels,
     labelled_cases,
     print_json,
+    read_extra,
+    tell_unused,
 )
 
 # Commands import what they need when they run, so that `--help` stays fast.
@@ -34,6 +37,7 @@ def apply(
     scores: Annotated[Path, typer.Argument(help="A score table.")],
     verdict: Annotated[Path, typer.Option(help="A verdict that `fit` wrote.")],
     output: Output,
+    extra: Extra = None,
     as_json: AsJson = False,
     overwrite: Overwrite = False,
 ) -> None:
@@ -45,11 +49,15 @@ def apply(
 
     from gradscore.cli import console
     from gradscore.files.writing import refuse_existing, replacing
+    from gradscore.tables.extra_columns import narrowed
     from gradscore.tables.table import ScoreTable
     from gradscore.verdict import Verdict
 
     refuse_existing(output, overwrite=overwrite)
-    judged = Verdict.load(verdict).judge(ScoreTable.read(scores))
+    fitted, own = Verdict.load(verdict), read_extra(extra)
+    table = own.join(ScoreTable.read(scores), "the score table")
+    judged = fitted.judge(narrowed(fitted.feature_names, table, "the verdict"))
+    tell_unused(own)
     with replacing(output, overwrite=overwrite) as part:
         pq.write_table(judged, part, compression="zstd")
     answers = judged.column("verdict").to_pylist()
@@ -69,6 +77,7 @@ def evaluate(
     verdict: Verdicts = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
+    extra: Extra = None,
     convention: Convention = "hendrycks",
     target: Annotated[
         str,
@@ -81,21 +90,30 @@ def evaluate(
     seed: DrawSeed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Compare verdicts with maximum softmax, entropy and the table's extra features, as confidences.
+    """Compare verdicts with maximum softmax, entropy, extra features and your own scores, as confidences.
+
+    The first table answers two questions apart: are wrong predictions found, and unknown inputs?
 
     Example: gradscore evaluate test.parquet --unknown noise.parquet --verdict verdict.onnx
     """
     from gradscore.cli import console
-    from gradscore.comparing.comparison import compare, load_verdicts
+    from gradscore.comparing.comparison import compare, confidences, load_verdicts
+    from gradscore.comparing.overview import overviews
     from gradscore.tables.table import ScoreTable
 
-    verdicts = load_verdicts(verdict or [])
-    cases = labelled_cases(ScoreTable.read(scores), unknown, labels, unknown_labels, seed)
-    comparison = compare(cases, verdicts, convention=convention, target=target, resamples=bootstrap, seed=seed)
+    verdicts, own = load_verdicts(verdict or []), read_extra(extra)
+    cases = labelled_cases(ScoreTable.read(scores), unknown, labels, unknown_labels, seed, extra=own)
+    tell_unused(own)
+    comparison = compare(
+        cases, verdicts, columns=own.signs, convention=convention, target=target, resamples=bootstrap, seed=seed
+    )
+    usable = cases.finite()
+    answers = overviews(usable, confidences(usable, verdicts, own.signs), verdicts)
     if as_json:
-        print_json({name: result.as_dict() for name, result in comparison.items()})
-    else:
-        console.show_comparison(comparison, convention)
+        print_json({name: {**one.as_dict(), "overview": answers[name].as_dict()} for name, one in comparison.items()})
+        return
+    console.show_overview(answers, cases.left_out, len(cases) - len(usable))
+    console.show_comparison(comparison, convention)
 
 
 def explain(
@@ -104,6 +122,7 @@ def explain(
     unknown: Unknown = None,
     labels: Labels = None,
     unknown_labels: UnknownLabels = "error",
+    extra: Extra = None,
     repeats: Annotated[int, typer.Option(min=1, help="Permutations of each layer, statistic and feature.")] = 5,
     seed: DrawSeed = 0,
     as_json: AsJson = False,
@@ -113,15 +132,17 @@ def explain(
     Example: gradscore explain test.parquet --unknown noise.parquet --verdict verdict.onnx
     """
     from gradscore.cli import console
-    from gradscore.tables.table import ScoreTable, require_same_features, require_same_model
+    from gradscore.tables.extra_columns import columns_read
+    from gradscore.tables.table import ScoreTable, require_same_model
     from gradscore.verdict import Verdict
     from gradscore.verdict import explain as importance_of
 
-    fitted = Verdict.load(verdict)
-    cases = labelled_cases(ScoreTable.read(scores), unknown, labels, unknown_labels, seed)
-    require_same_features(fitted.feature_names, cases.table.feature_names, "the verdict", "the table")
+    fitted, own = Verdict.load(verdict), read_extra(extra)
+    cases = labelled_cases(ScoreTable.read(scores), unknown, labels, unknown_labels, seed, extra=own)
+    tell_unused(own)
+    read = columns_read(fitted.feature_names, cases.table, "the verdict")
     require_same_model(fitted.model_fingerprint, cases.table.model_fingerprint, "the verdict", "the table")
-    found = importance_of(fitted, cases.features, cases.correct, repeats=repeats, seed=seed)
+    found = importance_of(fitted, cases.features[:, read], cases.correct, repeats=repeats, seed=seed)
     if as_json:
         print_json([one.as_dict() for one in found])
     else:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from gradscore.comparing.cases import Cases
 from gradscore.errors import InputError
 from gradscore.metrics.evaluation import Evaluation, evaluate
-from gradscore.tables.table import require_same_features, require_same_model
+from gradscore.tables.extra_columns import columns_read
+from gradscore.tables.table import require_same_model
 from gradscore.verdict import Verdict
 
 FloatArray = NDArray[np.float64]
@@ -43,6 +44,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
 )
 """Confidences that need no verdict. A baseline is available if the table has its feature. The residual keeps the order of
 maximum softmax values that round to 1."""
+NO_COLUMNS: Mapping[str, int] = MappingProxyType({})
 CALIBRATION = ("ece", "brier")  # defined for probabilities only: of the baselines, for maximum softmax alone
 
 
@@ -85,6 +87,7 @@ def compare(
     cases: Cases,
     verdicts: Mapping[str, Verdict],
     *,
+    columns: Mapping[str, int] = NO_COLUMNS,
     convention: str = "hendrycks",
     target: str = "correct",
     resamples: int = 0,
@@ -98,6 +101,8 @@ def compare(
         Labelled rows, from `collect`.
     verdicts : mapping of str to Verdict
         Verdicts by name. The baselines in the table are always evaluated.
+    columns : mapping of str to int
+        Further features that are confidences of their own. 1: a larger value means more confident, −1: less.
     target : {"correct", "known", "misclassified"}
         What the confidences should separate, a key of `TARGETS`.
     convention, resamples, seed
@@ -121,16 +126,20 @@ def compare(
     kept, positive = TARGETS[target](usable)
     settings = {"convention": convention, "resamples": resamples, "seed": seed}
     rows = positive[kept], usable.group[kept], usable.group_names
-    found = {name: _grouped(values[kept], *rows, settings) for name, values in confidences(usable, verdicts).items()}
+    found = {
+        name: _grouped(values[kept], *rows, settings) for name, values in confidences(usable, verdicts, columns).items()
+    }
     softmax = _grouped(1.0 - usable.features[kept, usable.table.feature_names.index("residual")], *rows, settings)
     return {
         "max_softmax": _with_calibration(found.pop("max_softmax"), softmax),
-        **{name: _with_calibration(one, None) if name in BASELINES else one for name, one in found.items()},
+        **{name: one if name in verdicts else _with_calibration(one, None) for name, one in found.items()},
     }
 
 
-def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, FloatArray]:
-    """Return each confidence [N] by name: the baselines in the table, then the verdicts.
+def confidences(
+    cases: Cases, verdicts: Mapping[str, Verdict], columns: Mapping[str, int] = NO_COLUMNS
+) -> dict[str, FloatArray]:
+    """Return each confidence [N] by name: the baselines in the table, further columns, then the verdicts.
 
     A higher confidence means more likely correct.
 
@@ -139,20 +148,22 @@ def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, Floa
     MismatchError
         A verdict belongs to another scoring model.
     InputError
-        A verdict has the name of a baseline.
+        A verdict has the name of a baseline or a column.
     """
     names = cases.table.feature_names
+    own = {name: Baseline(name, sign) for name, sign in columns.items()}
     found = {
         name: baseline.sign * cases.features[:, names.index(baseline.feature)]
-        for name, baseline in BASELINES.items()
+        for name, baseline in {**BASELINES, **own}.items()
         if baseline.feature in names
     }
     for name, verdict in verdicts.items():
-        if name in BASELINES:
-            raise InputError(f"a verdict may not be named {name!r}, because a baseline has that name: rename it")
-        require_same_features(verdict.feature_names, names, f"verdict {name}", "the table")
+        if name in BASELINES or name in columns:
+            kind = "baseline" if name in BASELINES else "column of --extra"
+            raise InputError(f"a verdict may not be named {name!r}, because a {kind} has that name: rename it")
+        read = columns_read(verdict.feature_names, cases.table, f"verdict {name}")
         require_same_model(verdict.model_fingerprint, cases.table.model_fingerprint, f"verdict {name}", "the table")
-        found[name] = verdict.apply(cases.features)
+        found[name] = verdict.apply(cases.features[:, read])
     return found
 
 

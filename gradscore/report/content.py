@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.comparing.cases import KNOWN, Cases
-from gradscore.comparing.comparison import BASELINES, GroupedEvaluation, compare, confidences
+from gradscore.comparing.comparison import BASELINES, NO_COLUMNS, GroupedEvaluation, compare, confidences
+from gradscore.comparing.overview import Overview, overviews
 from gradscore.errors import InputError
 from gradscore.metrics.evaluation import CONVENTIONS
 from gradscore.metrics.ranking import ECE_BINS, Ranking, auroc
@@ -43,6 +44,8 @@ class Content:
         Those rows.
     comparison : mapping of str to GroupedEvaluation
         Evaluation of each confidence, pooled and per group.
+    overview : mapping of str to Overview
+        The two questions and the decision of each confidence.
     ranks : mapping of str to float64 [N]
         Values of each confidence. Higher means more likely correct.
     probabilities : mapping of str to float64 [N]
@@ -67,6 +70,7 @@ class Content:
 
     cases: Cases
     comparison: Mapping[str, GroupedEvaluation]
+    overview: Mapping[str, Overview]
     ranks: Mapping[str, FloatArray]
     probabilities: Mapping[str, FloatArray]
     chosen: str
@@ -148,7 +152,10 @@ class Content:
             "threshold": self.threshold,
             "threshold_rule": self.threshold_rule,
             "decisions": [vars(one) for one in self.decisions()],
-            "confidences": {name: one.as_dict() for name, one in self.comparison.items()},
+            "confidences": {
+                name: {**one.as_dict(), "overview": self.overview[name].as_dict()}
+                for name, one in self.comparison.items()
+            },
             "feature_auroc": dict(self.separation),
             "reliability": {
                 name: dict(
@@ -184,11 +191,14 @@ def build(
     cases: Cases,
     verdicts: Mapping[str, Verdict],
     *,
+    columns: Mapping[str, int] = NO_COLUMNS,
     convention: str = "hendrycks",
     resamples: int = 1000,
     seed: int = 0,
 ) -> Content:
     """Compute everything that a report shows. The first verdict decides.
+
+    `columns` are features that are confidences of their own, as in `compare`.
 
     Raises
     ------
@@ -200,7 +210,7 @@ def build(
     if convention not in CONVENTIONS:
         raise InputError(f"unknown convention {convention!r}; choose one of: {', '.join(CONVENTIONS)}")
     usable = cases.finite()
-    ranks = confidences(usable, verdicts)
+    ranks = confidences(usable, verdicts, columns)
     softmax = usable.features[:, usable.table.feature_names.index(SOFTMAX)]
     probabilities = {SOFTMAX: softmax, **{name: ranks[name] for name in verdicts}}
     chosen = next(iter(verdicts), SOFTMAX)
@@ -209,7 +219,8 @@ def build(
     wrong = order[~usable.correct[order]]
     return Content(
         cases=usable,
-        comparison=compare(usable, verdicts, convention=convention, resamples=resamples, seed=seed),
+        comparison=compare(usable, verdicts, columns=columns, convention=convention, resamples=resamples, seed=seed),
+        overview=overviews(usable, ranks, verdicts),
         ranks=ranks,
         probabilities=probabilities,
         chosen=chosen,

@@ -76,9 +76,9 @@ def by_strength(content: Content) -> list[str]:
 
 
 def layer_names(content: Content) -> list[str]:
-    """Return the layers in graph order, "all" last. Vectors, such as the logits, have no statistics and are no layers."""
-    parts = (name.rpartition(".") for name in content.separation)
-    return list(dict.fromkeys(layer for layer, _, statistic in parts if layer and statistic in LAYER_STATISTICS))
+    """Return the layers in graph order, "all" last: those with all eight statistics."""
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in content.separation if "." in name)
+    return [name for name in layers if all(f"{name}.{one}" in content.separation for one in LAYER_STATISTICS)]
 
 
 def strength(content: Content, feature: str) -> float:

@@ -67,6 +67,7 @@ def render(
         columns=COLUMNS,
         cell=_cell,
         percent=_percent,
+        share=_share,
         figures=embedded,
         layers=folded,
         left_layers=left_layers,
@@ -139,6 +140,10 @@ def _cell(evaluation: Evaluation, metric: str) -> dict[str, str]:
         "value": "—" if value is None else f"{100 * value:.2f}",
         "interval": "" if interval is None else f"{100 * interval[0]:.1f}–{100 * interval[1]:.1f}",
     }
+
+
+def _share(value: float | None) -> str:
+    return "—" if value is None else f"{100 * value:.2f}"
 
 
 def _percent(part: int, whole: int) -> str:

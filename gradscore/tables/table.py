@@ -214,6 +214,11 @@ class ScoreTable:
         return tuple(self.metadata.get("extra_features", ()))
 
     @property
+    def joined_features(self) -> tuple[str, ...]:
+        """Features that were joined from a user's own files. They stand last. See `extra_columns`."""
+        return tuple(self.metadata.get("joined_features", ()))
+
+    @property
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the model's classes by index, or None if the table has none."""
         names = self.metadata.get("class_names")

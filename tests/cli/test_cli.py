@@ -457,6 +457,73 @@ def test_evaluate(run, world):
     assert (code, err) == (0, "")
     assert f"{100 * comparison['verdict']['auroc']:.2f}" in out
     assert "percent; convention hendrycks\n" in out
+    answers = comparison["verdict"]["overview"]
+    assert (answers["known"], answers["unknown"]) == (60, 12)
+    assert answers["auroc_wrong"] == comparison["verdict"]["groups"]["known"]["auroc"]
+    assert out.startswith(
+        f"accuracy {100 * answers['accuracy']:.2f} % of 60 known rows, {answers['wrong']} wrong; 12 unknown rows\n"
+    )
+    figures = [f"{100 * answers[name]:.2f}" for name in ("auroc_wrong", "auroc_unknown", "coverage")]
+    assert re.search(r"│ verdict\s+│\s+" + r" │\s+".join(figures), out)
+    assert comparison["entropy"]["overview"]["coverage"] is None
+
+
+def test_evaluate_without_unknown_rows_has_one_question(run, world):
+    arguments = ["evaluate", world / "test.parquet", "--verdict", world / "verdict.onnx"]
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].endswith("; no unknown rows")
+    assert "finds wrong ones" in out
+    assert "finds unknown ones" not in out
+    answers = json.loads(run(*arguments, "--json")[1])["verdict"]["overview"]
+    assert (answers["unknown"], answers["auroc_unknown"]) == (0, None)
+
+
+def test_scores_of_ones_own_join_every_step(run, world, tmp_path):
+    rng = np.random.default_rng(0)
+    files = {}
+    for name, high in (("known", 0), ("test", 0), ("noise", 4)):
+        ids = ScoreTable.read(world / f"{name}.parquet").ids()
+        lines = [f"{one},{high + rng.normal()},{rng.normal()}" for one in ids]
+        files[name] = tmp_path / f"{name}.csv"
+        files[name].write_text("\n".join(["id,distance,other", *lines, ""]), encoding="utf-8")
+    noise = ["--unknown", world / "noise.parquet", "--extra", f"{files['noise']}:-distance"]
+    fitted = ["--extra", f"{files['known']}:-distance", *noise]
+    tested = ["--extra", f"{files['test']}:-distance", *noise]
+    verdict = ["--verdict", tmp_path / "v.onnx"]
+    code, _, err = run("fit", world / "known.parquet", *fitted, "--method", "ridge", "-o", verdict[1])
+    assert code == 0, err
+    assert "in no score table" not in err
+    code, out, err = run(
+        "evaluate", world / "test.parquet", *tested, *verdict, "--verdict", world / "verdict.onnx", "--json"
+    )
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert list(found) == ["max_softmax", "entropy", "distance", "v", "verdict"]
+    assert found["distance"]["overview"]["auroc_unknown"] > 0.95
+    assert found["v"]["overview"]["auroc_unknown"] > 0.95
+    assert found["distance"]["ece"] is None
+    code, out, _ = run("explain", world / "test.parquet", *tested, *verdict, "--json")
+    assert next(one for one in json.loads(out) if one["kind"] == "statistic")["name"] == "distance"
+    code, _, err = run(
+        "report", world / "test.parquet", *tested, *verdict, "--bootstrap", "0", "-o", tmp_path / "r.html"
+    )
+    assert code == 0, err
+    assert '<th scope="row">distance</th>' in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+    apply = ["apply", world / "test.parquet", *verdict, "-o", tmp_path / "p.parquet", "--overwrite"]
+    code, _, err = run(*apply, "--extra", files["test"])
+    assert code == 0, err
+    judged = pq.read_table(tmp_path / "p.parquet").column("p_correct").to_numpy()
+    assert np.isfinite(judged).all()
+    assert run(*apply, "--extra", files["test"], "--extra", files["noise"])[2].startswith(
+        f"{files['noise']}: 12 of 12 ids are in no score table\n"
+    )
+    np.testing.assert_array_equal(pq.read_table(tmp_path / "p.parquet").column("p_correct").to_numpy(), judged)
+    refused(run(*apply), "the verdict also reads distance, which the table lacks: join your own scores with --extra")
+    refused(run(*apply, "--extra", files["noise"]), "60 of 60 rows of the score table have no 'distance'")
+    made = ["--with-noise", "5", "--model", world / "scoring.onnx", "-o", tmp_path / "w.onnx"]
+    refused(run("fit", world / "known.parquet", *fitted, *made), "--with-noise makes inputs that no --extra file has")
 
 
 def test_evaluate_per_group_with_intervals_and_another_target(run, world, tmp_path):

@@ -330,7 +330,9 @@ def test_judge_says_accept_reject_or_why_not(verdict):
     rows = TEST[:50].copy()
     rows[2, 1], rows[2, 3] = np.nan, np.inf
     judged = verdict.judge(table(rows, errors=[None, "truncated", *[None] * 48]))
-    assert judged.column_names == ["id", "label", "label_name", "p_correct", "verdict", "error"]
+    assert judged.column_names == [
+        "id", "label", "label_name", "p_right", "p_known", "p_correct", "verdict", "why", "error"
+    ]  # fmt: skip
     p, said = judged.column("p_correct").to_pylist(), judged.column("verdict").to_pylist()
     assert (p[1], said[1], p[2], said[2]) == (None, None, None, None)
     assert judged.column("error").to_pylist()[1:4] == [
@@ -372,7 +374,10 @@ def test_a_table_of_other_features_is_refused(verdict):
         ({"correct": np.r_[RIGHT[:-2].astype(float), np.nan, np.nan]}, "2 of 600 rows have no label"),
         ({"correct": np.array([None, *RIGHT[1:]], dtype=object)}, "1 of 600 rows have no label"),
         ({"rows": TRAIN[:, :4]}, r"must be \[N, 9\]"),
-        ({"method": "lasse"}, "choose one of: threshold, glm, lasso, ridge, elastic-net, nn, boosting"),
+        (
+            {"method": "lasse"},
+            "choose one of: auto, two-heads, max-softmax, threshold, glm, lasso, ridge, elastic-net, nn, boosting",
+        ),
         (
             {"method": RandomForestClassifier()},
             "RandomForestClassifier cannot be saved .* use one of scikit-learn's: Log",
@@ -462,7 +467,9 @@ def test_a_saved_verdict_is_whole(tmp_path, verdict):
     model = onnx.load(path)
     assert {node.domain for node in model.graph.node} == {""}
     assert [opset.domain for opset in model.opset_import] == [""]
-    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["features", "p_correct"]
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == [
+        "features", "p_correct", "p_right", "p_known"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -527,12 +534,12 @@ def function(model):
         (metadata(threshold=0.01), "changed after it was written"),
         (metadata(threshold=None), "no decision threshold"),
         (metadata(threshold=float("nan")), "no decision threshold"),
-        (metadata(feature_names=["a"]), r"its input is .* not features \('N', 1\)"),
+        (metadata(feature_names=["a"]), r"its input is .* not {'features': \('N', 1\)}"),
         (metadata(feature_names=[]), "no feature names"),
         (metadata(model_fingerprint=1), "no model fingerprint"),
         (metadata(summary=None), "no training summary"),
         (metadata(kind="scoring"), "is a scoring, not a verdict"),
-        (metadata(schema_version=9), "verdict schema 9; this gradscore reads 1"),
+        (metadata(schema_version=9), "verdict schema 9; this gradscore reads 2"),
         (external, "weights are in another file"),
         (other_domain, "operator domains"),
         (other_operator, "it uses the operator Neg"),

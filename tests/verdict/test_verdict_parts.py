@@ -41,7 +41,8 @@ def fitted(method="ridge", **settings):
 def run(emitted, rows):
     """Run what `emitted(emit, name)` writes on rows [N, F], in onnxruntime."""
     emit = VerdictNodes()
-    graph = emit.graph(emit("Reshape", emitted(emit, INPUT), np.array([-1])), rows.shape[1])
+    flat = emit("Reshape", emitted(emit, INPUT), np.array([-1]))
+    graph = emit.graph((flat, flat, flat), rows.shape[1])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     return open_session(model.SerializeToString()).run([OUTPUT], {INPUT: rows})[0]
 

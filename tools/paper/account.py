@@ -27,7 +27,7 @@ def account(
     yield from _gradients_alone(results)
     yield from _known_concepts_only(results)
     yield from _losses(results)
-    yield from _remarks(results)
+    yield from _remarks()
     told = ", ".join(f"{name} {taken / 3600:.1f} hours" for name, taken in seconds.items())
     yield from (f"Time, on one thread each: {told}.", "")
 
@@ -144,18 +144,8 @@ def _losses(results: Results) -> Iterator[str]:
     yield ""
 
 
-def _remarks(results: Results) -> Iterator[str]:
+def _remarks() -> Iterator[str]:
     yield from ("## Remarks", "")
-    if "CIFAR10" in results.concepts:
-        entropy = (1, "entropy", UNFITTED)
-        out, auroc = (results.mean(entropy, "CIFAR10", metric).mean for metric in ("aupr_out", "auroc"))
-        first, second = reported.ENTROPY_CIFAR10_AUROC
-        yield (
-            f"- The paper contradicts itself: the entropy's AUPR-Out for CIFAR10 is "
-            f"{reported.ENTROPY_CIFAR10_AUPR_OUT[1]} in tables 1 and 3 but {reported.ENTROPY_CIFAR10_AUPR_OUT[2]} in table 2, its "
-            f"AUROC {first} and {second}. Here they are {out:.2f} and {auroc:.2f}, in every table."
-        )
-    yield "- The paper's other figures were not available, so they are left out."
     yield f"- `wrong ones ×{WEIGHT}`: each wrong validation digit is repeated {WEIGHT} times in the fit."
     yield (
         f"- The candidates, with their weight of {WEIGHT} and their penalties, were selected in trials on some of these CNNs, "

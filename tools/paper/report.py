@@ -12,11 +12,12 @@ from gradscore.files.writing import replacing
 from tools.paper import concepts as pictures
 from tools.paper import figures, scores, study, training
 from tools.paper.account import account
+from tools.paper.again import sections
 from tools.paper.concepts import Concepts
 from tools.paper.measures import tested
 from tools.paper.results import Results
 from tools.paper.splits import Repetition
-from tools.paper.tables import comma_separated, markdown
+from tools.paper.tables import comma_separated
 from tools.paper.training import Training
 
 DISTRIBUTIONS = ("gradscore", "numpy", "onnxruntime", "scikit-learn", "torch")
@@ -68,7 +69,7 @@ def reproduce(
         "seconds": {**seconds, "this run, with what was cached": time.perf_counter() - start},
         "rows": results.as_dict(),
     }
-    text = [*account(results, concepts, accuracy, seconds), *markdown(results)]
+    text = [*account(results, concepts, accuracy, seconds), *sections(results, concepts.known)]
     _write(output / "tables.md", "\n".join(text).rstrip() + "\n")
     _write(output / "tables.csv", comma_separated(results))
     _write(output / "results.json", json.dumps(whole, indent=1, ensure_ascii=False) + "\n")

@@ -3,30 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean, pstdev
+from statistics import fmean
 
+from tools.paper.averages import Key, Mean
 from tools.paper.measures import ALL, CORRECT, METRICS
 from tools.paper.rows import UNFITTED
 from tools.paper.study import Result
 
 ALLOWED_LOSS = 0.3  # points of AUROC on correct/incorrect that the chosen verdict may lose
-Key = tuple[int, str, str]
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean and its standard deviation, in percent or points."""
-
-    mean: float
-    std: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Mean":
-        """Return the mean and the standard deviation of values."""
-        return cls(fmean(values), pstdev(values))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.2f} ± {self.std:.2f}"
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Iterator
 
-from tools.paper import reported
+from tools.paper.averages import Averaged, Key
 from tools.paper.measures import METRICS
-from tools.paper.results import Key, Results
+from tools.paper.results import Results
 
 TITLES = {
     1: "Table 1: thresholds on single numbers",
@@ -18,7 +18,7 @@ TITLES = {
 METRIC_NAMES = {"auroc": "AUROC", "aupr_in": "AUPR-In", "aupr_out": "AUPR-Out"}
 
 
-def markdown(results: Results) -> Iterator[str]:
+def markdown(results: Averaged) -> Iterator[str]:
     """Yield all tables, with one part per metric: means and standard deviations in percent."""
     for table, title in TITLES.items():
         rows = [key for key in results.rows if key[0] == table]
@@ -29,7 +29,6 @@ def markdown(results: Results) -> Iterator[str]:
             for key in rows:
                 cells = [str(results.mean(key, concept, metric)) for concept in results.concepts]
                 yield f"| {label(key)} | {' | '.join(cells)} |"
-            yield from _of_the_paper(results, table, metric)
             yield ""
 
 
@@ -49,10 +48,3 @@ def comma_separated(results: Results) -> str:
                 mean = results.mean(key, concept, metric)
                 writer.writerow((*key, concept, metric, f"{mean.mean:.4f}", f"{mean.std:.4f}", len(found)))
     return text.getvalue()
-
-
-def _of_the_paper(results: Results, table: int, metric: str) -> Iterator[str]:
-    figure = reported.ENTROPY_CIFAR10_AUPR_OUT.get(table)
-    if metric == "aupr_out" and figure is not None and "CIFAR10" in results.concepts:
-        cells = [f"{figure:.2f}" if concept == "CIFAR10" else "" for concept in results.concepts]
-        yield f"| *the paper's entropy* | {' | '.join(cells)} |"

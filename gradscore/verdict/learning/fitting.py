@@ -67,7 +67,7 @@ def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], 
     finite = np.isfinite(features).all(axis=1)
     rows, right = features[finite], correct[finite]
     excluded = int((~finite).sum())
-    _require_both_classes(right, excluded)
+    require_both_classes(right, excluded)
     columns = without_noise(_columns_of(feature_names, settings.select), rows, feature_names)
     recipe = _recipe(settings, right, columns)
     held_out, penalty, notes = _cross_validated(rows, right, recipe)
@@ -159,7 +159,8 @@ def _columns_of(feature_names: Sequence[str], select: Sequence[str] | None) -> I
     return np.array(chosen, dtype=np.int64)
 
 
-def _require_both_classes(correct: BoolArray, excluded: int) -> None:
+def require_both_classes(correct: BoolArray, excluded: int) -> None:
+    """Refuse rows with fewer than five of one class; `excluded` more were not finite."""
     right, wrong = int(correct.sum()), int((~correct).sum())
     if min(right, wrong) < FEWEST_PER_CLASS:
         left_out = f" ({excluded} more have NaN or Inf features or an error and cannot be used)" if excluded else ""
@@ -234,7 +235,7 @@ def _mean_probability(members: Sequence[Estimator], z: FloatArray) -> FloatArray
 
 def require_fittable(features: FloatArray, correct: BoolArray, names: Sequence[str], settings: Settings) -> None:
     """Refuse finite rows that cannot be fitted with these settings; errors are those of `Verdict.fit`."""
-    _require_both_classes(correct, 0)
+    require_both_classes(correct, 0)
     _recipe(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
 
 

@@ -43,6 +43,7 @@ def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
     if isinstance(settings.method, str) and settings.method not in METHODS:
         names = ", ".join((AUTO, *RECIPES, *METHODS))
         raise InputError(f"unknown method {settings.method!r}; choose one of: {names}")
+    fitting.require_both_classes(rows.right, excluded)
     return _by_method(rows, settings, excluded)
 
 
@@ -55,7 +56,8 @@ def _by_recipe(rows: Rows, settings: Settings, excluded: int) -> Learned:
         name, notes, judged = choice.name, list(choice.notes), choice.judged
     recipe = RECIPES[name]
     if lacking := recipe.lacks(rows):
-        raise InputError(f"{name} cannot be fitted: these rows lack {lacking}. {_REMEDY}")
+        left_out = f" ({excluded} more rows have NaN or Inf features or an error)" if excluded else ""
+        raise InputError(f"{name} cannot be fitted: the {len(rows)} rows lack {lacking}{left_out}. {_REMEDY}")
     judged = judged or held_out(recipe, rows, settings.seed)
     judge: Judge = recipe.fit(rows, settings.seed)
     if judged is None:
