@@ -110,14 +110,14 @@ def _trial_lines(trial: Mapping[str, Any] | None) -> Iterator[str]:
         interval = f"{100 * one['gain_low']:+.1f} to {100 * one['gain_high']:+.1f}"
         yield f"  {asked:<52}{figures}{100 * gain:+8.1f} ({interval})"
     unknown = trial["unknown_accepted"]
-    accepted = f"; of unknown inputs it accepts {_share(unknown)}" if unknown else ""
+    accepted = f"; of unknown inputs it accepts {_interval(unknown)}" if unknown else ""
     yield (
-        f"  the threshold accepts {_share(trial['coverage'])} of known inputs, {_share(trial['precision'])} of these right"
+        f"  the threshold accepts {_interval(trial['coverage'])} of known inputs, {_interval(trial['precision'])} of these right"
         f"{accepted}"
     )
 
 
-def _share(fraction: Sequence[float]) -> str:
+def _interval(fraction: Sequence[float]) -> str:
     value, low, high = fraction
     return f"{100 * value:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 

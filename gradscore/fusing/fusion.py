@@ -211,9 +211,10 @@ def _add_answers(
     """Make outputs of a verdict's probabilities, of the decision, and of what a rejected input looks like."""
     emit = table.emit
     accept = emit("GreaterOrEqual", answers[OUTPUT], emit.constant(threshold, np.float64))
-    added = {name: _add_float(graph, table, value, name, [BATCH]) for name, value in answers.items()}
+    added = {OUTPUT: _add_float(graph, table, answers[OUTPUT], OUTPUT, [BATCH])}
     added["accept"] = add_output(graph, accept, "accept", ir.DataType.BOOL, [BATCH])
     if P_KNOWN in answers:
+        added |= {name: _add_float(graph, table, answers[name], name, [BATCH]) for name in (P_RIGHT, P_KNOWN)}
         looks = emit("Cast", emit("Less", answers[P_KNOWN], answers[P_RIGHT]), to=ir.DataType.INT64)
         why = emit("Where", accept, emit.integers(0), emit("Add", looks, emit.integers(1)))
         added["why"] = add_output(graph, why, "why", ir.DataType.INT64, [BATCH])

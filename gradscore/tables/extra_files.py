@@ -69,7 +69,7 @@ class ExtraFile:
 
     def places(self, ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """Return the row of each id, int64 [M], −1 where the file lacks it. Mark the rows as used."""
-        rows = pc.index_in(ids, value_set=self.ids).fill_null(-1).to_numpy().astype(np.int64)
+        rows = np.asarray(pc.index_in(ids, value_set=self.ids).fill_null(-1).to_numpy(), dtype=np.int64)
         self.used[rows[rows >= 0]] = True
         return rows
 

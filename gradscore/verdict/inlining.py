@@ -62,3 +62,4 @@ def _skip_selection(source: ir.Graph) -> None:
         if node.op_type == "Gather" and node.inputs[0] is source.inputs[0]:
             node.outputs[0].replace_all_uses_with(source.inputs[0])
             source.remove(node, safe=True)
+            return

@@ -93,9 +93,9 @@ class Trial:
     """
 
     comparisons: Mapping[str, Comparison]
-    coverage: tuple[float, float, float]
-    precision: tuple[float, float, float]
-    unknown_accepted: tuple[float, float, float] | None
+    coverage: list[float]
+    precision: list[float]
+    unknown_accepted: list[float] | None
     kinds: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,6 +137,6 @@ def _compared(confidence: FloatArray, rows: Rows) -> Comparison:
     return Comparison(*counts, softmax.first, softmax.second, entropy.second, softmax.low, softmax.high)
 
 
-def _fraction(hits: BoolArray) -> tuple[float, float, float]:
+def _fraction(hits: BoolArray) -> list[float]:
     count = int(hits.sum())
-    return (count / len(hits) if len(hits) else 0.0, *fraction_interval(count, len(hits)))
+    return [count / len(hits) if len(hits) else 0.0, *fraction_interval(count, len(hits))]
