@@ -58,7 +58,7 @@ def explain(
     verdict : Verdict
         The verdict to explain.
     features : float [N, F]
-        Held-out rows. Rows with NaN or Inf are left out.
+        Held-out rows. LabelledRows with NaN or Inf are left out.
     correct : bool [N]
         Whether each prediction is right.
     repeats : int

@@ -17,8 +17,8 @@ from gradscore.metrics.evaluation import evaluate
 from gradscore.metrics.ranking import Ranking
 from gradscore.tables.table import ScoreTable, schema, to_batch
 from gradscore.verdict import METHODS, Verdict
-from gradscore.verdict.learning import fitting
 from gradscore.verdict.learning import verdict_nodes as emitter
+from gradscore.verdict.learning.classifiers import fitting
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.thresholds import Balanced, ConformalRisk, TargetPrecision, balanced_gain
 from gradscore.verdict.learning.transforms import SignedLog
@@ -235,7 +235,7 @@ def test_cross_validation_picks_the_penalty_of_least_held_out_loss(verdict):
 
 
 def test_many_rows_are_tuned_on_a_part_and_fitted_whole(monkeypatch):
-    monkeypatch.setattr("gradscore.verdict.learning.fitting.MOST_TUNING_ROWS", 300)
+    monkeypatch.setattr("gradscore.verdict.learning.classifiers.fitting.MOST_TUNING_ROWS", 300)
     found = fitted()
     assert found.summary["notes"] == ["cross-validated on 300 of 600 rows"]
     assert found.summary["rows"] == 600

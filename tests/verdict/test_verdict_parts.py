@@ -12,8 +12,8 @@ from gradscore.errors import InputError
 from gradscore.metrics.evaluation import evaluate
 from gradscore.runtime.session import open_session
 from gradscore.verdict import CALIBRATIONS, TRANSFORMS, Verdict, explain
+from gradscore.verdict.learning.classifiers.network import BATCH, PlateauNetwork, loss_and_gradients
 from gradscore.verdict.learning.interpolation import Interpolation
-from gradscore.verdict.learning.network import BATCH, PlateauNetwork, loss_and_gradients
 from gradscore.verdict.learning.transforms import Quantile
 from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPSET, OUTPUT, VerdictNodes
 
@@ -169,7 +169,7 @@ def test_features_of_few_values_become_quantiles_too():
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("method", ["ridge", "nn", "threshold"])
 def test_the_saved_verdict_equals_what_was_fitted(tmp_path, method, transform, calibration):
-    from gradscore.verdict.learning import fitting
+    from gradscore.verdict.learning.classifiers import fitting
     from gradscore.verdict.learning.settings import Settings
 
     settings = {"method": method, "transform": transform, "calibration": calibration, "folds": 2, "ensemble": 1}

@@ -1,4 +1,4 @@
-"""Rows and settings -> a calibrated judge, its threshold, and what held-out rows say of it."""
+"""LabelledRows and settings -> a calibrated judge, its threshold, and what held-out rows say of it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,18 +8,18 @@ from threadpoolctl import threadpool_limits
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
-from gradscore.verdict.learning import fitting
 from gradscore.verdict.learning.calibrated import calibrated
-from gradscore.verdict.learning.held_out import divides_kinds, held_out, outer_parts
+from gradscore.verdict.learning.classifiers import fitting
+from gradscore.verdict.learning.classifiers.methods import METHODS
+from gradscore.verdict.learning.classifiers.single_head import SingleHeadRecipe
 from gradscore.verdict.learning.judge import Judge, Judgement
-from gradscore.verdict.learning.methods import METHODS
-from gradscore.verdict.learning.recipes import AUTO, FALLBACK, RECIPES, choose
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.settings import Settings
-from gradscore.verdict.learning.single_head import SingleHeadRecipe
 from gradscore.verdict.learning.summary import asked, counted
 from gradscore.verdict.learning.thresholds import balanced_gain
-from gradscore.verdict.learning.trial import Trial, tried
+from gradscore.verdict.learning.trials.held_out import divides_kinds, held_out, outer_parts
+from gradscore.verdict.learning.trials.recipes import AUTO, FALLBACK, RECIPES, choose
+from gradscore.verdict.learning.trials.trial import Trial, tried
 
 ENOUGH_WRONG = 50  # wrong predictions of known inputs, for an AUROC that is certain to about 4 points
 
@@ -34,7 +34,7 @@ class Learned:
     summary: dict[str, Any]
 
 
-def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
+def learn(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
     """Fit by `settings.method`; with "auto", choose the recipe first. Errors are those of `Verdict.fit`."""
     if isinstance(settings.method, str) and settings.method in (AUTO, *RECIPES):
         # Threads would cost more than they save on matrices of this size, and their number would change the last bits.
@@ -47,7 +47,7 @@ def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
     return _by_method(rows, settings, excluded)
 
 
-def _by_recipe(rows: Rows, settings: Settings, excluded: int) -> Learned:
+def _by_recipe(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
     """Fit a recipe, calibrate it and choose its threshold on held-out rows."""
     fitting.require_rule(settings.rule)
     name, notes, judged = str(settings.method), [], None
@@ -79,7 +79,7 @@ def _by_recipe(rows: Rows, settings: Settings, excluded: int) -> Learned:
     )
 
 
-def _by_method(rows: Rows, settings: Settings, excluded: int) -> Learned:
+def _by_method(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
     """Fit one classifier over all columns, and try it on held-out rows with the penalty that it has found."""
     fitted = fitting.fit(rows.features, rows.right, rows.names, settings)
     judge = SingleHeadRecipe.around(fitted, rows)
@@ -93,7 +93,7 @@ def _by_method(rows: Rows, settings: Settings, excluded: int) -> Learned:
 
 
 def _with_trial(
-    learned: Learned, judged: Judgement | None, rows: Rows, notes: list[str], seed: int
+    learned: Learned, judged: Judgement | None, rows: LabelledRows, notes: list[str], seed: int
 ) -> Learned:  # fmt: skip
     """Add the trial and its notes to the summary."""
     trial = None if judged is None else tried(judged, rows, outer_parts(rows, seed), learned.threshold)
@@ -101,7 +101,7 @@ def _with_trial(
     return Learned(learned.judge, learned.method, learned.threshold, summary)
 
 
-def _notes(learned: Learned, trial: Trial | None, rows: Rows) -> list[str]:
+def _notes(learned: Learned, trial: Trial | None, rows: LabelledRows) -> list[str]:
     """Return warnings that a user should read before relying on the verdict."""
     notes = []
     wrong = int((~rows.right & rows.known).sum())

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
-from gradscore.verdict.learning.estimators import Estimator
-from gradscore.verdict.learning.network import PlateauNetwork
+from gradscore.verdict.learning.classifiers.estimators import Estimator
+from gradscore.verdict.learning.classifiers.network import PlateauNetwork
 from gradscore.verdict.learning.thresholds import balanced_gain
 
 FloatArray = npt.NDArray[np.float64]

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from gradscore.metrics.paired import Difference, auroc_differences, fraction_interval
 from gradscore.verdict.learning.judge import Judgement
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-BASELINES: Mapping[str, str] = MappingProxyType({"max_softmax": "residual", "entropy": "entropy"})
+COMPARED_WITH: Mapping[str, str] = MappingProxyType({"max_softmax": "residual", "entropy": "entropy"})
 """Confidences that every verdict is compared with, and the columns that are larger for less confident predictions."""
 
 
@@ -39,7 +39,7 @@ class Question:
     wrong: bool
     unknown: bool
 
-    def asked(self, rows: Rows) -> BoolArray:
+    def asked(self, rows: LabelledRows) -> BoolArray:
         """Return which rows are asked about [N]."""
         wrong = rows.known & ~rows.right
         return np.asarray(rows.right | (wrong if self.wrong else False) | (~rows.known if self.unknown else False))
@@ -105,7 +105,7 @@ class Trial:
         return {**asdict(self), "comparisons": comparisons}
 
 
-def compare(judged: Judgement, rows: Rows, part: IntArray) -> dict[str, Comparison]:
+def compare(judged: Judgement, rows: LabelledRows, part: IntArray) -> dict[str, Comparison]:
     """Compare held-out judgements with the baselines, question by question, within the parts [N] of the rows."""
     found = {}
     for name, question in QUESTIONS.items():
@@ -116,7 +116,7 @@ def compare(judged: Judgement, rows: Rows, part: IntArray) -> dict[str, Comparis
     return found
 
 
-def tried(judged: Judgement, rows: Rows, part: IntArray, threshold: float) -> Trial:
+def tried(judged: Judgement, rows: LabelledRows, part: IntArray, threshold: float) -> Trial:
     """Compare held-out judgements with the baselines, and count what the threshold accepts."""
     accepted, known = judged.p_correct >= threshold, rows.known
     return Trial(
@@ -128,18 +128,18 @@ def tried(judged: Judgement, rows: Rows, part: IntArray, threshold: float) -> Tr
     )
 
 
-def _compared(confidence: FloatArray, rows: Rows, part: IntArray) -> Comparison | None:
+def _compared(confidence: FloatArray, rows: LabelledRows, part: IntArray) -> Comparison | None:
     """Compare one confidence with the baselines; None if no part has both classes."""
     members = [np.flatnonzero(part == number) for number in np.unique(part)]
     members = [one for one in members if rows.right[one].any() and not rows.right[one].all()]
     if not members:
         return None
-    softmax, entropy = (_difference(confidence, rows, column, members) for column in BASELINES.values())
+    softmax, entropy = (_difference(confidence, rows, column, members) for column in COMPARED_WITH.values())
     counts = int(rows.right.sum()), int((~rows.right).sum())
     return Comparison(*counts, softmax.first, softmax.second, entropy.second, softmax.low, softmax.high)
 
 
-def _difference(confidence: FloatArray, rows: Rows, column: str, members: list[IntArray]) -> Difference:
+def _difference(confidence: FloatArray, rows: LabelledRows, column: str, members: list[IntArray]) -> Difference:
     """Compare a confidence with minus a column, or with itself if the rows lack the column."""
     has_it = column in rows.names
     baseline = -rows.features[:, rows.names.index(column)] if has_it else confidence
