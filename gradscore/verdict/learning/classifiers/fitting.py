@@ -1,13 +1,16 @@
 """Fitting: features and outcomes -> a meta-classifier, its calibration and its threshold."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from gradscore_kernels import usable_cores
+from threadpoolctl import threadpool_limits
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
@@ -26,7 +29,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 FEWEST_PER_CLASS = 5
 FEWEST_PER_CLASS_AND_FOLD = 2
-MOST_TUNING_ROWS = 10_000  # takes a minute for the slowest penalties and 200 features
+MOST_TUNING_ROWS = 10_000  # limits memory, too: every fold holds its own transformed rows
+PATIENCE = 2  # penalties in a row without a smaller held-out loss; weaker ones are not tried
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,15 @@ class Fitted:
 
 
 def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], settings: Settings) -> Fitted:
-    """Fit a meta-classifier to rows [N, F] and outcomes [N]. Errors are those of `Verdict.fit`."""
+    """Fit a meta-classifier to rows [N, F] and outcomes [N]. Errors are those of `Verdict.fit`.
+
+    Folds are fitted side by side, with one thread of linear algebra each, so that the number of cores changes no bit.
+    """
+    with threadpool_limits(1):
+        return _fit(features, correct, feature_names, settings)
+
+
+def _fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], settings: Settings) -> Fitted:
     finite = np.isfinite(features).all(axis=1)
     rows, right = features[finite], correct[finite]
     excluded = int((~finite).sum())
@@ -190,18 +202,41 @@ def _cross_validated(
     chosen = _tuning_rows(correct, plan.seeds[0])
     rows, right = features[chosen], correct[chosen]
     penalties = plan.method.penalties or (plan.method.penalty,)
-    p = np.empty((len(penalties), len(right)))
-    splits = StratifiedKFold(plan.folds, shuffle=True, random_state=plan.seeds[0]).split(rows, right)
-    with warnings.catch_warnings():
+    splits = list(StratifiedKFold(plan.folds, shuffle=True, random_state=plan.seeds[0]).split(rows, right))
+    found: list[tuple[float, FloatArray]] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(plan.folds, usable_cores())) as pool:
         warnings.simplefilter("ignore")  # a fold that did not converge has a larger held-out loss
-        for train, test in splits:
-            for index, penalty in enumerate(penalties):
-                transform, members = _fitted(rows[train], right[train], plan, penalty)
-                p[index, test] = _mean_probability(members, transform(rows[test]))
-    likelihood = np.log(np.clip(np.where(right, p, 1 - p), 1e-15, None)).mean(axis=1)
-    best = int(np.argmax(likelihood))
+        folds = list(pool.map(lambda split: _Fold.of(rows, right, split, plan), splits))
+        for _ in penalties:
+            p = np.empty(len(right))
+            for (_, test), held_out in zip(splits, pool.map(_Fold.weaken, folds), strict=True):
+                p[test] = held_out
+            found.append((float(np.log(np.clip(np.where(right, p, 1 - p), 1e-15, None)).mean()), p))
+            best = max(range(len(found)), key=lambda index: found[index][0])
+            if len(found) > best + PATIENCE:
+                break
     notes = [] if len(right) == len(correct) else [f"cross-validated on {len(right)} of {len(correct)} rows"]
-    return (right, p[best]), penalties[best], notes
+    return (right, found[best][1]), penalties[best], notes
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """The rows that a fold holds out, transformed, and the classifiers fitted to its others, one path for each seed."""
+
+    held_out: FloatArray
+    paths: tuple[Iterator[Estimator], ...]
+
+    @classmethod
+    def of(cls, features: FloatArray, correct: BoolArray, split: tuple[IntArray, IntArray], plan: FitPlan) -> "_Fold":
+        train, test = split
+        transform, z = _transformed(features[train], correct[train], plan)
+        penalties = plan.method.penalties or (plan.method.penalty,)
+        paths = [plan.method.path(z, correct[train], penalties, seed) for seed in plan.seeds]
+        return cls(transform(features[test]), tuple(paths))
+
+    def weaken(self) -> FloatArray:
+        """Fit with the next penalty, and return P(correct) of the rows held out."""
+        return _mean_probability([next(path) for path in self.paths], self.held_out)
 
 
 def _tuning_rows(correct: BoolArray, seed: int) -> IntArray:
@@ -216,6 +251,13 @@ def _tuning_rows(correct: BoolArray, seed: int) -> IntArray:
 def _fitted(
     features: FloatArray, correct: BoolArray, plan: FitPlan, penalty: float
 ) -> tuple[Transform, tuple[Estimator, ...]]:
+    transform, z = _transformed(features, correct, plan)
+    members = [plan.method.estimator(len(correct), penalty, seed).fit(z, correct) for seed in plan.seeds]
+    return transform, tuple(members)
+
+
+def _transformed(features: FloatArray, correct: BoolArray, plan: FitPlan) -> tuple[Transform, FloatArray]:
+    """Fit the transform, and return it and the features that the method uses."""
     transform = plan.transform.fit(features, plan.columns)
     if not len(transform.columns):
         raise InputError(
@@ -224,9 +266,7 @@ def _fitted(
         )
     z = transform(features)
     kept = plan.method.columns(z, correct)
-    transform, z = transform.only(kept), z[:, kept]
-    members = [plan.method.estimator(len(correct), penalty, seed).fit(z, correct) for seed in plan.seeds]
-    return transform, tuple(members)
+    return transform.only(kept), z[:, kept]
 
 
 def _mean_probability(members: Sequence[Estimator], z: FloatArray) -> FloatArray:
