@@ -127,7 +127,7 @@ def explain(
     seed: DrawSeed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show which layers, statistics and features a verdict depends on, by permutation importance.
+    """Show which heads, layers, statistics and features a verdict depends on, by permutation importance.
 
     Example: gradscore explain test.parquet --unknown noise.parquet --verdict verdict.onnx
     """
