@@ -80,7 +80,7 @@ class ExtraFile:
         """
         if self.table not in (None, table):
             return np.full(len(ids), -1, dtype=np.int64)
-        rows = pc.index_in(ids, value_set=self.ids).fill_null(-1).to_numpy().astype(np.int64)
+        rows = np.asarray(pc.index_in(ids, value_set=self.ids).fill_null(-1).to_numpy(), dtype=np.int64)
         found = rows[rows >= 0]
         if len(again := found[self.used[found]]) and self.table is None:
             raise InputError(
