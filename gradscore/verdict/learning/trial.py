@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.metrics.paired import Difference, auroc_difference, fraction_interval
+from gradscore.metrics.paired import auroc_difference, fraction_interval
 from gradscore.verdict.learning.judge import Judgement
 from gradscore.verdict.learning.rows import Rows
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-BASELINES: Mapping[str, str] = MappingProxyType({"max_softmax": "residual", "entropy": "entropy"})
-"""Confidences that every verdict is compared with, and the columns that are larger for less confident predictions."""
+RESIDUAL, ENTROPY = "residual", "entropy"  # columns of the baselines; both are larger for less confident predictions
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,16 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Comparison:
-    """AUROC of a verdict and of the baselines for one question, with the 95 % interval of its gain on maximum softmax."""
+    """AUROC of a verdict and of the baselines for one question, with the 95 % interval of its gain on maximum softmax.
+
+    `entropy` is None if the rows have no such column.
+    """
 
     right: int
     others: int
     auroc: float
     max_softmax: float
-    entropy: float
+    entropy: float | None
     gain_low: float
     gain_high: float
 
@@ -105,8 +107,10 @@ class Trial:
 
 
 def compare(judged: Judgement, rows: Rows) -> dict[str, Comparison]:
-    """Compare held-out judgements with the baselines, question by question."""
-    found = {}
+    """Compare held-out judgements with the baselines, question by question; with nothing, if the rows lack the residual."""
+    found: dict[str, Comparison] = {}
+    if RESIDUAL not in rows.names:
+        return found
     for name, question in QUESTIONS.items():
         asked = question.asked(rows)
         if rows.right[asked].any() and not rows.right[asked].all():
@@ -127,14 +131,14 @@ def tried(judged: Judgement, rows: Rows, threshold: float) -> Trial:
 
 
 def _compared(confidence: FloatArray, rows: Rows) -> Comparison:
-    differences: dict[str, Difference | None] = dict.fromkeys(BASELINES)
-    for name, column in BASELINES.items():
-        if column in rows.names:
-            baseline = -rows.features[:, rows.names.index(column)]
-            differences[name] = auroc_difference(confidence, baseline, rows.right)
-    softmax, entropy = (differences[name] or auroc_difference(confidence, confidence, rows.right) for name in BASELINES)
+    softmax = auroc_difference(confidence, -_column(rows, RESIDUAL), rows.right)
+    entropy = auroc_difference(confidence, -_column(rows, ENTROPY), rows.right).second if ENTROPY in rows.names else None
     counts = int(rows.right.sum()), int((~rows.right).sum())
-    return Comparison(*counts, softmax.first, softmax.second, entropy.second, softmax.low, softmax.high)
+    return Comparison(*counts, softmax.first, softmax.second, entropy, softmax.low, softmax.high)
+
+
+def _column(rows: Rows, name: str) -> FloatArray:
+    return np.asarray(rows.features[:, rows.names.index(name)])
 
 
 def _fraction(hits: BoolArray) -> list[float]:

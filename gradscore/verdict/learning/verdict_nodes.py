@@ -30,6 +30,10 @@ class VerdictNodes:
         """Append a node with one output. Arrays among the inputs become constants."""
         return self.first(operator, 1, *inputs, **attributes)
 
+    def clipped(self, value: str, limit: float) -> str:
+        """Append nodes that clip a value to ±limit."""
+        return self("Max", self("Min", value, np.float64(limit)), np.float64(-limit))
+
     def first(self, operator: str, outputs: int, *inputs: str | npt.ArrayLike, **attributes: Any) -> str:
         """Append a node with several outputs, and return the name of the first one."""
         if operator not in OPERATORS:
