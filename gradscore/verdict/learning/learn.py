@@ -38,7 +38,7 @@ class Learned:
 def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
     """Fit by `settings.method`; with "auto", choose the recipe first. Errors are those of `Verdict.fit`."""
     if isinstance(settings.method, str) and settings.method in (AUTO, *RECIPES):
-        _require_recipe_settings(settings)
+        _require_settings(settings)
         import sklearn.linear_model  # noqa: PLC0415 - brings libraries whose threads are to be limited
 
         # Threads would cost more than they save on matrices of this size, and their number would change the last bits.
@@ -51,8 +51,10 @@ def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
     return _by_method(rows, settings, excluded)
 
 
-def _require_recipe_settings(settings: Settings) -> None:
-    """Refuse settings that only single classifiers have: nothing would heed them."""
+def _require_settings(settings: Settings) -> None:
+    """Refuse an impossible mix, and settings that only single classifiers have: nothing would heed them."""
+    if not 0 < settings.unknown_share < 1:
+        raise InputError(f"unknown_share must lie between 0 and 1, without these; got {settings.unknown_share:g} (--unknown-share)")
     plain = Settings()
     foreign = [name for name in CLASSIFIER_SETTINGS if getattr(settings, name) != getattr(plain, name)]
     if foreign:

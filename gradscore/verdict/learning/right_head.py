@@ -69,4 +69,5 @@ class RightHead:
 
 def _log_odds(residual: FloatArray) -> FloatArray:
     """Return the log odds of the maximum softmax, from its residual, which keeps those that round to 1 apart."""
-    return np.asarray(np.log(np.maximum(1.0 - residual, LEAST)) - np.log(np.maximum(residual, LEAST)))
+    wrong = np.maximum(residual, LEAST)
+    return np.asarray(np.log(np.maximum(1.0 - wrong, LEAST)) - np.log(wrong))
