@@ -74,7 +74,10 @@ def fit(
         str, typer.Option(help="Calibration learned on held-out rows: none, platt or isotonic.")
     ] = "none",
     unknown_share: Annotated[
-        float, typer.Option(help="Share of unknown inputs for which auto, two-heads and max-softmax are calibrated.")
+        float,
+        typer.Option(
+            help="Share of unknown inputs for which auto, two-heads and max-softmax are calibrated, between 0 and 1."
+        ),
     ] = 0.02,
     folds: Annotated[
         int, typer.Option(help="Cross-validation folds for penalty, threshold and calibration. 0: none.")

@@ -103,14 +103,15 @@ class Verdict:
             that is better than maximum softmax on held-out rows, and else maximum softmax itself. A recipe gives P(correct)
             for a mix with `unknown_share` of unknown inputs; a method gives it for the mix of the rows.
         transform : str
-            A key of `TRANSFORMS`. The transform is applied to the features first.
+            A key of `TRANSFORMS`. The transform is applied to the features first. Recipes have their own, and choose
+            calibration and features by themselves.
         calibration : {"none", "platt", "isotonic"}
             Calibration, learned from the rows held out by cross-validation.
         select : sequence of str, optional
             Patterns of the features to use, such as "fc.*". All by default.
         folds : int
-            Folds of the cross-validation that chooses penalty and threshold. With 0, the penalty is the default and the
-            threshold is chosen on the training rows.
+            Folds of the cross-validation that chooses penalty and threshold of a method. With 0, the penalty is the default
+            and the threshold is chosen on the training rows. Recipes always hold out five parts.
         ensemble : int
             Number of classifiers with consecutive seeds to average, for `nn` and `boosting`.
         seed : int

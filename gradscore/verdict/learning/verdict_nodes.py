@@ -36,6 +36,10 @@ class VerdictNodes(Nodes):
 
     operators = OPERATORS
 
+    def clipped(self, value: str, limit: float) -> str:
+        """Append nodes that clip a value to ±limit."""
+        return self("Max", self("Min", value, np.float64(limit)), np.float64(-limit))
+
     def first(self, operator: str, outputs: int, *inputs: str | npt.ArrayLike, **attributes: Any) -> str:
         """Append a node with several outputs, and return the name of the first one."""
         self(operator, *inputs, which=outputs - 1, **attributes)

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
-from gradscore.verdict.learning.calibration import CALIBRATIONS, Calibration, Uncalibrated
+from gradscore.verdict.learning.calibration import CALIBRATIONS, Calibration
 from gradscore.verdict.learning.classifiers.estimators import Estimator, exporter_of
 from gradscore.verdict.learning.classifiers.methods import METHODS, Given, Method
 from gradscore.verdict.learning.classifiers.noise import without_noise
@@ -279,12 +279,12 @@ def require_fittable(features: FloatArray, correct: BoolArray, names: Sequence[s
     _plan(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
 
 
-def fit_with(
-    features: FloatArray, correct: BoolArray, names: Sequence[str], settings: Settings, penalty: float
+def refit(
+    fitted: Fitted, features: FloatArray, correct: BoolArray, names: Sequence[str], settings: Settings
 ) -> Fitted:  # fmt: skip
-    """Fit to finite rows with a given penalty: no search, no calibration, a threshold of ½ and no summary."""
+    """Fit to other finite rows with the penalty, calibration and threshold of an earlier fit, and without a summary."""
     plan = _plan(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fit to all rows tells its own
-        transform, members = _fitted(features, correct, plan, penalty)
-    return Fitted(transform, members, Uncalibrated(), 0.5, {})
+        transform, members = _fitted(features, correct, plan, fitted.summary["penalty"])
+    return Fitted(transform, members, fitted.calibration, fitted.threshold, {})

@@ -49,11 +49,11 @@ class SingleHead(Judge):
 
 
 class SingleHeadRecipe(Recipe):
-    """Fits `SingleHead` with given settings; with a penalty, without a search for one."""
+    """Fits `SingleHead` with the settings, penalty and calibration of an earlier fit to all rows."""
 
-    def __init__(self, settings: Settings, penalty: float | None = None) -> None:
+    def __init__(self, settings: Settings, fitted: fitting.Fitted) -> None:
         self._settings = settings
-        self._penalty = penalty
+        self._fitted = fitted
 
     def lacks(self, rows: LabelledRows) -> str | None:
         """Return what the rows lack."""
@@ -66,9 +66,8 @@ class SingleHeadRecipe(Recipe):
     def fit(self, rows: LabelledRows, seed: int) -> SingleHead:
         """Fit the classifier to all rows, and the softmax's curve to the known ones."""
         del seed  # the settings have it
-        if self._penalty is None:
-            return self.around(fitting.fit(rows.features, rows.right, rows.names, self._settings), rows)
-        return self.around(fitting.fit_with(rows.features, rows.right, rows.names, self._settings, self._penalty), rows)
+        found = fitting.refit(self._fitted, rows.features, rows.right, rows.names, self._settings)
+        return self.around(found, rows)
 
     @staticmethod
     def around(fitted: fitting.Fitted, rows: LabelledRows) -> SingleHead:

@@ -51,9 +51,9 @@ class MaxSoftmaxRecipe(Recipe):
         if RESIDUAL not in rows.names:
             return "the column `residual`"
         right = rows.right[rows.known]
-        if not len(right) or right.all() or not right.any():
-            return "a right and a wrong prediction of known inputs"
-        return None
+        if not right.any():
+            return "a right prediction of a known input"
+        return "a wrong prediction of a known input" if right.all() else None
 
     def fit(self, rows: LabelledRows, seed: int) -> SoftmaxJudge:
         """Fit the curve to known inputs."""

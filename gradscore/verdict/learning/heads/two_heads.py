@@ -16,7 +16,7 @@ from gradscore.verdict.learning.heads.right_head import RESIDUAL, RightHead
 from gradscore.verdict.learning.heads.unusual import Unusual
 from gradscore.verdict.learning.judge import Answers, Judge, Judgement, Recipe
 from gradscore.verdict.learning.rows import LabelledRows
-from gradscore.verdict.learning.transforms import SignedLog
+from gradscore.verdict.learning.transforms import SMALLEST_SPREAD, SignedLog
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class TwoHeads(Judge):
     depths, unusual
         Scales of the columns, and distances.
     mean, std : float64 [M]
-        Of the log distances of right predictions.
+        Of the log distances of right predictions; the deviation is 1 where they do not vary.
     """
 
     right: RightHead
@@ -95,7 +95,8 @@ class TwoHeadsRecipe(Recipe):
         depths = Depths.fit(rows.take(usual))
         scaled = depths(rows.features)
         distances = cross_fitted(depths, scaled, rows, seed)
-        mean, std = distances[usual].mean(axis=0), np.maximum(distances[usual].std(axis=0), np.finfo(np.float64).eps)
+        mean, std = distances[usual].mean(axis=0), distances[usual].std(axis=0)
+        std = np.where(std > SMALLEST_SPREAD, std, 1.0)
         fitted = usual | ~rows.known
         z = np.c_[(distances - mean) / std, logits(rows.features)][fitted]
         head = RidgeHead.fit(z, rows.known[fitted], PENALTY).shifted(_shift(rows.take(fitted)))

@@ -16,8 +16,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-COMPARED_WITH: Mapping[str, str] = MappingProxyType({"max_softmax": "residual", "entropy": "entropy"})
-"""Confidences that every verdict is compared with, and the columns that are larger for less confident predictions."""
+RESIDUAL, ENTROPY = "residual", "entropy"  # columns of the baselines; both are larger for less confident predictions
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,16 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Comparison:
-    """AUROC of a verdict and of the baselines for one question, with the 95 % interval of its gain on maximum softmax."""
+    """AUROC of a verdict and of the baselines for one question, with the 95 % interval of its gain on maximum softmax.
+
+    `entropy` is None if the rows have no such column.
+    """
 
     right: int
     others: int
     auroc: float
     max_softmax: float
-    entropy: float
+    entropy: float | None
     gain_low: float
     gain_high: float
 
@@ -106,8 +108,13 @@ class Trial:
 
 
 def compare(judged: Judgement, rows: LabelledRows, part: IntArray) -> dict[str, Comparison]:
-    """Compare held-out judgements with the baselines, question by question, within the parts [N] of the rows."""
-    found = {}
+    """Compare held-out judgements with the baselines, question by question, within the parts [N] of the rows.
+
+    Without the residual there is nothing to compare with.
+    """
+    found: dict[str, Comparison] = {}
+    if RESIDUAL not in rows.names:
+        return found
     for name, question in QUESTIONS.items():
         asked = question.asked(rows)
         compared = _compared(getattr(judged, question.answer)[asked], rows.take(asked), part[asked])
@@ -134,15 +141,15 @@ def _compared(confidence: FloatArray, rows: LabelledRows, part: IntArray) -> Com
     members = [one for one in members if rows.right[one].any() and not rows.right[one].all()]
     if not members:
         return None
-    softmax, entropy = (_difference(confidence, rows, column, members) for column in COMPARED_WITH.values())
+    softmax = _difference(confidence, rows, RESIDUAL, members)
+    entropy = _difference(confidence, rows, ENTROPY, members).second if ENTROPY in rows.names else None
     counts = int(rows.right.sum()), int((~rows.right).sum())
-    return Comparison(*counts, softmax.first, softmax.second, entropy.second, softmax.low, softmax.high)
+    return Comparison(*counts, softmax.first, softmax.second, entropy, softmax.low, softmax.high)
 
 
 def _difference(confidence: FloatArray, rows: LabelledRows, column: str, members: list[IntArray]) -> Difference:
-    """Compare a confidence with minus a column, or with itself if the rows lack the column."""
-    has_it = column in rows.names
-    baseline = -rows.features[:, rows.names.index(column)] if has_it else confidence
+    """Compare a confidence with minus a column, part by part."""
+    baseline = -rows.features[:, rows.names.index(column)]
     return auroc_differences([(confidence[one], baseline[one], rows.right[one]) for one in members])
 
 
