@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradscore.model.metadata import LAYER_STATISTICS
-from gradscore.verdict.learning.rows import KNOWN
+from gradscore.verdict.learning.rows import KNOWN, LabelledRows
 
 HEAD = ("entropy", "max_softmax", "residual")
 OLD_NAMES = (*(f"{layer}.{one}" for layer in ("conv", "fc", "all") for one in LAYER_STATISTICS), *HEAD)

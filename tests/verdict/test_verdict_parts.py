@@ -259,6 +259,7 @@ def test_importance_finds_what_tells_the_outcome(method):
         *(("feature", name) for name in NAMES),
         *(("layer", name) for name in ("conv", "fc")),
         *(("statistic", name) for name in ("l1", "std", "entropy")),
+        *(("head", name) for name in ("p_right", "p_known")),
     }
     kinds = [one.kind for one in found]
     assert kinds == sorted(kinds, key=["layer", "statistic", "feature"].index)
