@@ -192,12 +192,12 @@ def test_rows_that_took_part_are_nearer():
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_leaks_from_shuffled_outcomes(seed):
     """Held-out rows of outcomes that nothing tells are a coin's: .5 within its interval."""
-    from gradscore.verdict.learning.trials.held_out import held_out
+    from gradscore.verdict.learning.trials.held_out import held_out, outer_parts
     from gradscore.verdict.learning.trials.trial import compare
 
     given = shuffled(rows(seed=seed), seed)
     judged = held_out(RECIPE, given, seed)
-    for name, one in compare(judged, given).items():
+    for name, one in compare(judged, given, outer_parts(given, seed)).items():
         spread = 1.96 * np.sqrt((one.right + one.others + 1) / (12 * one.right * one.others))
         assert one.auroc == pytest.approx(0.5, abs=1.4 * spread), name
     fitted = RECIPE.fit(given, seed)(given.features)

@@ -262,7 +262,7 @@ def test_importance_finds_what_tells_the_outcome(method):
         *(("head", name) for name in ("p_right", "p_known")),
     }
     kinds = [one.kind for one in found]
-    assert kinds == sorted(kinds, key=["layer", "statistic", "feature"].index)
+    assert kinds == sorted(kinds, key=["head", "layer", "statistic", "feature"].index)
     assert all((one.coefficient is not None) == (method == "ridge" and one.kind == "feature") for one in found)
 
 
