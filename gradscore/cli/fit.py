@@ -7,6 +7,7 @@ import typer
 
 from gradscore.cli.options import (
     AsJson,
+    DetectorReferenceFile,
     Labels,
     Output,
     Overwrite,
@@ -48,6 +49,7 @@ def fit(
     ] = "uniform",
     model: Annotated[Path | None, typer.Option(help="The scoring model; required by --with-noise.")] = None,
     known: KnownInputs = None,
+    reference: DetectorReferenceFile = None,
     idx_transposed: Transposed = False,
     method: Annotated[str, typer.Option(help="lasso, glm, ridge, elastic-net, threshold, nn or boosting.")] = "lasso",
     features: Annotated[
@@ -110,7 +112,7 @@ def fit(
     table = ScoreTable.read(scores)
     made = {}
     if with_noise:
-        made = noise_tables(model, with_noise, noise, known, idx_transposed, seed, table.extra_features)
+        made = noise_tables(model, with_noise, noise, known, idx_transposed, seed, table.extra_features, reference)
     cases = labelled_cases(table, unknown, labels, unknown_labels, seed, made)
     further = None
     if calibration:

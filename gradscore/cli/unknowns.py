@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradscore.cli.options import ExtraFeatures, Output, Overwrite, Transposed, all_parts, parts
+from gradscore.cli.options import DetectorReferenceFile, ExtraFeatures, Output, Overwrite, Transposed, all_parts, parts
 from gradscore.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def unknowns(
     known: KnownInputs = None,
     idx_transposed: Transposed = False,
     features: ExtraFeatures = None,
+    reference: DetectorReferenceFile = None,
     seed: Annotated[int, typer.Option(help="Seed. The same seed gives the same inputs.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -51,7 +52,7 @@ def unknowns(
     if output.suffix not in writers:
         raise InputError(f"{output} must end in .parquet (a score table) or .npz (the inputs themselves)")
     refuse_existing(output, overwrite=overwrite)
-    scorer = Scorer.load(model, features=all_parts(features))
+    scorer = Scorer.load(model, features=all_parts(features), reference=reference)
     inputs = _known_inputs(scorer, known, idx_transposed, seed)
     writers[output.suffix](scorer, output, kind, count, inputs, seed, overwrite)
     typer.echo(f"made {count:,} inputs of no known class ({kind}): {output}", err=True)
@@ -65,6 +66,7 @@ def noise_tables(
     idx_transposed: bool,
     seed: int,
     features: Sequence[str],
+    reference: Path | None = None,
 ) -> "dict[str, ScoreTable]":
     """Make and score noise of each kind, with these extra features, for `fit --with-noise`."""
     from gradscore.scoring.scorer import Scorer
@@ -72,7 +74,7 @@ def noise_tables(
 
     if model is None:
         raise InputError("--with-noise makes and scores inputs: give the scoring model with --model")
-    scorer = Scorer.load(model, features=features)
+    scorer = Scorer.load(model, features=features, reference=reference)
     inputs = _known_inputs(scorer, known, idx_transposed, seed)
     names = parts(kinds) or []
     return {f"made by {name}": score_unknowns(scorer, name, count, known=inputs, seed=seed) for name in names}
