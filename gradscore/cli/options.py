@@ -53,6 +53,14 @@ ExtraFeatures = Annotated[
     ),
 ]
 
+DetectorReferenceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        help="What detectors in --features (knn, vim, …) learned from known inputs: a file of `gradscore reference`.",
+    ),
+]
+
 Transposed = Annotated[
     bool, typer.Option("--idx-transposed", help="Transpose the images of idx files: those of EMNIST need it.")
 ]

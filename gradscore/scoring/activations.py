@@ -74,7 +74,7 @@ class Pooled(ExtraFeature):
     def compute(self, batch: Pass) -> FloatArray:
         """Return the means."""
         chosen = chosen_depths(batch.model)
-        return np.concatenate([_pooled(batch.signals[one.value], one.channels_first) for one in chosen], axis=1)
+        return np.concatenate([pooled_means(batch.signals[one.value], one.channels_first) for one in chosen], axis=1)
 
 
 class Penultimate(ExtraFeature):
@@ -160,7 +160,7 @@ def _width(layer: Layer) -> int:
     return weight[1] if attributes.get("outputs_first") else weight[0]
 
 
-def _pooled(values: NDArray[Any], channels_first: bool) -> FloatArray:
+def pooled_means(values: NDArray[Any], channels_first: bool) -> FloatArray:
     """Return the means over all positions, float64 [B, C], or [B, 256] if there are more channels."""
     positions = tuple(range(2, values.ndim)) if channels_first else tuple(range(1, values.ndim - 1))
     means = np.asarray(values.mean(axis=positions), dtype=np.float64)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from gradscore.errors import InputError, ModelError
 from gradscore.model.metadata import ModelMetadata
 from gradscore.scoring.activations import Activations, Penultimate, Pooled
+from gradscore.scoring.detector_columns import DETECTOR_COLUMNS
 from gradscore.scoring.extra_feature import ExtraFeature
 from gradscore.scoring.logit_scores import LOGIT_SCORES, GradNorm, Logits
 
@@ -57,9 +58,8 @@ def extras_named(names: Sequence[str]) -> tuple[ExtraFeature, ...]:
         A name is not in the table.
     """
     if unknown := [name for name in names if name not in EXTRA_FEATURES]:
-        raise InputError(
-            f"there is no extra feature {unknown[0]!r}: --features takes {', '.join(EXTRA_FEATURES)}, or {RECOMMENDED}"
-        )
+        choices = ", ".join((RECOMMENDED, *EXTRA_FEATURES, *DETECTOR_COLUMNS))
+        raise InputError(f"there is no extra feature {unknown[0]!r}: --features takes {choices}")
     return tuple(extra for name, extra in EXTRA_FEATURES.items() if name in names)
 
 
