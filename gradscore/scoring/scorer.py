@@ -25,7 +25,7 @@ from gradscore.model.weights import require_weights
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
 from gradscore.scoring.backends import ScoringBackend, backend_named
 from gradscore.scoring.computation import Computation
-from gradscore.scoring.extra_feature import ExtraFeature
+from gradscore.scoring.extra_feature import ExtraFeature, FromSession
 from gradscore.scoring.extra_features import extras_named, possible_names
 from gradscore.scoring.scores import ScoredBatch, Scores
 from gradscore.scoring.serving import BatchedScorer
@@ -91,8 +91,9 @@ class Scorer:
         file = Path(path)
         metadata = read_metadata(file)
         back_end = backend_named(backend, providers)
-        extras = _extras(possible_names(features, metadata, with_layers=back_end.shows_signals), back_end)
-        model = back_end.model(file, (providers or [CPU_PROVIDER])[0])
+        extras = _extras(possible_names(features, metadata), back_end)
+        inside = [extra.name for extra in extras if isinstance(extra, FromSession)]
+        model = back_end.model(file, (providers or [CPU_PROVIDER])[0], inside)
         session = SignalSession(model, providers=providers, threads=threads)
         require_weights(file, metadata)
         _log.info("loaded %s: back end %s on %s", file, back_end.name, ", ".join(session.providers))
@@ -282,7 +283,11 @@ def _uncounted(_name: str, _increase: float) -> None:
 
 
 def _extras(names: Sequence[str], backend: ScoringBackend) -> tuple[ExtraFeature, ...]:
-    extras = extras_named(names)
+    """Return the extra features; those of layers come from the session if it can compute them."""
+    extras = tuple(
+        FromSession(extra) if extra.reads_layers and extra.name in backend.computes else extra
+        for extra in extras_named(names)
+    )
     if not backend.shows_signals and (of_layers := [extra.name for extra in extras if extra.reads_layers]):
         raise InputError(
             f"{of_layers[0]} needs the inputs of layers, which the back end {backend.name} does not put out: leave it out of "
