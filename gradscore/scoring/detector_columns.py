@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from gradscore.detectors import DETECTORS, Detector, DetectorReference, LastLayer, Observations
 from gradscore.errors import InputError, MismatchError, ModelError
+from gradscore.model.layer_inputs import WIDEST, Depth, chosen_depths, penultimate_of
 from gradscore.model.metadata import HEAD_FEATURES, ModelMetadata
-from gradscore.scoring.activations import WIDEST, Depth, Penultimate, chosen_depths, penultimate_of, pooled_means
+from gradscore.scoring.activations import Penultimate, pooled_means
 from gradscore.scoring.extra_feature import ExtraFeature, FloatArray, Pass
 from gradscore.scoring.last_layer import read_last_layer
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from gradscore.detectors import LastLayer
 from gradscore.errors import ModelError
+from gradscore.model.layer_inputs import penultimate_of
 from gradscore.model.metadata import ModelMetadata
-from gradscore.scoring.activations import penultimate_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -27,7 +27,7 @@ from gradscore.runtime.session import CPU_PROVIDER, SignalSession
 from gradscore.scoring.backends import ScoringBackend, backend_named
 from gradscore.scoring.computation import Computation
 from gradscore.scoring.detector_columns import DETECTOR_COLUMNS, detector_columns
-from gradscore.scoring.extra_feature import ExtraFeature
+from gradscore.scoring.extra_feature import ExtraFeature, FromSession
 from gradscore.scoring.extra_features import extras_named, possible_names
 from gradscore.scoring.scores import ScoredBatch, Scores
 from gradscore.scoring.serving import BatchedScorer
@@ -103,16 +103,15 @@ class Scorer:
         back_end = backend_named(backend, providers)
         fingerprint = sha256_of_file(file)
         learned = None if reference is None else DetectorReference.load(reference)
-        named = possible_names(
-            [one for one in features if isinstance(one, str)], metadata, with_layers=back_end.shows_signals
-        )
+        named = possible_names([one for one in features if isinstance(one, str)], metadata)
         extras = (
-            *extras_named([name for name in named if name not in DETECTOR_COLUMNS]),
+            *_from_session(extras_named([name for name in named if name not in DETECTOR_COLUMNS]), back_end),
             *detector_columns(named, file, metadata, fingerprint, learned),
             *(one for one in features if isinstance(one, ExtraFeature)),
         )
         _require_signals(extras, back_end)
-        model = back_end.model(file, (providers or [CPU_PROVIDER])[0])
+        inside = [extra.name for extra in extras if isinstance(extra, FromSession)]
+        model = back_end.model(file, (providers or [CPU_PROVIDER])[0], inside)
         session = SignalSession(model, providers=providers, threads=threads)
         require_weights(file, metadata)
         _log.info("loaded %s: back end %s on %s", file, back_end.name, ", ".join(session.providers))
@@ -300,6 +299,13 @@ def _entries(source: Iterable[Entry]) -> Iterable[Entry]:
 
 def _uncounted(_name: str, _increase: float) -> None:
     """Count nothing."""
+
+
+def _from_session(extras: Sequence[ExtraFeature], backend: ScoringBackend) -> tuple[ExtraFeature, ...]:
+    """Return the extra features; those of layers come from the session if it can compute them."""
+    return tuple(
+        FromSession(extra) if extra.reads_layers and extra.name in backend.computes else extra for extra in extras
+    )
 
 
 def _require_signals(extras: Sequence[ExtraFeature], backend: ScoringBackend) -> None:
