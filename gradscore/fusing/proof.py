@@ -1,5 +1,6 @@
 """Checks a self-scoring model before its file gets its name: valid ONNX, with the expected outputs."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from gradscore.detectors import DETECTORS
 from gradscore.errors import ModelError
 from gradscore.graph.assemble.head_statistics import HEAD_NAMES
 from gradscore.graph.checking import DRAWS
@@ -19,11 +21,15 @@ from gradscore.scoring.scorer import Scorer
 from gradscore.scoring.scores import Scores
 from gradscore.verdict.model import Verdict
 
+Reference = str | os.PathLike[str] | None  # the file of what detectors learned
+
 _RTOL = 1e-3
 _SAMPLES = 3
 
 
-def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None) -> None:
+def check_fused(
+    path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, reference: Reference = None
+) -> None:
     """Compare a written file with the scoring model, its kernels and the verdict, on random inputs.
 
     Near a kink, outputs may differ by rounding alone. Other inputs are tried then, as in `prepare`.
@@ -41,7 +47,7 @@ def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdic
         ) from error
     differing: list[str] = []
     for draw in range(DRAWS):
-        differing = _differing(path, scoring, metadata, verdict, draw)
+        differing = _differing(path, scoring, metadata, verdict, draw, reference)
         if not differing:
             return
     if differing == [metadata.added.get("p_correct")]:
@@ -53,23 +59,24 @@ def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdic
 
 
 def _differing(
-    path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, draw: int
+    path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, draw: int, reference: Reference
 ) -> list[str]:
     """Return the outputs that differ from the expected ones, at one draw of random inputs."""
     batch = {item.name: random_input(item.shape, np.dtype(item.dtype), _SAMPLES, draw=draw) for item in metadata.inputs}
-    expected = _expected(scoring, metadata, verdict, batch)
+    expected = _expected(scoring, metadata, verdict, batch, reference)
     found = dict(zip(expected, open_session(path).run(list(expected), batch), strict=True))
     return [name for name, values in expected.items() if not _alike(found[name], values)]
 
 
 def _expected(
-    scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, batch: Mapping[str, NDArray[Any]]
+    scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, batch: Mapping[str, NDArray[Any]], reference: Reference
 ) -> dict[str, NDArray[Any]]:  # fmt: skip
     """Return the expected outputs by name."""
     own = list(metadata.outputs)
     expected = dict(zip(own, open_session(scoring).run(own, batch), strict=True))
-    extras = [name for name in metadata.used_features if name in HEAD_NAMES and name not in HEAD_FEATURES]
-    with Scorer.load(scoring, features=extras) as scorer:
+    others = (*HEAD_NAMES, *DETECTORS)
+    extras = [name for name in metadata.used_features if name in others and name not in HEAD_FEATURES]
+    with Scorer.load(scoring, features=extras, reference=reference) as scorer:
         scores = scorer.score(batch)
     expected |= {metadata.added[name]: scores[name] for name in HEAD_FEATURES}
     if verdict is not None:

@@ -105,7 +105,9 @@ class Scorer:
         named = [one for one in features if isinstance(one, str)]
         extras = (
             *extras_named([name for name in named if name not in DETECTOR_COLUMNS]),
-            *detector_columns(named, file, metadata, fingerprint, learned),
+            *detector_columns(
+                [name for name in named if name in DETECTOR_COLUMNS], file, metadata, fingerprint, learned
+            ),
             *(one for one in features if isinstance(one, ExtraFeature)),
         )
         _require_signals(extras, back_end)
