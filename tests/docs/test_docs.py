@@ -18,7 +18,7 @@ from gradscore.inputs.sources import CONTAINERS
 from gradscore.scoring.extra_features import EXTRA_FEATURES
 from gradscore.tables.manifest import Manifest, Shard
 from gradscore.unknowns.kinds import KINDS
-from gradscore.verdict import METHODS, TRANSFORMS
+from gradscore.verdict import AUTO, METHODS, RECIPES, TRANSFORMS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -97,7 +97,7 @@ def test_every_exit_code_is_explained(page):
     ("page", "names"),
     [
         ("reference/features.md", EXTRA_FEATURES),
-        ("how-to/choose-a-method.md", METHODS),
+        ("how-to/choose-a-method.md", (AUTO, *RECIPES, *METHODS)),
         ("how-to/unknown-inputs.md", KINDS),
     ],
 )
