@@ -176,7 +176,7 @@ def show_comparison(comparison: "Mapping[str, GroupedEvaluation]", convention: s
 
 
 def show_explanation(found: "Sequence[Importance]") -> None:
-    """Print the AUROC lost without each layer, statistic and feature, largest losses first."""
+    """Print the AUROC lost without each head, layer, statistic and feature, largest losses first."""
     table = Table()
     table.add_column("kind")
     table.add_column("name", overflow="fold")

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper
 from gradscore.errors import ModelError
 from gradscore.files.writing import replacing
 from gradscore.model.file_kinds import METADATA_KEY, FileKind
-from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT, OUTPUTS
+from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT, VERDICT_OUTPUTS
 
 SCHEMA_VERSION = 2
-OUTPUTS_OF = {1: (OUTPUT,), SCHEMA_VERSION: OUTPUTS}  # by schema version: those that can be read
+OUTPUTS_OF = {1: (OUTPUT,), SCHEMA_VERSION: VERDICT_OUTPUTS}  # by schema version: those that can be read
 LARGEST_FILE = 64 * 2**20
 
 

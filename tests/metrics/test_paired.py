@@ -47,7 +47,8 @@ def test_the_interval_is_that_of_the_bootstrap(ties):
     drawn = []
     for _ in range(600):
         rows = np.r_[
-            rng.choice(np.flatnonzero(positive), positive.sum()), rng.choice(np.flatnonzero(~positive), (~positive).sum())
+            rng.choice(np.flatnonzero(positive), positive.sum()),
+            rng.choice(np.flatnonzero(~positive), (~positive).sum()),
         ]
         one = auroc_difference(first[rows], second[rows], positive[rows])
         drawn.append(one.first - one.second)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from gradscore.model.metadata import LAYER_STATISTICS
-from gradscore.verdict.learning.rows import KNOWN, Rows
+from gradscore.verdict.learning.rows import KNOWN, LabelledRows
 
 HEAD = ("entropy", "max_softmax", "residual")
 OLD_NAMES = (*(f"{layer}.{one}" for layer in ("conv", "fc", "all") for one in LAYER_STATISTICS), *HEAD)
@@ -44,7 +44,7 @@ def rows(known=400, kinds=4, each=40, *, names=NEW_NAMES, seed=0, wrong=None, cl
     for column, name in enumerate(names):
         if name.startswith("noise."):
             features[:, column] = rng.normal(size=count)
-    return Rows(features, names, right, kind, label)
+    return LabelledRows(features, names, right, kind, label)
 
 
 def useless(given, seed=1):

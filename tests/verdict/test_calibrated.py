@@ -9,8 +9,8 @@ from sklearn.isotonic import IsotonicRegression
 from gradscore.metrics.evaluation import evaluate
 from gradscore.verdict.learning.calibrated import FEWEST_FOR_STEPS, Calibrated, calibrated, mix_weights
 from gradscore.verdict.learning.calibration import CentredIsotonic, Platt, Uncalibrated
+from gradscore.verdict.learning.heads.max_softmax import MaxSoftmaxRecipe
 from gradscore.verdict.learning.judge import Judgement
-from gradscore.verdict.learning.max_softmax import MaxSoftmaxRecipe
 from tests.support.planted import extremes, rows, run
 
 CURVES = (Platt, CentredIsotonic)
@@ -83,7 +83,7 @@ def test_a_steep_curve_does_not_overflow():
 @given(st.integers(0, 2**31), st.integers(20, 120), st.sampled_from([0, 1, 2, 6]), st.floats(0.1, 30.0))
 @settings(max_examples=50, deadline=None)
 def test_probabilities_stay_probabilities_whatever_is_drawn(seed, count, decimals, steepness):
-    """Rows may tie, be certain, or lie closer together than a number can tell."""
+    """LabelledRows may tie, be certain, or lie closer together than a number can tell."""
     rng = np.random.default_rng(seed)
     odds = steepness * rng.normal(size=count)
     p = 1 / (1 + np.exp(-odds))
@@ -132,9 +132,9 @@ def test_probabilities_hold_in_the_stated_mix(share):
 
 def test_few_rows_get_a_curve_and_many_get_steps():
     few, many = rows(200, 0, wrong=FEWEST_FOR_STEPS - 1), rows(200, 0, wrong=FEWEST_FOR_STEPS)
-    for given, kind in ((few, Platt), (many, CentredIsotonic)):
-        judge = MaxSoftmaxRecipe().fit(given, 0)
-        found = calibrated(judge, judge(given.features), given, 0.02)
+    for labelled, kind in ((few, Platt), (many, CentredIsotonic)):
+        judge = MaxSoftmaxRecipe().fit(labelled, 0)
+        found = calibrated(judge, judge(labelled.features), labelled, 0.02)
         assert type(found.right) is kind
         assert type(found.known) is Uncalibrated  # one class
 
@@ -184,7 +184,8 @@ def test_calibrated_answers_in_onnx(curve):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "lacking"), [(0, "a wrong prediction of a known input"), (400, "a right prediction of a known input"), (1, None)]
+    ("wrong", "lacking"),
+    [(0, "a wrong prediction of a known input"), (400, "a right prediction of a known input"), (1, None)],
 )
 def test_what_the_softmax_lacks(wrong, lacking):
     assert MaxSoftmaxRecipe().lacks(rows(400, 1, 5, wrong=wrong)) == lacking

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradscore.verdict.learning.depths import Depths, gradient_columns, layer_groups, pooled_groups
+from gradscore.verdict.learning.heads.depths import Depths, gradient_columns, layer_groups, pooled_groups
 from gradscore.verdict.learning.transforms import SMALLEST_SCALE
 from tests.support.planted import HEAD, NEW_NAMES, OLD_NAMES, extremes, rows, run
 
@@ -49,9 +49,7 @@ def test_scales_one_row_at_a_time():
         np.testing.assert_allclose(
             scaled.statistics[row], [by_hand(train.features, column, x[column]) for column in columns], atol=1e-9
         )
-        for pooled, direction, group in zip(
-            scaled.pooled, scaled.directions, pooled_groups(train.names), strict=True
-        ):
+        for pooled, direction, group in zip(scaled.pooled, scaled.directions, pooled_groups(train.names), strict=True):
             part = train.features[:, group]
             np.testing.assert_allclose(pooled[row], (x[group] - part.mean(axis=0)) / part.std(axis=0), atol=1e-9)
             np.testing.assert_allclose(direction[row], x[group] / np.sqrt((x[group] ** 2).sum()), atol=1e-12)

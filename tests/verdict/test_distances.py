@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf
 
-from gradscore.verdict.learning.distances import (
+from gradscore.verdict.learning.heads.distances import (
     FEWEST_PER_CLASS,
     LARGEST_BANK,
     LEAST_SQUARE,
@@ -177,7 +177,9 @@ def test_distances_are_finite_whatever_is_drawn(count, widths, classes, exponent
     ends = np.cumsum(widths)
     groups = [np.arange(end - size, end) for end, size in zip(ends, widths, strict=True)]
     members = np.eye(classes)[np.r_[np.arange(classes), rng.integers(0, classes, count - classes)]]
-    fresh = np.vstack([z, rng.normal(size=(5, width)) * 10.0**exponent, np.zeros((1, width)), np.full((1, width), 1e300)])
+    fresh = np.vstack(
+        [z, rng.normal(size=(5, width)) * 10.0**exponent, np.zeros((1, width)), np.full((1, width), 1e300)]
+    )
     found = Gaussians.fit(z, groups, members)
     distances = found(fresh)
     assert distances.shape == (len(fresh), len(groups))

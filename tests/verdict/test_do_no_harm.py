@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from gradscore.errors import InputError
 from gradscore.verdict import AUTO, RECIPES, Verdict
-from gradscore.verdict.learning.recipes import FALLBACK
+from gradscore.verdict.learning.trials.recipes import FALLBACK
 from tests.support.planted import HEAD, OLD_NAMES, rows, useless
 
 TWO = "two-heads"

@@ -1,12 +1,14 @@
 """Rows held out from fits: each judged once, kinds of unknown inputs never both fitted and judged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from gradscore.verdict.learning.held_out import PARTS, divides_kinds, held_out, outer_parts
+from gradscore.verdict.learning.trials.held_out import PARTS, divides_kinds, held_out, outer_parts
 from gradscore.verdict.learning.judge import Judgement, Recipe
-from gradscore.verdict.learning.max_softmax import MaxSoftmaxRecipe
-from gradscore.verdict.learning.trial import compare, tried
+from gradscore.verdict.learning.heads.max_softmax import MaxSoftmaxRecipe
+from gradscore.verdict.learning.trials.trial import compare, tried
 from tests.support.planted import rows
 
 
@@ -85,11 +87,15 @@ def test_if_one_fit_would_lack_rows_there_is_no_judgement():
 # ---------------------------------------------------------------- what a trial counts
 
 
+def one_part(given):
+    return np.zeros(len(given), dtype=np.int64)
+
+
 def test_a_trial_counts_by_hand():
     given = rows(100, 2, 25, wrong=30)
     rng = np.random.default_rng(0)
     p = rng.random(len(given))
-    trial = tried(Judgement(p, p, p), given, 0.4)
+    trial = tried(Judgement(p, p, p), given, one_part(given), 0.4)
     accepted = p >= 0.4
     assert trial.coverage[0] == accepted[:100].mean()
     assert trial.precision[0] == given.right[:100][accepted[:100]].mean()
@@ -106,23 +112,36 @@ def test_each_question_is_answered_by_its_probability():
     kinds = given.known & ~given.right, ~given.known
     p_right = np.where(kinds[0], 0.0, 1.0)
     p_correct = np.where(given.right, 1.0, 0.0)
-    found = compare(Judgement(p_right, np.full(len(given), 0.5), p_correct), given)
+    found = compare(Judgement(p_right, np.full(len(given), 0.5), p_correct), given, one_part(given))
     assert [one.auroc for one in found.values()] == [1.0, 1.0, 1.0]
-    assert all(one.is_better and not one.is_worse for one in found.values())
-    turned = compare(Judgement(1 - p_right, p_right, 1 - p_correct), given)
-    assert all(one.is_worse and not one.is_better for one in turned.values())
+    assert all(one.gain_low > 0 and not one.is_worse for one in found.values())
+    turned = compare(Judgement(1 - p_right, p_right, 1 - p_correct), given, one_part(given))
+    assert all(one.is_worse for one in turned.values())
     same = -given.features[:, given.names.index("residual")]
-    level = compare(Judgement(same, same, same), given)
-    assert all(not one.is_worse and not one.is_better for one in level.values())
-    assert all(one.auroc == one.max_softmax for one in level.values())
+    level = compare(Judgement(same, same, same), given, one_part(given))
+    assert all(one.gain == one.gain_low == one.gain_high == 0 and not one.is_worse for one in level.values())
 
 
 def test_questions_without_rows_are_left_out():
     p = np.linspace(0, 1, 100)
     judged = Judgement(p, p, p)
-    assert set(compare(judged, rows(100, 0))) == {"wrong", "all"}
-    assert set(compare(judged, rows(50, 1, 50, wrong=0))) == {"unknown", "all"}
-    assert not compare(judged, rows(100, 0, wrong=0))
+    whole = np.zeros(100, dtype=np.int64)
+    assert set(compare(judged, rows(100, 0), whole)) == {"wrong", "all"}
+    assert set(compare(judged, rows(50, 1, 50, wrong=0), whole)) == {"unknown", "all"}
+    assert not compare(judged, rows(100, 0, wrong=0), whole)
+
+
+def test_confidences_of_different_fits_are_not_compared():
+    """A part whose confidences all lie lower changes no area."""
+    given = rows(200, 2, 30)
+    part = outer_parts(given, 0)
+    p = np.random.default_rng(0).random(len(given))
+    moved = p - 10.0 * part
+    one, other = (compare(Judgement(q, q, q), given, part) for q in (p, moved))
+    assert one == other
+    assert compare(Judgement(p, p, p), given, one_part(given)) != compare(
+        Judgement(moved, moved, moved), given, one_part(given)
+    )
 
 
 def test_rows_without_baselines_are_compared_with_nothing():
@@ -130,7 +149,7 @@ def test_rows_without_baselines_are_compared_with_nothing():
     p = np.linspace(0, 1, 120)
     for absent, expected in (("entropy", 3), ("residual", 0)):
         names = tuple(name if name != absent else "other" for name in given.names)
-        found = compare(Judgement(p, p, p), type(given)(given.features, names, given.right, given.kind, given.label))
+        found = compare(Judgement(p, p, p), replace(given, names=names), one_part(given))
         assert len(found) == expected
         assert all(one.entropy is None for one in found.values())
-    assert tried(Judgement(p, p, p), given, 2.0).precision == [0.0, 0.0, 1.0]
+    assert tried(Judgement(p, p, p), given, one_part(given), 2.0).precision == [0.0, 0.0, 1.0]

@@ -8,9 +8,9 @@ from scipy.optimize import minimize
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
-from gradscore.verdict.learning.depths import gradient_columns
-from gradscore.verdict.learning.ridge_head import RidgeHead, sigmoid
-from gradscore.verdict.learning.right_head import PENALTY, SOFTMAX_SPREAD, RightHead
+from gradscore.verdict.learning.heads.depths import gradient_columns
+from gradscore.verdict.learning.heads.ridge_head import RidgeHead, sigmoid
+from gradscore.verdict.learning.heads.right_head import PENALTY, SOFTMAX_SPREAD, RightHead
 from tests.support.planted import extremes, rows, run, shuffled, useless
 
 KNOWN = rows(kinds=0)
@@ -72,7 +72,9 @@ def test_residuals_that_round_to_one_stay_apart():
     assert (np.diff(alone(x)) > 0).all()
 
 
-@pytest.mark.parametrize("case", ["as they are", "shuffled", "useless", "constant softmax", "constant scores", "nothing"])
+@pytest.mark.parametrize(
+    "case", ["as they are", "shuffled", "useless", "constant softmax", "constant scores", "nothing"]
+)
 def test_onnx_gives_the_same(case):
     known = {"shuffled": shuffled, "useless": useless}.get(case, lambda same: same)(KNOWN)
     features = known.features.copy()

@@ -7,10 +7,10 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from gradscore.verdict.learning.depths import Depths
-from gradscore.verdict.learning.distances import Gaussians, Neighbours, class_members
-from gradscore.verdict.learning.ridge_head import RidgeHead
-from gradscore.verdict.learning.two_heads import (
+from gradscore.verdict.learning.heads.depths import Depths
+from gradscore.verdict.learning.heads.distances import Gaussians, Neighbours, class_members
+from gradscore.verdict.learning.heads.ridge_head import RidgeHead
+from gradscore.verdict.learning.heads.two_heads import (
     FEWEST,
     FEWEST_RIGHT,
     PARTS,
@@ -20,7 +20,7 @@ from gradscore.verdict.learning.two_heads import (
     cross_fitted,
     parts_of,
 )
-from gradscore.verdict.learning.unusual import Unusual
+from gradscore.verdict.learning.heads.unusual import Unusual
 from tests.support.planted import HEAD, NEW_NAMES, OLD_NAMES, extremes, rows, run, shuffled
 
 GIVEN = rows()
@@ -192,12 +192,12 @@ def test_rows_that_took_part_are_nearer():
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_leaks_from_shuffled_outcomes(seed):
     """Held-out rows of outcomes that nothing tells are a coin's: .5 within its interval."""
-    from gradscore.verdict.learning.held_out import held_out
-    from gradscore.verdict.learning.trial import compare
+    from gradscore.verdict.learning.trials.held_out import held_out, outer_parts
+    from gradscore.verdict.learning.trials.trial import compare
 
     given = shuffled(rows(seed=seed), seed)
     judged = held_out(RECIPE, given, seed)
-    for name, one in compare(judged, given).items():
+    for name, one in compare(judged, given, outer_parts(given, seed)).items():
         spread = 1.96 * np.sqrt((one.right + one.others + 1) / (12 * one.right * one.others))
         assert one.auroc == pytest.approx(0.5, abs=1.4 * spread), name
     fitted = RECIPE.fit(given, seed)(given.features)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.verdict.learning.depths import Depths, Scaled, ScaledNames
-from gradscore.verdict.learning.distances import Gaussians, Neighbours, class_members
+from gradscore.verdict.learning.heads.depths import Depths, Scaled, ScaledNames
+from gradscore.verdict.learning.heads.distances import Gaussians, Neighbours, class_members
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]

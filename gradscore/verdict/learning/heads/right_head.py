@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.verdict.learning.ridge_head import RidgeHead
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.heads.ridge_head import RidgeHead
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.transforms import SMALLEST_SPREAD, SignedLog
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
@@ -45,7 +45,7 @@ class RightHead:
     head: RidgeHead
 
     @classmethod
-    def fit(cls, known: Rows, columns: IntArray) -> "RightHead":
+    def fit(cls, known: LabelledRows, columns: IntArray) -> "RightHead":
         """Fit to known inputs, right and wrong ones; `columns` are the logit scores and gradient statistics."""
         residual = known.names.index(RESIDUAL)
         odds = _log_odds(known.features[:, residual])

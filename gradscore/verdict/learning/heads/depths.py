@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.model.metadata import ACTIVATION, LAYER_STATISTICS
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.transforms import LARGEST, SignedLog, Standard
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
@@ -24,7 +24,7 @@ LEAST_LENGTH = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """Rows on comparable scales.
+    """LabelledRows on comparable scales.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Depths:
     pooled: tuple[Standard, ...]
 
     @classmethod
-    def fit(cls, right: Rows) -> "Depths":
+    def fit(cls, right: LabelledRows) -> "Depths":
         """Learn the scales."""
         layers = layer_groups(right.names)
         statistics = SignedLog.fit(right.features, np.concatenate(layers))

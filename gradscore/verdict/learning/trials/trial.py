@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.metrics.paired import auroc_difference, fraction_interval
+from gradscore.metrics.paired import Difference, auroc_differences, fraction_interval
 from gradscore.verdict.learning.judge import Judgement
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 RESIDUAL, ENTROPY = "residual", "entropy"  # columns of the baselines; both are larger for less confident predictions
@@ -37,7 +38,7 @@ class Question:
     wrong: bool
     unknown: bool
 
-    def asked(self, rows: Rows) -> BoolArray:
+    def asked(self, rows: LabelledRows) -> BoolArray:
         """Return which rows are asked about [N]."""
         wrong = rows.known & ~rows.right
         return np.asarray(rows.right | (wrong if self.wrong else False) | (~rows.known if self.unknown else False))
@@ -68,9 +69,9 @@ class Comparison:
     gain_high: float
 
     @property
-    def is_better(self) -> bool:
-        """Whether the whole interval of the gain is positive."""
-        return self.gain_low > 0
+    def gain(self) -> float:
+        """AUROC above that of maximum softmax."""
+        return self.auroc - self.max_softmax
 
     @property
     def is_worse(self) -> bool:
@@ -106,23 +107,27 @@ class Trial:
         return {**asdict(self), "comparisons": comparisons}
 
 
-def compare(judged: Judgement, rows: Rows) -> dict[str, Comparison]:
-    """Compare held-out judgements with the baselines, question by question; with nothing, if the rows lack the residual."""
+def compare(judged: Judgement, rows: LabelledRows, part: IntArray) -> dict[str, Comparison]:
+    """Compare held-out judgements with the baselines, question by question, within the parts [N] of the rows.
+
+    Without the residual there is nothing to compare with.
+    """
     found: dict[str, Comparison] = {}
     if RESIDUAL not in rows.names:
         return found
     for name, question in QUESTIONS.items():
         asked = question.asked(rows)
-        if rows.right[asked].any() and not rows.right[asked].all():
-            found[name] = _compared(getattr(judged, question.answer)[asked], rows.take(asked))
+        compared = _compared(getattr(judged, question.answer)[asked], rows.take(asked), part[asked])
+        if compared is not None:
+            found[name] = compared
     return found
 
 
-def tried(judged: Judgement, rows: Rows, threshold: float) -> Trial:
+def tried(judged: Judgement, rows: LabelledRows, part: IntArray, threshold: float) -> Trial:
     """Compare held-out judgements with the baselines, and count what the threshold accepts."""
     accepted, known = judged.p_correct >= threshold, rows.known
     return Trial(
-        compare(judged, rows),
+        compare(judged, rows, part),
         _fraction(accepted[known]),
         _fraction(rows.right[known & accepted]),
         _fraction(accepted[~known]) if not known.all() else None,
@@ -130,15 +135,22 @@ def tried(judged: Judgement, rows: Rows, threshold: float) -> Trial:
     )
 
 
-def _compared(confidence: FloatArray, rows: Rows) -> Comparison:
-    softmax = auroc_difference(confidence, -_column(rows, RESIDUAL), rows.right)
-    entropy = auroc_difference(confidence, -_column(rows, ENTROPY), rows.right).second if ENTROPY in rows.names else None
+def _compared(confidence: FloatArray, rows: LabelledRows, part: IntArray) -> Comparison | None:
+    """Compare one confidence with the baselines; None if no part has both classes."""
+    members = [np.flatnonzero(part == number) for number in np.unique(part)]
+    members = [one for one in members if rows.right[one].any() and not rows.right[one].all()]
+    if not members:
+        return None
+    softmax = _difference(confidence, rows, RESIDUAL, members)
+    entropy = _difference(confidence, rows, ENTROPY, members).second if ENTROPY in rows.names else None
     counts = int(rows.right.sum()), int((~rows.right).sum())
     return Comparison(*counts, softmax.first, softmax.second, entropy, softmax.low, softmax.high)
 
 
-def _column(rows: Rows, name: str) -> FloatArray:
-    return np.asarray(rows.features[:, rows.names.index(name)])
+def _difference(confidence: FloatArray, rows: LabelledRows, column: str, members: list[IntArray]) -> Difference:
+    """Compare a confidence with minus a column, part by part."""
+    baseline = -rows.features[:, rows.names.index(column)]
+    return auroc_differences([(confidence[one], baseline[one], rows.right[one]) for one in members])
 
 
 def _fraction(hits: BoolArray) -> list[float]:
