@@ -39,6 +39,7 @@ def learn(rows: LabelledRows, settings: Settings, excluded: int) -> LearnedVerdi
     """Fit by `settings.method`; with "auto", choose the recipe first. Errors are those of `Verdict.fit`."""
     if isinstance(settings.method, str) and settings.method in (AUTO, *RECIPES):
         _require_settings(settings)
+        import sklearn.linear_model  # noqa: F401, PLC0415 - brings BLAS libraries; only loaded ones can be limited
 
         # Threads would cost more than they save on matrices of this size, and their number would change the last bits.
         with threadpool_limits(1):
