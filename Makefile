@@ -18,9 +18,10 @@ help:
 	@echo "make sanitize  the C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer (sanitize-quick: in a minute)"
 	@echo "make wheel     dist/*.whl; make wheel-test tries it in a clean environment"
 
+# Not compiled to byte code ahead: that takes longer than the installation, and most modules are never imported.
 $(STAMP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[cpu,export,report,docs,dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --editable ".[cpu,export,report,docs,dev]"
 	$(BIN)/gradscore doctor
 	@touch $(STAMP)
 

@@ -12,7 +12,7 @@ ORDER = (
     "errors", "version", "files", "model", "inputs", "runtime",
     "graph.nodes", "graph.normalize", "graph.layers", "graph.differentiate", "graph.lower", "graph.statistics",
     "graph.assemble", "graph.checking",
-    "scoring", "tables", "runs", "metrics", "verdict.learning", "verdict", "comparing", "report", "preparing", "fusing",
+    "detectors", "scoring", "tables", "runs", "metrics", "verdict.learning", "verdict", "comparing", "report", "preparing", "fusing",
     "triton", "exporting", "unknowns", "bench", "cli",
 )  # fmt: skip
 MOST_MODULES = 16  # a folder's __init__ included

@@ -19,6 +19,7 @@ SEED = 0
 TRAINING = 400
 FITTING = 700
 NOISE = 300
+SHAPES = 300
 EPOCHS = 12
 GRADSCORE = Path(sys.executable).with_name("gradscore")
 
@@ -28,12 +29,13 @@ def main() -> None:
     folder = Path(sys.argv[1])
     shutil.rmtree(folder, ignore_errors=True)
     images, labels = _digits()
-    print(f"1,797 handwritten digits and {2 * NOISE} noise images -> {folder}/images")
+    print(f"1,797 handwritten digits, {2 * NOISE} noise images and {SHAPES} shapes -> {folder}/images")
     _write(folder / "images/fit", images[TRAINING : TRAINING + FITTING], labels[TRAINING : TRAINING + FITTING])
     _write(folder / "images/test", images[TRAINING + FITTING :], labels[TRAINING + FITTING :])
     noise = np.random.default_rng(SEED).integers(0, 256, (2 * NOISE, 8, 8), dtype=np.uint8)
     _write(folder / "images/noise-fit", noise[:NOISE])
     _write(folder / "images/noise-test", noise[NOISE:])
+    _write(folder / "images/shapes-test", _shapes(SHAPES, np.random.default_rng(SEED)))
     print(f"training a CNN on {TRAINING} of them -> {folder}/weights.pt")
     _train(images[:TRAINING], labels[:TRAINING], folder / "weights.pt")
 
@@ -44,16 +46,18 @@ def main() -> None:
         "--class-names", classes, "-o", folder / "classifier.onnx",
     )  # fmt: skip
     _gradscore("prepare", folder / "classifier.onnx", "-o", folder / "scoring.onnx")
-    for name in ("fit", "test", "noise-fit", "noise-test"):
-        _gradscore("score", folder / "scoring.onnx", folder / "images" / name, "-o", folder / f"{name}.parquet")
+    for name in ("fit", "test", "noise-fit", "noise-test", "shapes-test"):
+        _gradscore(
+            "score", folder / "scoring.onnx", folder / "images" / name, "--features", "recommended", "-o", folder / f"{name}.parquet",
+        )  # fmt: skip
     _gradscore(
-        "fit", folder / "fit.parquet", "--unknown", f"{folder}/noise-fit.parquet:200", "-o", folder / "verdict.onnx"
-    )
+        "fit", folder / "fit.parquet", "--model", folder / "scoring.onnx", "--known", folder / "images/fit", "-o", folder / "verdict.onnx",
+    )  # fmt: skip
     _gradscore(
         "apply", folder / "test.parquet", "--verdict", folder / "verdict.onnx", "-o", folder / "verdicts.parquet"
     )
     _gradscore(
-        "evaluate", folder / "test.parquet", "--unknown", folder / "noise-test.parquet", "--verdict", folder / "verdict.onnx",
+        "evaluate", folder / "test.parquet", "--unknown", folder / "shapes-test.parquet", "--verdict", folder / "verdict.onnx",
     )  # fmt: skip
     _show_what_next(folder)
 
@@ -63,6 +67,22 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
     order = np.random.default_rng(SEED).permutation(len(digits.images))
     pixels = np.round(digits.images[order] * (255 / 16)).astype(np.uint8)
     return pixels, digits.target[order]
+
+
+def _shapes(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw stripes, checks, squares and crosses of random size, place and brightness: nothing like a digit."""
+    rows, columns = np.mgrid[:8, :8]
+    images = []
+    for kind in rng.integers(0, 4, count).tolist():
+        width, (row, column) = int(rng.integers(1, 4)), rng.integers(2, 6, 2)
+        masks = (
+            (rows + column) // width % 2 == 0,
+            (rows // width + columns // width) % 2 == 0,
+            np.maximum(abs(rows - row), abs(columns - column)) <= width,
+            (rows == row) | (columns == column),
+        )
+        images.append(masks[kind] * rng.integers(120, 256) + rng.integers(0, 40, (8, 8)) // 2)
+    return np.clip(np.stack(images), 0, 255).astype(np.uint8)
 
 
 def _write(folder: Path, images: np.ndarray, labels: np.ndarray | None = None) -> None:
@@ -101,7 +121,7 @@ def _show_what_next(folder: Path) -> None:
         f"  gradscore inspect {folder}/scoring.onnx\n"
         f"  python -c \"import pyarrow.parquet as pq; print(pq.read_table('{folder}/verdicts.parquet').to_pandas())\"\n"
         f"  gradscore prepare YOUR_CLASSIFIER.onnx -o scoring.onnx --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225\n"
-        f"  gradscore score scoring.onnx YOUR_IMAGES/ -o scores.parquet"
+        f"  gradscore score scoring.onnx YOUR_IMAGES/ --features recommended -o scores.parquet"
     )
 
 

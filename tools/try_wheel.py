@@ -29,7 +29,18 @@ def main() -> None:
         _run(sys.executable, "-c", _export(folder), cwd=ROOT)
         venv.create(folder / "env", with_pip=True)
         python = folder / "env" / "bin" / "python"
-        _run(python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{wheel}[cpu]", cwd=folder)
+        _run(
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "-c",
+            ROOT / "constraints.txt",
+            f"{wheel}[cpu]",
+            cwd=folder,
+        )
         gradscore = python.with_name("gradscore")
         _run(gradscore, "doctor", cwd=folder)
         _run(gradscore, "builder", "install", cwd=folder)

@@ -4,6 +4,7 @@ The variance of the difference is DeLong's (DeLong, DeLong and Clarke-Pearson 19
 Correlated Receiver Operating Characteristic Curves"): exact counts, no resampling.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -34,14 +35,31 @@ class Difference:
 
 def auroc_difference(first: FloatArray, second: FloatArray, positive: BoolArray) -> Difference:
     """Compare two confidences [N], larger meaning positive, on rows of both classes [N]."""
+    return auroc_differences([(first, second, positive)])
+
+
+def auroc_differences(parts: Sequence[tuple[FloatArray, FloatArray, BoolArray]]) -> Difference:
+    """Compare two confidences part by part, and return the mean over the parts, weighted by their pairs of rows.
+
+    Rows of different parts are not compared: their confidences may come from different fits. Parts are independent.
+    """
+    pairs = np.array([float(positive.sum()) * float((~positive).sum()) for _, _, positive in parts])
+    weights = pairs / pairs.sum()
+    figures = np.array([_figures(*part) for part in parts])
+    first, second = weights @ figures[:, 0], weights @ figures[:, 1]
+    half = _Z * float(np.sqrt(weights**2 @ figures[:, 2]))
+    gain = float(first - second)
+    return Difference(float(first), float(second), gain - half, gain + half)
+
+
+def _figures(first: FloatArray, second: FloatArray, positive: BoolArray) -> tuple[float, float, float]:
+    """Return both AUROC, and the variance of their difference."""
     parts = [_placements(values, positive) for values in (first, second)]
-    a, b = (float(wins.mean()) for wins, _ in parts)
     variance = sum(
         float(np.var(one - other, ddof=1)) / len(one) if len(one) > 1 else 0.25
         for one, other in zip(*parts, strict=True)
     )
-    half = _Z * float(np.sqrt(variance))
-    return Difference(a, b, a - b - half, a - b + half)
+    return float(parts[0][0].mean()), float(parts[1][0].mean()), variance
 
 
 def fraction_interval(hits: int, rows: int) -> tuple[float, float]:

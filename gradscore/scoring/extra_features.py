@@ -10,15 +10,13 @@ from gradscore.errors import InputError, ModelError
 from gradscore.model.metadata import ModelMetadata
 from gradscore.scoring.activations import Activations, Penultimate, Pooled
 from gradscore.scoring.extra_feature import ExtraFeature
-from gradscore.scoring.logit_scores import GradNorm, Logits, LogitScore, energy, margin, max_logit
+from gradscore.scoring.logit_scores import LOGIT_SCORES, GradNorm, Logits
 
 EXTRA_FEATURES: Mapping[str, ExtraFeature] = MappingProxyType(
     {
         extra.name: extra
         for extra in (
-            LogitScore("max_logit", max_logit),
-            LogitScore("energy", energy),
-            LogitScore("margin", margin),
+            *LOGIT_SCORES,
             GradNorm(),
             Activations(),
             Pooled(),

@@ -59,6 +59,10 @@ def margin(logits: FloatArray, labels: IntArray) -> FloatArray:
     return np.asarray(logits[rows, labels] - others.max(axis=1))
 
 
+LOGIT_SCORES = (LogitScore("max_logit", max_logit), LogitScore("energy", energy), LogitScore("margin", margin))
+"""Scores of the logits alone, in the order of their columns."""
+
+
 class GradNorm(ExtraFeature):
     """L1 norm of the gradient of KL(uniform ‖ softmax(z)) with respect to the last layer's weight, at temperature 1.
 

@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from gradscore.cli import commands as cli
 from gradscore.tables.table import ScoreTable
+from tests.support import signals
 
 COMMAND = [sys.executable, "-c", "from gradscore.cli import main; main()"]
 CLASSES = ("ant", "bee", "cat")
@@ -783,10 +784,10 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(world, tmp_path):
 
 def test_an_interruption_is_one_line_exit_code_130_and_leaves_nothing(world, tmp_path):
     np.save(tmp_path / "many.npy", np.zeros((200_000, 8, 8), dtype=np.uint8))
-    process = subprocess.Popen(
+    process = signals.start(
         [*COMMAND, "score", world / "scoring.onnx", tmp_path / "many.npy", "-o", tmp_path / "t.parquet"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+    )
     deadline = time.monotonic() + 30
     while not list(tmp_path.glob(".t.parquet.*")) and time.monotonic() < deadline:
         time.sleep(0.02)

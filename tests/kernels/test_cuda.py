@@ -42,7 +42,10 @@ def simulate(code):
     return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+EVERY_TYPE = ["float32", pytest.param("float64", marks=pytest.mark.slow)]  # the simulator is a thousand times slower
+
+
+@pytest.mark.parametrize("dtype", EVERY_TYPE)
 def test_simulated_kernels_give_the_reference(dtype):
     done = simulate(f"""
 done = []
@@ -56,7 +59,7 @@ print(json.dumps(done))
     assert set(done) == {name for name in gk.__all__ if name.endswith("_moments")}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", EVERY_TYPE)
 def test_simulated_derivatives_passed_back_give_the_reference(dtype):
     shapes = simulate(f"""
 from tests.kernels.test_unpooled_input import arguments, assert_near

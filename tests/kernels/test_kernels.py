@@ -90,7 +90,17 @@ def defined_accumulators(gradients):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if "many" not in name and "wide" not in name])
+# Their definition, one product at a time in Python, takes many seconds; smaller cases of the same kinds remain.
+LONG_BY_HAND = {
+    "conv-squares-odd", "conv-middle", "conv-same", "conv-depthwise-long", "conv-few-positions", "unpooled-squares",
+    "unpooled-squares-same", "unpooled-squares-middle",
+}  # fmt: skip
+DEFINED = [name for name in CASES if "many" not in name and "wide" not in name]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG_BY_HAND else name for name in DEFINED]
+)
 def test_reference_follows_the_definition(name):
     arrays = CASES[name].arrays()
     found = CASES[name].run(arrays, backend="reference")

@@ -24,6 +24,7 @@ from gradscore.runs.verification import verify_output
 from gradscore.tables.formats import Parquet
 from gradscore.tables.manifest import MANIFEST, Manifest
 from models.digits_cnn import DigitsCNN
+from tests.support import signals
 
 COMMAND = [sys.executable, "-c", "from gradscore.cli import main; main()"]
 OPTIONS = ["--batch-size", "50", "--shard-rows", "100"]
@@ -79,7 +80,7 @@ def rows_of(path):
 
 
 def start(*arguments):
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return signals.start([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def after_shards(folder, process, count):

@@ -10,7 +10,7 @@ from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
 from gradscore.verdict.learning import fitting
 from gradscore.verdict.learning.calibrated import calibrated
-from gradscore.verdict.learning.held_out import divides_kinds, held_out
+from gradscore.verdict.learning.held_out import divides_kinds, held_out, outer_parts
 from gradscore.verdict.learning.judge import Judge, Judgement
 from gradscore.verdict.learning.methods import METHODS
 from gradscore.verdict.learning.recipes import AUTO, FALLBACK, RECIPES, choose
@@ -74,7 +74,9 @@ def _by_recipe(rows: Rows, settings: Settings, excluded: int) -> Learned:
         "threshold_rows": "training" if judged is None else "held out by cross-validation",
         "threshold_balanced_accuracy": balanced_gain(ranking),
     }
-    return _with_trial(Learned(fitted, name, threshold, summary), None if judged is None else decided, rows, notes)
+    return _with_trial(
+        Learned(fitted, name, threshold, summary), None if judged is None else decided, rows, notes, settings.seed
+    )
 
 
 def _by_method(rows: Rows, settings: Settings, excluded: int) -> Learned:
@@ -85,12 +87,16 @@ def _by_method(rows: Rows, settings: Settings, excluded: int) -> Learned:
     judged = held_out(trial_recipe, rows, settings.seed) if settings.folds else None
     method = settings.method if isinstance(settings.method, str) else type(settings.method).__name__
     summary = {**fitted.summary, **counted(rows, excluded)}
-    return _with_trial(Learned(judge, method, fitted.threshold, summary), judged, rows, summary.pop("notes"))
+    return _with_trial(
+        Learned(judge, method, fitted.threshold, summary), judged, rows, summary.pop("notes"), settings.seed
+    )
 
 
-def _with_trial(learned: Learned, judged: Judgement | None, rows: Rows, notes: list[str]) -> Learned:
+def _with_trial(
+    learned: Learned, judged: Judgement | None, rows: Rows, notes: list[str], seed: int
+) -> Learned:  # fmt: skip
     """Add the trial and its notes to the summary."""
-    trial = None if judged is None else tried(judged, rows, learned.threshold)
+    trial = None if judged is None else tried(judged, rows, outer_parts(rows, seed), learned.threshold)
     summary = {**learned.summary, "trial": trial and trial.as_dict(), "notes": [*notes, *_notes(learned, trial, rows)]}
     return Learned(learned.judge, learned.method, learned.threshold, summary)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from gradscore.verdict.learning.held_out import held_out
+from gradscore.verdict.learning.held_out import held_out, outer_parts
 from gradscore.verdict.learning.judge import Judgement, Recipe
 from gradscore.verdict.learning.max_softmax import MaxSoftmaxRecipe
 from gradscore.verdict.learning.rows import Rows
@@ -43,7 +43,7 @@ def choose(rows: Rows, seed: int) -> Choice:
         judged = held_out(recipe, rows, seed)
         if judged is None:
             notes.append(f"{name} cannot be tried on held-out rows: there are too few")
-        elif name == FALLBACK or is_better(compare(judged, rows)):
+        elif name == FALLBACK or is_better(compare(judged, rows, outer_parts(rows, seed))):
             return Choice(name, judged, tuple(notes))
         else:
             notes.append(f"{name} is not better than maximum softmax on held-out rows")
@@ -51,6 +51,6 @@ def choose(rows: Rows, seed: int) -> Choice:
 
 
 def is_better(comparisons: Mapping[str, Comparison]) -> bool:
-    """Tell whether a recipe gains on the widest question that the rows can ask, and loses on no other one."""
+    """Tell whether a recipe gains on the widest question that the rows can ask, and certainly loses on no question."""
     widest = comparisons.get("all") if "unknown" in comparisons else comparisons.get("wrong")
-    return widest is not None and widest.is_better and not any(one.is_worse for one in comparisons.values())
+    return widest is not None and widest.gain > 0 and not any(one.is_worse for one in comparisons.values())

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.metrics.paired import Difference, auroc_difference, fraction_interval
+from gradscore.metrics.paired import Difference, auroc_differences, fraction_interval
 from gradscore.verdict.learning.judge import Judgement
 from gradscore.verdict.learning.rows import Rows
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 BASELINES: Mapping[str, str] = MappingProxyType({"max_softmax": "residual", "entropy": "entropy"})
@@ -66,9 +67,9 @@ class Comparison:
     gain_high: float
 
     @property
-    def is_better(self) -> bool:
-        """Whether the whole interval of the gain is positive."""
-        return self.gain_low > 0
+    def gain(self) -> float:
+        """AUROC above that of maximum softmax."""
+        return self.auroc - self.max_softmax
 
     @property
     def is_worse(self) -> bool:
@@ -104,21 +105,22 @@ class Trial:
         return {**asdict(self), "comparisons": comparisons}
 
 
-def compare(judged: Judgement, rows: Rows) -> dict[str, Comparison]:
-    """Compare held-out judgements with the baselines, question by question."""
+def compare(judged: Judgement, rows: Rows, part: IntArray) -> dict[str, Comparison]:
+    """Compare held-out judgements with the baselines, question by question, within the parts [N] of the rows."""
     found = {}
     for name, question in QUESTIONS.items():
         asked = question.asked(rows)
-        if rows.right[asked].any() and not rows.right[asked].all():
-            found[name] = _compared(getattr(judged, question.answer)[asked], rows.take(asked))
+        compared = _compared(getattr(judged, question.answer)[asked], rows.take(asked), part[asked])
+        if compared is not None:
+            found[name] = compared
     return found
 
 
-def tried(judged: Judgement, rows: Rows, threshold: float) -> Trial:
+def tried(judged: Judgement, rows: Rows, part: IntArray, threshold: float) -> Trial:
     """Compare held-out judgements with the baselines, and count what the threshold accepts."""
     accepted, known = judged.p_correct >= threshold, rows.known
     return Trial(
-        compare(judged, rows),
+        compare(judged, rows, part),
         _fraction(accepted[known]),
         _fraction(rows.right[known & accepted]),
         _fraction(accepted[~known]) if not known.all() else None,
@@ -126,15 +128,22 @@ def tried(judged: Judgement, rows: Rows, threshold: float) -> Trial:
     )
 
 
-def _compared(confidence: FloatArray, rows: Rows) -> Comparison:
-    differences: dict[str, Difference | None] = dict.fromkeys(BASELINES)
-    for name, column in BASELINES.items():
-        if column in rows.names:
-            baseline = -rows.features[:, rows.names.index(column)]
-            differences[name] = auroc_difference(confidence, baseline, rows.right)
-    softmax, entropy = (differences[name] or auroc_difference(confidence, confidence, rows.right) for name in BASELINES)
+def _compared(confidence: FloatArray, rows: Rows, part: IntArray) -> Comparison | None:
+    """Compare one confidence with the baselines; None if no part has both classes."""
+    members = [np.flatnonzero(part == number) for number in np.unique(part)]
+    members = [one for one in members if rows.right[one].any() and not rows.right[one].all()]
+    if not members:
+        return None
+    softmax, entropy = (_difference(confidence, rows, column, members) for column in BASELINES.values())
     counts = int(rows.right.sum()), int((~rows.right).sum())
     return Comparison(*counts, softmax.first, softmax.second, entropy.second, softmax.low, softmax.high)
+
+
+def _difference(confidence: FloatArray, rows: Rows, column: str, members: list[IntArray]) -> Difference:
+    """Compare a confidence with minus a column, or with itself if the rows lack the column."""
+    has_it = column in rows.names
+    baseline = -rows.features[:, rows.names.index(column)] if has_it else confidence
+    return auroc_differences([(confidence[one], baseline[one], rows.right[one]) for one in members])
 
 
 def _fraction(hits: BoolArray) -> list[float]:
