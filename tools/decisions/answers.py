@@ -24,7 +24,7 @@ class Answers:
         Whether the prediction is right and the input known; whether it is right, if the input is known; whether the input is
         known. A detector has one number for all three.
     about : mapping
-        Seconds of the computation, and what there is to say of a fit.
+        Seconds of processor time, and what there is to say of a fit.
     """
 
     correct: FloatArray

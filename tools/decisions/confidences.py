@@ -49,9 +49,9 @@ class OneDetector(Confidence):
 
     def answers(self, measured: Measured) -> Answers:
         """Return the detector's confidence."""
-        start = time.perf_counter()
+        start = time.process_time()
         confidence = detected(measured, self.name, measured.test)
-        return Answers.single(confidence, seconds=time.perf_counter() - start)
+        return Answers.single(confidence, seconds=time.process_time() - start)
 
 
 class SumOfDetectors(Confidence):
@@ -61,7 +61,7 @@ class SumOfDetectors(Confidence):
 
     def answers(self, measured: Measured) -> Answers:
         """Return the sum."""
-        start, usual = time.perf_counter(), usual_rows(measured)
+        start, usual = time.process_time(), usual_rows(measured)
         total = np.zeros(int(measured.test.sum()))
         for name in DETECTORS:
             confidence = detected(measured, name, measured.test | usual)
@@ -70,7 +70,7 @@ class SumOfDetectors(Confidence):
                 confidence[measured.test[measured.test | usual]],
             )
             total += Answers.single((tested - np.nanmean(on_usual)) / max(np.nanstd(on_usual), SMALLEST_SPREAD)).correct
-        return Answers.single(total, seconds=time.perf_counter() - start)
+        return Answers.single(total, seconds=time.process_time() - start)
 
 
 class OneVerdict(Confidence):
@@ -80,7 +80,7 @@ class OneVerdict(Confidence):
 
     def answers(self, measured: Measured) -> Answers:
         """Fit the verdict, and return its probabilities."""
-        start, fit, columns = time.perf_counter(), measured.fit, verdict_columns(measured)
+        start, fit, columns = time.process_time(), measured.fit, verdict_columns(measured)
         verdict = Verdict.fit(
             measured.features[np.ix_(fit, columns)],
             measured.correct[fit],
@@ -90,7 +90,7 @@ class OneVerdict(Confidence):
             label=measured.label[fit],
             method=self.name,
         )
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         said = verdict.answers(measured.features[np.ix_(measured.test, columns)])
         about = {"seconds": seconds, "method": verdict.method, "notes": list(verdict.summary["notes"])}
         return Answers(said.p_correct, said.p_right, said.p_known, about)

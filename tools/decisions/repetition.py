@@ -1,11 +1,11 @@
 """One task and seed: all answers, from the cache or computed, and their measures."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradscore.files.digest import sha256_of_files
 from gradscore.verdict import AUTO
 from tools.decisions.answers import Answers, kept
 from tools.decisions.confidences import CONFIDENCES, VERDICTS
@@ -24,7 +24,7 @@ class Repetition:
     measures : mapping
         By confidence and measure.
     fits : mapping
-        Of each confidence: seconds, and for verdicts the method chosen and notes.
+        Of each confidence: seconds of processor time, and for verdicts the method chosen and notes.
     """
 
     about: dict[str, Any]
@@ -39,21 +39,33 @@ class Repetition:
 
 def repetition(file: Path, names: Sequence[str], cache: Path, *, only_cached: bool) -> Repetition:
     """Return the measures of these confidences on a file of scored rows; with `only_cached`, of those that are cached."""
-    measured, found = Measured.read(file), dict[str, Answers]()
-    for name in names:
-        kept_in = _place(file, name, cache)
-        if AUTO in found and name == found[AUTO].about["method"]:
-            found[name] = found[AUTO]  # the recipe that auto has chosen, fitted to the same rows with the same seed
-        elif kept_in.exists() or not only_cached:
-            found[name] = _said(measured, name, kept_in)
+    measured = Measured.read(file)
+    found = answered(measured, file, names, cache, only_cached=only_cached)
     judged = {name: measures(measured, one, probabilities=name in VERDICTS) for name, one in found.items()}
     return Repetition(_about(measured), judged, {name: one.about for name, one in found.items()})
 
 
-def _place(file: Path, name: str, cache: Path) -> Path:
+def answered(
+    measured: Measured, file: Path, names: Sequence[str], cache: Path, *, only_cached: bool
+) -> dict[str, Answers]:
+    """Return the answers of these confidences by name, from the cache or computed."""
+    found: dict[str, Answers] = {}
+    with file.open("rb") as stream:
+        rows = hashlib.file_digest(stream, "sha256")
+    for name in names:
+        path = _place(file, name, cache, rows.copy())
+        if AUTO in found and name == found[AUTO].about["method"]:
+            found[name] = found[AUTO]  # the recipe that auto has chosen, fitted to the same rows with the same seed
+        elif path.exists() or not only_cached:
+            found[name] = _said(measured, name, path)
+    return found
+
+
+def _place(file: Path, name: str, cache: Path, digest: Any) -> Path:
     """Return where answers are kept: the name changes with the scored rows and with the code that answers."""
-    key = sha256_of_files(file, *CONFIDENCES[name].sources)
-    return cache / "answers" / f"{file.stem}-{name.replace(' ', '-')}-{key[:16]}.npz"
+    for source in CONFIDENCES[name].sources:
+        digest.update(source.read_bytes())
+    return cache / "answers" / f"{file.stem}-{name.replace(' ', '-')}-{digest.hexdigest()[:16]}.npz"
 
 
 def _said(measured: Measured, name: str, path: Path) -> Answers:
