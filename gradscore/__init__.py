@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gradscore.inputs.sources import Source, open_source
     from gradscore.metrics.evaluation import Evaluation, evaluate
     from gradscore.preparing.preparation import prepare
+    from gradscore.runs.reference_run import learn_reference
     from gradscore.runs.scoring_run import score_to_parquet
     from gradscore.scoring.scorer import Scorer
     from gradscore.scoring.scores import ScoredBatch, Scores
@@ -49,6 +50,7 @@ _LAZY = {
     "explain": "gradscore.verdict",
     "export_classifier": "gradscore.exporting.export",
     "fuse": "gradscore.fusing.fusion",
+    "learn_reference": "gradscore.runs.reference_run",
     "open_source": "gradscore.inputs.sources",
     "prepare": "gradscore.preparing.preparation",
     "score_to_parquet": "gradscore.runs.scoring_run",
@@ -80,6 +82,7 @@ __all__ = [
     "explain",
     "export_classifier",
     "fuse",
+    "learn_reference",
     "open_source",
     "prepare",
     "score_to_parquet",

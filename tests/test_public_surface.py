@@ -16,7 +16,7 @@ def test_public_names():
         "BuilderError", "Cases", "Evaluation", "GradscoreError", "InputError", "MismatchError", "ModelError",
         "OutputExistsError", "RuntimeUnavailableError", "ScoreTable", "ScoredBatch", "Scorer", "Scores", "Source",
         "UnsupportedOpError", "Verdict", "__version__", "collect", "compare", "evaluate", "explain", "export_classifier",
-        "fuse", "open_source", "prepare", "score_to_parquet", "score_unknowns", "synthesise",
+        "fuse", "learn_reference", "open_source", "prepare", "score_to_parquet", "score_unknowns", "synthesise",
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import typer
 
 from gradscore.cli import fit as cli_fit
 from gradscore.cli import fuse as cli_fuse
+from gradscore.cli import reference as cli_reference
 from gradscore.cli import report as cli_report
 from gradscore.cli import score as cli_scoring
 from gradscore.cli import unknowns as cli_unknowns
@@ -214,7 +215,7 @@ def inspect(model: Annotated[Path, typer.Argument(help="A scoring model.")], as_
     print_json(report) if as_json else console.show_inspection(report)
 
 
-for commands in (cli_scoring, cli_fit, cli_verdicts, cli_unknowns, cli_report, cli_fuse):
+for commands in (cli_scoring, cli_reference, cli_fit, cli_verdicts, cli_unknowns, cli_report, cli_fuse):
     commands.register(app)
 
 

@@ -105,7 +105,8 @@ def _trial_lines(trial: Mapping[str, Any] | None) -> Iterator[str]:
     words = {"wrong": "wrong predictions", "unknown": "unknown inputs", "all": "both together"}
     for name, one in trial["comparisons"].items():
         gain = one["auroc"] - one["max_softmax"]
-        figures = f"{100 * one['auroc']:8.1f}{100 * one['max_softmax']:14.1f}{100 * one['entropy']:10.1f}"
+        entropy = "—" if one["entropy"] is None else f"{100 * one['entropy']:.1f}"
+        figures = f"{100 * one['auroc']:8.1f}{100 * one['max_softmax']:14.1f}{entropy:>10}"
         asked = f"{words[name]} ({one['others']:,})"
         interval = f"{100 * one['gain_low']:+.1f} to {100 * one['gain_high']:+.1f}"
         yield f"  {asked:<52}{figures}{100 * gain:+8.1f} ({interval})"
@@ -175,7 +176,7 @@ def show_comparison(comparison: "Mapping[str, GroupedEvaluation]", convention: s
 
 
 def show_explanation(found: "Sequence[Importance]") -> None:
-    """Print the AUROC lost without each layer, statistic and feature, largest losses first."""
+    """Print the AUROC lost without each head, layer, statistic and feature, largest losses first."""
     table = Table()
     table.add_column("kind")
     table.add_column("name", overflow="fold")

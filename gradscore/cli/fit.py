@@ -7,6 +7,7 @@ import typer
 
 from gradscore.cli.options import (
     AsJson,
+    DetectorReferenceFile,
     Extra,
     Labels,
     Output,
@@ -58,6 +59,7 @@ def fit(
         str | None,
         typer.Option(help="Kinds to make, comma-separated; see `gradscore unknowns`. Default: all that suit."),
     ] = None,
+    reference: DetectorReferenceFile = None,
     idx_transposed: Transposed = False,
     method: Annotated[
         str,
@@ -74,7 +76,10 @@ def fit(
         str, typer.Option(help="Calibration learned on held-out rows: none, platt or isotonic.")
     ] = "none",
     unknown_share: Annotated[
-        float, typer.Option(help="Share of unknown inputs for which auto, two-heads and max-softmax are calibrated.")
+        float,
+        typer.Option(
+            help="Share of unknown inputs for which auto, two-heads and max-softmax are calibrated, between 0 and 1."
+        ),
     ] = 0.02,
     folds: Annotated[
         int, typer.Option(help="Cross-validation folds for penalty, threshold and calibration. 0: none.")
@@ -132,7 +137,7 @@ def fit(
             "unknowns -o made.npz`, score them both ways, and give their table by --unknown"
         )
     table, own = ScoreTable.read(scores), read_extra(extra)
-    made = made_tables(model, with_noise, noise, known, idx_transposed, seed, table.extra_features)
+    made = made_tables(model, with_noise, noise, known, idx_transposed, seed, table.extra_features, reference)
     cases = labelled_cases(table, unknown, labels, unknown_labels, seed, made, own)
     further = None
     if calibration:

@@ -34,7 +34,8 @@ Extra = Annotated[
     typer.Option(
         "--extra",
         help="Your own scores, joined by id: a Parquet or CSV file with the column id and numeric columns. PATH:A,-B joins "
-        "A and B; in -B smaller means more confident. Repeatable.",
+        "A and B; in -B smaller means more confident. NAME=PATH is for table NAME alone: known, or a table of --unknown. "
+        "Repeatable.",
     ),
 ]
 Convention = Annotated[
@@ -49,6 +50,14 @@ ExtraFeatures = Annotated[
         "--features",
         help="Extra features: recommended (what verdicts are best with), or max_logit, energy, margin, gradnorm, "
         "activations, pooled, penultimate, logits. Comma-separated; repeatable.",
+    ),
+]
+
+DetectorReferenceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        help="What detectors in --features (knn, vim, …) learned from known inputs: a file of `gradscore reference`.",
     ),
 ]
 
@@ -101,12 +110,13 @@ def labelled_cases(
 
     These are the tables in `made`, and those read from PATH or PATH:N. All get the columns in `extra`.
     """
-    from gradscore.comparing.cases import collect, read_unknown  # noqa: PLC0415 - `--help` stays fast
+    from gradscore.comparing.cases import KNOWN, collect, read_unknown  # noqa: PLC0415 - `--help` stays fast
 
     if unknown_labels not in ("error", "incorrect"):
         raise InputError(f"--unknown-labels is {unknown_labels!r}: it takes error or incorrect")
     tables = {**(made or {}), **read_unknown(unknown or [], seed=seed)}
     if extra:
-        known = extra.join(known, "the score table")
-        tables = {name: extra.join(table, f"unknown table {name}") for name, table in tables.items()}
+        extra.require_tables([KNOWN, *tables])
+        known = extra.join(known, KNOWN)
+        tables = {name: extra.join(table, name) for name, table in tables.items()}
     return collect(known, tables, label_file=labels, unknown_labels=unknown_labels)  # type: ignore[arg-type]  # checked above

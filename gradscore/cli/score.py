@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradscore.cli.options import AsJson, ExtraFeatures, Overwrite, Transposed, all_parts, parts, print_json
+from gradscore.cli.options import (
+    AsJson,
+    DetectorReferenceFile,
+    ExtraFeatures,
+    Overwrite,
+    Transposed,
+    all_parts,
+    parts,
+    print_json,
+)
 from gradscore.errors import GradscoreError, InputError
 
 if TYPE_CHECKING:
@@ -54,6 +63,7 @@ def score(
         ),
     ],
     features: ExtraFeatures = None,
+    reference: DetectorReferenceFile = None,
     batch_size: Annotated[
         str, typer.Option(callback=_batch_size, help="Inputs in a batch, or auto for the fastest size.")
     ] = "256",
@@ -97,8 +107,9 @@ def score(
         destination.refuse_taken(overwrite=overwrite, resume=resume)
     with stoppable(destination.kept):
         scorer = Scorer.load(
-            model, providers=parts(providers), backend=backend, threads=threads, features=all_parts(features)
-        )
+            model, providers=parts(providers), backend=backend, threads=threads, features=all_parts(features),
+            reference=reference,
+        )  # fmt: skip
         source = open_source(inputs, idx_transposed=idx_transposed).first(limit)
         if dry_run:
             _show_plan(scorer, source, as_json)

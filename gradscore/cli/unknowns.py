@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradscore.cli.options import ExtraFeatures, Output, Overwrite, Transposed, all_parts, parts
+from gradscore.cli.options import DetectorReferenceFile, ExtraFeatures, Output, Overwrite, Transposed, all_parts, parts
 from gradscore.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def unknowns(
     known: KnownInputs = None,
     idx_transposed: Transposed = False,
     features: ExtraFeatures = None,
+    reference: DetectorReferenceFile = None,
     seed: Annotated[int, typer.Option(help="Seed. The same seed gives the same inputs.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -55,7 +56,7 @@ def unknowns(
     if output.suffix not in writers:
         raise InputError(f"{output} must end in .parquet (a score table) or .npz (the inputs themselves)")
     refuse_existing(output, overwrite=overwrite)
-    scorer = Scorer.load(model, features=all_parts(features))
+    scorer = Scorer.load(model, features=all_parts(features), reference=reference)
     inputs = _known_inputs(scorer, known, idx_transposed, seed)
     writers[output.suffix](scorer, output, kind, count, inputs, seed, overwrite)
     typer.echo(f"made {count:,} inputs of no known class ({kind}): {output}", err=True)
@@ -69,6 +70,7 @@ def made_tables(
     idx_transposed: bool,
     seed: int,
     features: Sequence[str],
+    reference: Path | None = None,
 ) -> "dict[str, ScoreTable]":
     """Make and score unknown inputs for `fit`, with these extra features: of each kind named, or of all that suit.
 
@@ -82,7 +84,7 @@ def made_tables(
         raise InputError("--known and --noise make and score unknown inputs: give the scoring model with --model")
     if model is None or not count:
         return {}
-    with Scorer.load(model, features=features) as scorer:
+    with Scorer.load(model, features=features, reference=reference) as scorer:
         inputs = _known_inputs(scorer, known, idx_transposed, seed)
         suiting = [kind for kind in kinds_for(scorer.metadata) if inputs is not None or not KINDS[kind].needs_known]
         names = parts(kinds) or suiting

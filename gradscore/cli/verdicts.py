@@ -48,6 +48,7 @@ def apply(
     import pyarrow.parquet as pq
 
     from gradscore.cli import console
+    from gradscore.comparing.cases import KNOWN
     from gradscore.files.writing import refuse_existing, replacing
     from gradscore.tables.extra_columns import narrowed
     from gradscore.tables.table import ScoreTable
@@ -55,7 +56,8 @@ def apply(
 
     refuse_existing(output, overwrite=overwrite)
     fitted, own = Verdict.load(verdict), read_extra(extra)
-    table = own.join(ScoreTable.read(scores), "the score table")
+    own.require_tables([KNOWN])
+    table = own.join(ScoreTable.read(scores), KNOWN)
     judged = fitted.judge(narrowed(fitted.feature_names, table, "the verdict"))
     tell_unused(own)
     with replacing(output, overwrite=overwrite) as part:
@@ -127,7 +129,7 @@ def explain(
     seed: DrawSeed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Show which layers, statistics and features a verdict depends on, by permutation importance.
+    """Show which heads, layers, statistics and features a verdict depends on, by permutation importance.
 
     Example: gradscore explain test.parquet --unknown noise.parquet --verdict verdict.onnx
     """

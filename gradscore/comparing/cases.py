@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradscore.comparing import labels
 from gradscore.errors import InputError, MismatchError
-from gradscore.tables.table import ScoreTable, require_same_features, require_same_model
+from gradscore.tables.table import ScoreTable, require_same_features, require_same_model, require_same_reference
 
 KNOWN = "known"  # the group of rows whose classes the model has
 NO_TABLES: Mapping[str, ScoreTable] = MappingProxyType({})
@@ -101,6 +101,7 @@ def collect(
     for name, table in unknown.items():
         require_same_features(known.feature_names, table.feature_names, "the known table", f"unknown table {name}")
         require_same_model(known.model_fingerprint, table.model_fingerprint, "the known table", f"unknown table {name}")
+        require_same_reference(known, table, "the known table", f"unknown table {name}")
     tables = (known, *unknown.values())
     rows = [np.flatnonzero(table.valid()) for table in tables]
     sizes = [len(part) for part in rows]

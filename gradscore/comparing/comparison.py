@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.comparing.cases import Cases
+from gradscore.detectors import DETECTORS
 from gradscore.errors import InputError
 from gradscore.metrics.evaluation import Evaluation, evaluate
 from gradscore.tables.extra_columns import columns_read
@@ -40,6 +41,7 @@ BASELINES: Mapping[str, Baseline] = MappingProxyType(
         "energy": Baseline("energy", 1),
         "margin": Baseline("margin", 1),
         "gradnorm": Baseline("gradnorm", 1),
+        **{name: Baseline(name, 1) for name in DETECTORS if name not in ("max_softmax", "entropy")},
     }
 )
 """Confidences that need no verdict. A baseline is available if the table has its feature. The residual keeps the order of

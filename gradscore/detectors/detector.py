@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.detectors.arithmetic import Values
-from gradscore.detectors.nodes import Emit
 from gradscore.detectors.observations import FloatArray, LastLayer, Observations
-from gradscore.detectors.traced import Traced
+from gradscore.detectors.traced import Emit, Traced
 from gradscore.errors import InputError, ModelError
 
 Arrays = Mapping[str, NDArray[np.float64]]

@@ -1,6 +1,6 @@
 """Emitter of ONNX nodes in double precision: default domain, only operators that every runtime has."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,6 @@ NODE_OPERATORS = frozenset(
     }
 )  # fmt: skip
 """The operators that a detector's arithmetic may use."""
-
-
-class Emit(Protocol):
-    """Appends a node, and returns the name of its output number `which`. Arrays among the inputs become constants."""
-
-    def __call__(self, operator: str, *inputs: str | npt.ArrayLike, which: int = 0, **attributes: Any) -> str:
-        """Append the node."""
-        ...
 
 
 class Nodes:

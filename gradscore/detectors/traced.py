@@ -6,12 +6,12 @@ calls `__array_ufunc__` (NEP 13) for its operators and elementary functions.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from onnx import TensorProto
+import numpy.typing as npt
 
-from gradscore.detectors.nodes import Emit
+_DOUBLE = 11  # onnx.TensorProto.DOUBLE; scoring does not wait for onnx
 
 UFUNCS: Mapping[Callable[..., Any], str] = MappingProxyType(
     {
@@ -34,6 +34,14 @@ UFUNCS: Mapping[Callable[..., Any], str] = MappingProxyType(
     }
 )
 """The operator of each of NumPy's functions."""
+
+
+class Emit(Protocol):
+    """Appends a node, and returns the name of its output number `which`. Arrays among the inputs become constants."""
+
+    def __call__(self, operator: str, *inputs: str | npt.ArrayLike, which: int = 0, **attributes: Any) -> str:
+        """Append the node."""
+        ...
 
 
 class Traced(np.lib.mixins.NDArrayOperatorsMixin):
@@ -98,7 +106,7 @@ class Traced(np.lib.mixins.NDArrayOperatorsMixin):
 
     def as_double(self) -> "Traced":
         """Return a mask as numbers 0 and 1."""
-        return self.node("Cast", self, to=TensorProto.DOUBLE)
+        return self.node("Cast", self, to=_DOUBLE)
 
 
 def _given(value: Any) -> Any:

@@ -27,15 +27,16 @@ from gradscore.graph.nodes.storing import write_model
 from gradscore.graph.normalize.dialect import infer_shapes
 from gradscore.graph.statistics.append import AT_ONCE
 from gradscore.model.file_kinds import METADATA_KEY
+from gradscore.model.layer_inputs import columns_by_feature
 from gradscore.model.metadata import HEAD_FEATURES, SIGNAL_LABEL, ModelMetadata
 from gradscore.model.model_file import read_metadata
-from gradscore.model.selfscoring import SelfScoringMetadata
+from gradscore.model.selfscoring import WHY, SelfScoringMetadata
 from gradscore.model.weights import require_weights
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER
 from gradscore.tables.table import require_same_model
 from gradscore.verdict.inlining import inline_verdict, used_features
-from gradscore.verdict.learning.verdict_nodes import OUTPUT, P_KNOWN, P_RIGHT
+from gradscore.verdict.learning.verdict_nodes import OUTPUT, P_KNOWN, P_RIGHT, VERDICT_OUTPUTS
 from gradscore.verdict.model import Verdict
 from gradscore.version import __version__
 
@@ -53,9 +54,9 @@ def fuse(
     """Join a scoring model and a verdict into one ONNX file of standard operators.
 
     The file has the classifier's own inputs and outputs. More outputs follow: `label` int64 [B]; with a verdict,
-    `p_correct`, `p_right` and `p_known` float32 [B], `accept` bool [B], and `why` int64 [B] (0 accepted, 1 looks wrong, 2 looks
-    unknown); `entropy`, `max_softmax` and `residual` float32 [B]; and, if `features`
-    are given, `features` float32 [B, F]. The file computes only what its outputs need.
+    `p_correct`, `p_right` and `p_known` float32 [B], `accept` bool [B], and `why` int64 [B] (see `WHY`); `entropy`,
+    `max_softmax` and `residual` float32 [B]; and, if `features` are given, `features` float32 [B, F]. The file computes only
+    what its outputs need.
 
     Parameters
     ----------
@@ -64,7 +65,8 @@ def fuse(
     verdict
         A verdict that was fitted to features of this scoring model, or its file.
     features
-        Patterns of the features to output: "fc.*" for those of the layer fc, "*" for all.
+        Patterns of the features to output: "fc.*" for those of the layer fc, "*" for all of layers and softmax. A pattern
+        that none of these matches, such as "*.pooled.*" or "energy", chooses among the extra features.
     drop_outputs
         Leave out the outputs of the classifier that standard operators cannot compute. By default, they are an error.
     provider
@@ -159,7 +161,7 @@ def _check_fusible(known: ModelMetadata, path: Path, *, drop_outputs: bool) -> N
 
 
 def _require_known(used: Sequence[str], known: ModelMetadata) -> None:
-    if extra := [name for name in used if name not in (*known.feature_names, *HEAD_NAMES)]:
+    if extra := [name for name in used if name not in {*known.feature_names, *_extra_names(known)}]:
         raise InputError(
             f"the verdict reads {extra[0]!r}, which a self-scoring model does not compute: fit one without it "
             "(`gradscore fit --features` chooses by pattern)"
@@ -167,11 +169,24 @@ def _require_known(used: Sequence[str], known: ModelMetadata) -> None:
 
 
 def _chosen(known: ModelMetadata, patterns: Sequence[str]) -> tuple[str, ...]:
-    names = known.feature_names
+    """Return the features that match a pattern, in table order."""
+    chosen = set[str]()
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise InputError(f"no feature matches {pattern!r} (--features): the model has {', '.join(names[:5])}, …")
-    return tuple(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+        own, extra = (
+            {name for name in names if fnmatchcase(name, pattern)}
+            for names in (known.feature_names, _extra_names(known))
+        )
+        if not own and not extra:
+            some = ", ".join(known.feature_names[:5])
+            raise InputError(f"no feature matches {pattern!r} (--features): the model has {some}, …")
+        chosen |= own or extra
+    return tuple(name for name in (*known.feature_names, *_extra_names(known)) if name in chosen)
+
+
+def _extra_names(known: ModelMetadata) -> tuple[str, ...]:
+    """Return the columns of extra features that the graph can compute."""
+    of_logits = [name for name in HEAD_NAMES if name not in HEAD_FEATURES]
+    return (*of_logits, *(name for names in columns_by_feature(known).values() for name in names))
 
 
 def _join(
@@ -185,7 +200,7 @@ def _join(
     label = values[SIGNAL_LABEL]
     head = append_head(graph, values[known.logits], label, known.classes)
     at_once = AT_ONCE_ON_DEVICE if on_device else AT_ONCE
-    table = append_features(graph, known.layers, head, (*chosen, *used), at_once=at_once)
+    table = append_features(graph, known, head, (*chosen, *used), at_once=at_once)
     graph.outputs.clear()
     graph.outputs.extend(own[name] for name in known.outputs)
     added = {"label": add_output(graph, label, "label", ir.DataType.INT64, [BATCH])}
@@ -211,12 +226,14 @@ def _add_answers(
     """Make outputs of a verdict's probabilities, of the decision, and of what a rejected input looks like."""
     emit = table.emit
     accept = emit("GreaterOrEqual", answers[OUTPUT], emit.constant(threshold, np.float64))
-    added = {OUTPUT: _add_float(graph, table, answers[OUTPUT], OUTPUT, [BATCH])}
+    told = [name for name in VERDICT_OUTPUTS if name in answers]  # a verdict of schema version 1 has P(correct) alone
+    added = {name: _add_float(graph, table, answers[name], name, [BATCH]) for name in told}
     added["accept"] = add_output(graph, accept, "accept", ir.DataType.BOOL, [BATCH])
     if P_KNOWN in answers:
-        added |= {name: _add_float(graph, table, answers[name], name, [BATCH]) for name in (P_RIGHT, P_KNOWN)}
-        looks = emit("Cast", emit("Less", answers[P_KNOWN], answers[P_RIGHT]), to=ir.DataType.INT64)
-        why = emit("Where", accept, emit.integers(0), emit("Add", looks, emit.integers(1)))
+        accepted, wrong, unknown, unjudged = (emit.integers(code) for code in WHY)
+        looks = emit("Where", emit("Less", answers[P_KNOWN], answers[P_RIGHT]), unknown, wrong)
+        judged = emit("Where", emit("IsNaN", answers[OUTPUT]), unjudged, looks)
+        why = emit("Where", accept, accepted, judged)
         added["why"] = add_output(graph, why, "why", ir.DataType.INT64, [BATCH])
     return added
 

@@ -1,6 +1,6 @@
 """Checks a self-scoring model before its file gets its name: valid ONNX, with the expected outputs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,22 @@ import onnx
 from numpy.typing import NDArray
 
 from gradscore.errors import ModelError
-from gradscore.graph.assemble.head_statistics import HEAD_NAMES
+from gradscore.fusing.tolerance import is_alike, is_close, scale_of
 from gradscore.graph.checking import DRAWS
 from gradscore.graph.nodes.probing import random_input
 from gradscore.model.metadata import HEAD_FEATURES
+from gradscore.model.model_file import read_metadata
 from gradscore.model.selfscoring import SelfScoringMetadata
 from gradscore.runtime.session import open_session
+from gradscore.scoring.extra_features import features_with
 from gradscore.scoring.scorer import Scorer
 from gradscore.scoring.scores import Scores
+from gradscore.verdict.learning.judge import Judgement
+from gradscore.verdict.learning.verdict_nodes import VERDICT_OUTPUTS
 from gradscore.verdict.model import Verdict
 
-_RTOL = 1e-3
 _SAMPLES = 3
+_Check = Callable[[NDArray[Any]], bool]  # tells whether an output is as expected
 
 
 def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None) -> None:
@@ -44,10 +48,10 @@ def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdic
         differing = _differing(path, scoring, metadata, verdict, draw)
         if not differing:
             return
-    if differing == [metadata.added.get("p_correct")]:
+    if differing[0] in {metadata.added.get(name) for name in VERDICT_OUTPUTS}:
         raise ModelError(
-            "P(correct) of the self-scoring model differs from `gradscore apply`: the verdict relies on a feature that is "
-            "rounding noise, for example a mean that is always zero: fit one without it (`gradscore fit --features`)"
+            f"{differing[0]!r} of the self-scoring model differs from `gradscore apply`: the verdict relies on a feature that "
+            "is rounding noise, for example a mean that is always zero: fit one without it (`gradscore fit --features`)"
         )
     raise ModelError(f"the self-scoring model's {differing[0]!r} differs from the scoring model's: please report it")
 
@@ -57,35 +61,57 @@ def _differing(
 ) -> list[str]:
     """Return the outputs that differ from the expected ones, at one draw of random inputs."""
     batch = {item.name: random_input(item.shape, np.dtype(item.dtype), _SAMPLES, draw=draw) for item in metadata.inputs}
-    expected = _expected(scoring, metadata, verdict, batch)
-    found = dict(zip(expected, open_session(path).run(list(expected), batch), strict=True))
-    return [name for name, values in expected.items() if not _alike(found[name], values)]
+    checks = _checks(scoring, metadata, verdict, batch)
+    found = dict(zip(checks, open_session(path).run(list(checks), batch), strict=True))
+    return [name for name, is_expected in checks.items() if not is_expected(found[name])]
 
 
-def _expected(
+def _checks(
     scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, batch: Mapping[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:  # fmt: skip
-    """Return the expected outputs by name."""
+) -> dict[str, _Check]:
+    """Return a check for each output, those first that others follow from."""
     own = list(metadata.outputs)
-    expected = dict(zip(own, open_session(scoring).run(own, batch), strict=True))
-    extras = [name for name in metadata.used_features if name in HEAD_NAMES and name not in HEAD_FEATURES]
-    with Scorer.load(scoring, features=extras) as scorer:
+    checks = {name: _like(values) for name, values in zip(own, open_session(scoring).run(own, batch), strict=True)}
+    columns = (*metadata.used_features, *metadata.feature_names)
+    with Scorer.load(scoring, features=features_with(columns, read_metadata(scoring))) as scorer:
         scores = scorer.score(batch)
-    expected |= {metadata.added[name]: scores[name] for name in HEAD_FEATURES}
+    added = metadata.added
+    checks[added["label"]] = lambda found: np.array_equal(found, scores.label)
+    checks |= {added[name]: _like(scores[name]) for name in HEAD_FEATURES}
+    if metadata.feature_names:
+        checks[added["features"]] = lambda found: _has_features(found, scores, metadata.feature_names)
     if verdict is not None:
-        expected[metadata.added["p_correct"]] = _applied(verdict, scores, metadata.used_features)
-    return expected
+        checks |= _checks_of_verdict(verdict, verdict.answers(_rows(verdict, scores, metadata)), added)
+    return checks
 
 
-def _applied(verdict: Verdict, scores: Scores, used: tuple[str, ...]) -> NDArray[np.float64]:
-    """Apply a verdict to the features that it reads; all other features are 0."""
+def _checks_of_verdict(verdict: Verdict, answers: Judgement, added: Mapping[str, str]) -> dict[str, _Check]:
+    """Return checks of probabilities and decisions; a decision may differ where two numbers are as good as equal."""
+    checks = {added[name]: _like(getattr(answers, name)) for name in VERDICT_OUTPUTS if name in added}
+    accepted = answers.p_correct >= verdict.threshold
+    is_sure = ~is_close(answers.p_correct, verdict.threshold)
+    checks[added["accept"]] = lambda found: np.array_equal(found[is_sure], accepted[is_sure])
+    if "why" in added:
+        looks = np.where(answers.p_known < answers.p_right, 2, 1)
+        why = np.where(np.isnan(answers.p_correct), -1, np.where(accepted, 0, looks))
+        is_told = is_sure & (accepted | ~is_close(answers.p_known, answers.p_right))
+        checks[added["why"]] = lambda found: np.array_equal(found[is_told], why[is_told])
+    return checks
+
+
+def _rows(verdict: Verdict, scores: Scores, metadata: SelfScoringMetadata) -> NDArray[np.float64]:
+    """Return the features that a verdict reads; all other features are 0."""
     rows = np.zeros((len(scores), len(verdict.feature_names)))
-    for name in used:
+    for name in metadata.used_features:
         rows[:, verdict.feature_names.index(name)] = scores[name]
-    return verdict.apply(rows)
+    return rows
 
 
-def _alike(actual: NDArray[Any], wanted: NDArray[Any]) -> bool:
-    finite = np.abs(wanted[np.isfinite(wanted)]) if wanted.dtype.kind == "f" else np.abs(wanted)
-    largest = float(finite.max(initial=0))
-    return bool(np.allclose(actual, wanted, rtol=_RTOL, atol=_RTOL * largest, equal_nan=True))
+def _has_features(found: NDArray[Any], scores: Scores, names: tuple[str, ...]) -> bool:
+    return all(
+        is_alike(found[:, column], scores[name], scale=scale_of(name, scores)) for column, name in enumerate(names)
+    )
+
+
+def _like(expected: NDArray[Any]) -> _Check:
+    return lambda found: is_alike(found, expected)

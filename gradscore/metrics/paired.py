@@ -27,11 +27,6 @@ class Difference:
     low: float
     high: float
 
-    @property
-    def gain(self) -> float:
-        """First minus second."""
-        return self.first - self.second
-
 
 def auroc_difference(first: FloatArray, second: FloatArray, positive: BoolArray) -> Difference:
     """Compare two confidences [N], larger meaning positive, on rows of both classes [N]."""

@@ -43,6 +43,10 @@ class Ranking:
         """Return the ranking with the classes exchanged and the scores negated."""
         return Ranking(-self.values[::-1], self.negatives[::-1], self.positives[::-1])
 
+    def negated(self) -> "Ranking":
+        """Return the ranking with the scores negated."""
+        return Ranking(-self.values[::-1], self.positives[::-1], self.negatives[::-1])
+
     def resampled(self, rng: np.random.Generator) -> "Ranking":
         """Draw one bootstrap sample, stratified by class so that neither class can be empty."""
         positives = rng.multinomial(self.positives.sum(), self.positives / self.positives.sum())

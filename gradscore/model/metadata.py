@@ -28,6 +28,7 @@ ACTIVATION = "activation"  # of `<layer>.activation.<statistic>`, an extra featu
 SIGNAL_LABEL = "gradscore/label"
 SEED_RULE = "seed"  # first part of the names of values that make the seed of back-propagation
 SIGNAL_FEATURES = "gradscore/features"
+SIGNAL_EXTRA = "gradscore/extra"  # of `gradscore/extra/<feature>`, columns that a session computes itself
 SCALED_STATISTICS = ("l1", "l2", "min", "max", "mean", "std")  # times the residual; others do not depend on it
 
 

@@ -1,12 +1,13 @@
 """The metadata of a self-scoring model: the JSON in its `metadata_props`, as a typed record.
 
 The model has the outputs of the classifier, unchanged and in their order. After them come the outputs that `fuse` adds for
-each prediction: `label`, `p_correct`, `accept`, `entropy`, `max_softmax`, `residual`, and on request `features`.
+each prediction, those of `MEANINGS`.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 
 from gradscore.errors import ModelError
 from gradscore.model.file_kinds import FileKind
@@ -14,7 +15,23 @@ from gradscore.model.json_records import as_fields
 from gradscore.model.preprocessing import InputTensor, Preprocessing
 
 FORMAT_VERSION = 1
-OUTPUTS = ("label", "p_correct", "accept", "entropy", "max_softmax", "residual", "features")
+WHY: Mapping[int, str] = MappingProxyType({0: "accepted", 1: "looks wrong", 2: "looks unknown", -1: "not judged"})
+"""Codes of the output `why`. A rejected prediction looks unknown if P(known) < P(right). One with NaN is not judged."""
+MEANINGS: Mapping[str, str] = MappingProxyType(
+    {
+        "label": "predicted class",
+        "p_correct": "P(the prediction is right)",
+        "p_right": "P(the prediction is right, if the input is of a known class)",
+        "p_known": "P(the input is of a known class)",
+        "accept": "whether P(correct) reaches the threshold",
+        "why": ", ".join(f"{code} {text}" for code, text in WHY.items()),
+        "entropy": "entropy of the softmax, divided by that of equal shares",
+        "max_softmax": "softmax of the predicted class",
+        "residual": "1 − max_softmax, computed without cancellation",
+        "features": "the features that `feature_names` names",
+    }
+)
+"""What each added output says."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +43,11 @@ class SelfScoringMetadata:
     outputs
         The classifier's own outputs.
     added
-        {name in `OUTPUTS`: name of the output}. They differ only if the classifier has an output of that name.
+        {name in `MEANINGS`: name of the output}. They differ only if the classifier has an output of that name.
     feature_names
         Names of the columns of `features` [B, F].
     used_features
-        Names of the features from which P(correct) is computed.
+        Names of the features that the verdict reads.
     threshold
         The model accepts predictions whose P(correct) is at or above it.
     verdict

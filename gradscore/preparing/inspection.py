@@ -13,7 +13,7 @@ from gradscore.model.file_kinds import FileKind
 from gradscore.model.layer_table import Parameter
 from gradscore.model.metadata import ModelMetadata
 from gradscore.model.model_file import identify, read_metadata, read_self_scoring
-from gradscore.model.selfscoring import SelfScoringMetadata
+from gradscore.model.selfscoring import MEANINGS, SelfScoringMetadata
 from gradscore.model.weights import require_weights
 from gradscore.runtime.session import installed_runtimes, load_onnxruntime
 from gradscore.version import __version__
@@ -106,7 +106,7 @@ def _self_scoring(path: Path, metadata: SelfScoringMetadata) -> dict[str, Any]:
         "outputs": [
             {
                 "name": value.name,
-                "meaning": added.get(str(value.name), "the classifier's own"),
+                "meaning": MEANINGS.get(added.get(str(value.name), ""), "the classifier's own"),
                 "dtype": str(value.dtype.numpy()) if value.dtype is not None else "?",
                 "shape": [extent if isinstance(extent, int) else str(extent) for extent in value.shape or ()],
             }

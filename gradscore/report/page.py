@@ -1,11 +1,13 @@
 """The HTML page of a report, made from content, figures and pictures."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from gradscore.detectors import DETECTORS, Detector
 from gradscore.inputs.sources import Entry
 from gradscore.metrics.evaluation import Evaluation
 from gradscore.report.content import Content
@@ -13,6 +15,7 @@ from gradscore.report.pictures import picture
 from gradscore.report.style import ROLES, Drawn, to_svg
 from gradscore.version import __version__
 
+_DEFINED = ("max_softmax", "entropy", "max_logit", "energy", "gradnorm")  # in words of their own
 COLUMNS = {
     "auroc": "AUROC",
     "aupr_in": "AUPR-In",
@@ -71,11 +74,18 @@ def render(
         figures=embedded,
         layers=folded,
         left_layers=left_layers,
+        detectors=[(name, _definition(one)) for name, one in DETECTORS.items() if name not in _DEFINED],
         doubtful=[_card(content, entries, row) for row in content.doubtful.tolist()],
         mistakes=[_card(content, entries, row) for row in content.mistakes.tolist()],
         light=[(role, light) for role, (light, _) in ROLES.items()],
         dark=[(role, dark) for role, (_, dark) in ROLES.items()],
     )
+
+
+def _definition(detector: Detector) -> str:
+    """Return what a detector computes and who proposed it, from its docstring."""
+    computed, *further = (inspect.getdoc(type(detector)) or "").split("\n\n")
+    return " ".join((computed, *further[:1])).replace("\n", " ").replace("`", "")
 
 
 def summary(content: Content) -> list[str]:

@@ -188,6 +188,7 @@ def table_metadata(scorer: Scorer) -> dict[str, Any]:
         "backend": scorer.backend,
         "providers": list(scorer.providers),
         "gradscore_version": __version__,
+        **({"reference_sha256": scorer.reference_sha256} if scorer.reference_sha256 else {}),
     }
 
 
@@ -209,6 +210,7 @@ def run_identity(scorer: Scorer, source: Source, batch_size: int) -> dict[str, A
         "batch size": batch_size,
         "inputs": len(source),
         "listing": listing_digest(source.ids()),
+        **({"reference": scorer.reference_sha256} if scorer.reference_sha256 else {}),
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.errors import RuntimeUnavailableError
+from gradscore.model.layer_inputs import NAMES_OF
 from gradscore.model.metadata import ModelMetadata
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER
@@ -42,7 +43,10 @@ class ScoringBackend(Protocol):
     kernels
         The kernel back end for the work that always needs kernels, such as the features of the softmax.
     shows_signals
-        Whether the signals of layers come out of the session. Raw gradients and features of layers need them.
+        Whether the signals of layers come out of the session. Raw gradients need them, and so do features of layers that
+        are not among `computes`.
+    computes
+        Extra features that the session can compute itself.
     reads_device
         Whether it takes signals in device memory, where their provider left them.
     """
@@ -50,10 +54,11 @@ class ScoringBackend(Protocol):
     name: str
     kernels: str
     shows_signals: bool
+    computes: frozenset[str]
     reads_device: bool
 
-    def model(self, file: Path, provider: str) -> Path | bytes:
-        """Return the model that the session loads on this provider."""
+    def model(self, file: Path, provider: str, extras: Sequence[str]) -> Path | bytes:
+        """Return the model that the session loads on this provider, with these of the extra features `computes`."""
 
     def fitting(self, metadata: ModelMetadata, provider: str) -> int:
         """Return how many samples fit into the memory that a micro-batch may take."""
@@ -66,12 +71,13 @@ class KernelBackend:
     """Statistics from the signals of layers, computed by a back end of gradscore_kernels."""
 
     shows_signals = True
+    computes: frozenset[str] = frozenset()
 
     def __init__(self, name: str) -> None:
         self.name = self.kernels = name
         self.reads_device = kernels.BACKENDS[name].reads_device
 
-    def model(self, file: Path, provider: str) -> Path:  # noqa: ARG002 - the same model suits every provider
+    def model(self, file: Path, provider: str, extras: Sequence[str]) -> Path:  # noqa: ARG002 - the same suits all
         """Return the file itself."""
         return file
 
@@ -97,13 +103,14 @@ class GraphBackend:
     name = "graph"
     kernels = "auto"
     shows_signals = False
+    computes = frozenset(NAMES_OF)
     reads_device = False
 
-    def model(self, file: Path, provider: str) -> bytes:
-        """Return the model in its self-scoring form, arranged for the provider."""
+    def model(self, file: Path, provider: str, extras: Sequence[str]) -> bytes:
+        """Return the model in its self-scoring form, arranged for the provider, with these extra features."""
         from gradscore.graph.assemble.unit_form import unit_form  # noqa: PLC0415 - it loads onnx, which kernels do not need
 
-        return unit_form(file, on_device=provider in DEVICES)
+        return unit_form(file, on_device=provider in DEVICES, extras=extras)
 
     def fitting(self, metadata: ModelMetadata, provider: str) -> int:
         """Return how many samples fit, with the copies of the largest gradient that the graph makes."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradscore.model.metadata import ModelMetadata
+from gradscore.model.metadata import SIGNAL_EXTRA, ModelMetadata
 from gradscore.scoring.layer_statistics import Signals
 
 FloatArray = NDArray[np.float64]
@@ -42,3 +42,21 @@ class ExtraFeature(ABC):
     @abstractmethod
     def compute(self, batch: Pass) -> FloatArray:
         """Return float64 [B, columns]."""
+
+
+class FromSession(ExtraFeature):
+    """An extra feature that the session computes itself, with its columns as an output of the graph."""
+
+    reads_layers = False
+
+    def __init__(self, feature: ExtraFeature) -> None:
+        self.name = feature.name
+        self._feature = feature
+
+    def columns(self, model: ModelMetadata) -> tuple[str, ...]:
+        """Return the names of the columns."""
+        return self._feature.columns(model)
+
+    def compute(self, batch: Pass) -> FloatArray:
+        """Return the session's output."""
+        return batch.signals[f"{SIGNAL_EXTRA}/{self.name}"].astype(np.float64)

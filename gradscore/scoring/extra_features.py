@@ -9,6 +9,7 @@ from types import MappingProxyType
 from gradscore.errors import InputError, ModelError
 from gradscore.model.metadata import ModelMetadata
 from gradscore.scoring.activations import Activations, Penultimate, Pooled
+from gradscore.scoring.detector_columns import DETECTOR_COLUMNS
 from gradscore.scoring.extra_feature import ExtraFeature
 from gradscore.scoring.logit_scores import LOGIT_SCORES, GradNorm, Logits
 
@@ -34,17 +35,9 @@ RECOMMENDED_FEATURES = ("max_logit", "energy", "margin", "activations", "pooled"
 """What the verdict `two-heads` reads besides the gradient: scores of the logits, and the inputs of layers."""
 
 
-def possible_names(names: Sequence[str], model: ModelMetadata, *, with_layers: bool) -> tuple[str, ...]:
-    """Return the names with "recommended" replaced by those that this model can have.
-
-    Parameters
-    ----------
-    with_layers
-        Whether features that read the signals of layers are possible.
-    """
-    wanted = [
-        extra for extra in RECOMMENDED_FEATURES if RECOMMENDED in names and _is_possible(extra, model, with_layers)
-    ]
+def possible_names(names: Sequence[str], model: ModelMetadata) -> tuple[str, ...]:
+    """Return the names with "recommended" replaced by those that this model can have."""
+    wanted = [extra for extra in RECOMMENDED_FEATURES if RECOMMENDED in names and _columns_of(extra, model)]
     return (*(name for name in names if name != RECOMMENDED), *wanted)
 
 
@@ -57,18 +50,19 @@ def extras_named(names: Sequence[str]) -> tuple[ExtraFeature, ...]:
         A name is not in the table.
     """
     if unknown := [name for name in names if name not in EXTRA_FEATURES]:
-        raise InputError(
-            f"there is no extra feature {unknown[0]!r}: --features takes {', '.join(EXTRA_FEATURES)}, or {RECOMMENDED}"
-        )
+        choices = ", ".join((RECOMMENDED, *EXTRA_FEATURES, *DETECTOR_COLUMNS))
+        raise InputError(f"there is no extra feature {unknown[0]!r}: --features takes {choices}")
     return tuple(extra for name, extra in EXTRA_FEATURES.items() if name in names)
 
 
-def _is_possible(name: str, model: ModelMetadata, with_layers: bool) -> bool:
-    extra = EXTRA_FEATURES[name]
-    if extra.reads_layers and not with_layers:
-        return False
+def features_with(columns: Sequence[str], model: ModelMetadata) -> tuple[str, ...]:
+    """Return the names of the extra features that have any of these columns."""
+    return tuple(name for name in EXTRA_FEATURES if not set(columns).isdisjoint(_columns_of(name, model)))
+
+
+def _columns_of(name: str, model: ModelMetadata) -> tuple[str, ...]:
+    """Return the columns of an extra feature, or none if this model cannot have it."""
     try:
-        extra.columns(model)
+        return EXTRA_FEATURES[name].columns(model)
     except ModelError:
-        return False
-    return True
+        return ()

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradscore.model.layer_inputs import gradnorm_names, logit_names, penultimate_of
 from gradscore.model.metadata import ModelMetadata
-from gradscore.scoring.activations import penultimate_of
 from gradscore.scoring.extra_feature import ExtraFeature, FloatArray, IntArray, Pass
 
 
@@ -75,8 +75,7 @@ class GradNorm(ExtraFeature):
 
     def columns(self, model: ModelMetadata) -> tuple[str, ...]:
         """Return the name; raise ModelError unless one dense layer makes the logits."""
-        penultimate_of(model, self.name)
-        return (self.name,)
+        return gradnorm_names(model)
 
     def compute(self, batch: Pass) -> FloatArray:
         """Return the norm."""
@@ -97,7 +96,7 @@ class Logits(ExtraFeature):
 
     def columns(self, model: ModelMetadata) -> tuple[str, ...]:
         """Return `logits.<class>` for the index of each class."""
-        return tuple(f"{self.name}.{index}" for index in range(model.classes))
+        return logit_names(model)
 
     def compute(self, batch: Pass) -> FloatArray:
         """Return the logits, float64 [B, q]."""

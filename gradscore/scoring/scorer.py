@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from gradscore.detectors import DetectorReference
 from gradscore.errors import InputError
 from gradscore.files.digest import sha256_of_file
 from gradscore.inputs.content import SLOW
@@ -25,7 +26,8 @@ from gradscore.model.weights import require_weights
 from gradscore.runtime.session import CPU_PROVIDER, SignalSession
 from gradscore.scoring.backends import ScoringBackend, backend_named
 from gradscore.scoring.computation import Computation
-from gradscore.scoring.extra_feature import ExtraFeature
+from gradscore.scoring.detector_columns import DETECTOR_COLUMNS, detector_columns
+from gradscore.scoring.extra_feature import ExtraFeature, FromSession
 from gradscore.scoring.extra_features import extras_named, possible_names
 from gradscore.scoring.scores import ScoredBatch, Scores
 from gradscore.scoring.serving import BatchedScorer
@@ -41,9 +43,10 @@ COUNTERS = ("gradscore_inputs_total", "gradscore_batches_total", "gradscore_seco
 class Scorer:
     """A loaded scoring model, which turns batches into scores. Create it with `Scorer.load`."""
 
-    def __init__(self, computation: Computation, fingerprint: str) -> None:
+    def __init__(self, computation: Computation, fingerprint: str, reference_sha256: str | None = None) -> None:
         self.metadata = computation.metadata
         self.fingerprint = fingerprint
+        self.reference_sha256 = reference_sha256
         self.backend = computation.backend.name
         self._computation = computation
         self._count: Count = _uncounted
@@ -56,7 +59,8 @@ class Scorer:
         providers: Sequence[str] | None = None,
         backend: str = "auto",
         threads: int | None = None,
-        features: Sequence[str] = (),
+        features: Sequence[str | ExtraFeature] = (),
+        reference: str | os.PathLike[str] | None = None,
     ) -> "Scorer":
         """Load a scoring model written by `prepare`.
 
@@ -72,7 +76,10 @@ class Scorer:
         threads
             Number of threads of the session, and of the kernels. Default: all usable cores.
         features
-            Names of extra features, from `EXTRA_FEATURES`, or "recommended" for those that verdicts are best with.
+            Names of extra features, from `EXTRA_FEATURES` and `DETECTOR_COLUMNS`, or "recommended" for those that verdicts are
+            best with, or extra features themselves.
+        reference
+            The file of what detectors learned from known inputs, from `gradscore reference`. Some detectors need it.
 
         Returns
         -------
@@ -82,21 +89,34 @@ class Scorer:
         Raises
         ------
         ModelError
-            The file is not a scoring model, its weights are missing, or the model cannot have an extra feature.
+            The file is not a scoring model, its weights are missing, or the model cannot have an extra feature. Or the
+            reference is no such file.
         RuntimeUnavailableError
             onnxruntime, a provider or the back end is missing or does not start.
         InputError
-            An extra feature is unknown, or the back end graph cannot compute it.
+            An extra feature is unknown, the back end graph cannot compute it, or it needs a reference and has none.
+        MismatchError
+            The reference belongs to another model.
         """
         file = Path(path)
         metadata = read_metadata(file)
         back_end = backend_named(backend, providers)
-        extras = _extras(possible_names(features, metadata, with_layers=back_end.shows_signals), back_end)
-        model = back_end.model(file, (providers or [CPU_PROVIDER])[0])
+        fingerprint = sha256_of_file(file)
+        learned = None if reference is None else DetectorReference.load(reference)
+        named = possible_names([one for one in features if isinstance(one, str)], metadata)
+        extras = (
+            *_from_session(extras_named([name for name in named if name not in DETECTOR_COLUMNS]), back_end),
+            *detector_columns(named, file, metadata, fingerprint, learned),
+            *(one for one in features if isinstance(one, ExtraFeature)),
+        )
+        _require_signals(extras, back_end)
+        inside = [extra.name for extra in extras if isinstance(extra, FromSession)]
+        model = back_end.model(file, (providers or [CPU_PROVIDER])[0], inside)
         session = SignalSession(model, providers=providers, threads=threads)
         require_weights(file, metadata)
         _log.info("loaded %s: back end %s on %s", file, back_end.name, ", ".join(session.providers))
-        return cls(Computation(session, metadata, back_end, threads, extras), sha256_of_file(file))
+        sha256 = None if reference is None else sha256_of_file(Path(reference))
+        return cls(Computation(session, metadata, back_end, threads, extras), fingerprint, sha256)
 
     def count_with(self, count: Count) -> None:
         """Set a function for monitoring, which is called after each batch.
@@ -281,11 +301,16 @@ def _uncounted(_name: str, _increase: float) -> None:
     """Count nothing."""
 
 
-def _extras(names: Sequence[str], backend: ScoringBackend) -> tuple[ExtraFeature, ...]:
-    extras = extras_named(names)
+def _from_session(extras: Sequence[ExtraFeature], backend: ScoringBackend) -> tuple[ExtraFeature, ...]:
+    """Return the extra features; those of layers come from the session if it can compute them."""
+    return tuple(
+        FromSession(extra) if extra.reads_layers and extra.name in backend.computes else extra for extra in extras
+    )
+
+
+def _require_signals(extras: Sequence[ExtraFeature], backend: ScoringBackend) -> None:
     if not backend.shows_signals and (of_layers := [extra.name for extra in extras if extra.reads_layers]):
         raise InputError(
             f"{of_layers[0]} needs the inputs of layers, which the back end {backend.name} does not put out: leave it out of "
             "--features, or choose a kernel back end with --backend, such as numba"
         )
-    return extras

@@ -2,7 +2,7 @@
 
 The files have a column `id` and numeric columns. Each column becomes a feature of that name, after the scored features.
 Several files may hold the same column, each for some of the ids. So the rows of one table may come from several files, and
-those of several tables from one.
+those of several tables from one. Ids are unique within a table only, so a file can be given for one table alone.
 """
 
 import json
@@ -40,6 +40,8 @@ class ExtraColumns:
     def read(cls, texts: Sequence[str]) -> "ExtraColumns":
         """Read files from PATH, or PATH:A,-B for some columns. In `-B`, smaller means more confident.
 
+        NAME=PATH gives a file for the table NAME alone.
+
         Raises
         ------
         InputError
@@ -48,31 +50,45 @@ class ExtraColumns:
         parsed = [_parsed(text) for text in texts]
         signs: dict[str, int] = {}
         files = []
-        for path, wanted in parsed:
-            files.append(ExtraFile.read(path, wanted))
+        for table, path, wanted in parsed:
+            files.append(ExtraFile.read(path, wanted, table))
             for name in files[-1].columns:
                 sign = (wanted or {}).get(name, 1)
                 if signs.setdefault(name, sign) != sign:
                     raise InputError(f"--extra gives column {name!r} once with - and once without: give it one sign")
         return cls(tuple(files), signs)
 
-    def join(self, table: ScoreTable, where: str) -> ScoreTable:
-        """Return the table with all columns as further features. `where` names the table in errors.
+    def join(self, table: ScoreTable, name: str) -> ScoreTable:
+        """Return the table with all columns as further features. `name` is the table's name.
 
         Rows with an error need no values: their features are null.
 
         Raises
         ------
         InputError
-            A row without an error has no value, or several; or a column has the name of one in the table.
+            A row without an error has no value, or several; a row of a file fits this table and an earlier one; or a column
+            has the name of one in the table.
         """
         if not self.files:
             return table
-        if clash := [name for name in self.signs if name in table.table.column_names]:
-            raise InputError(f"{where} already has a column {clash[0]!r}: rename the one that --extra joins")
-        ids, needed = table.table.column("id"), table.valid()
-        places = [file.places(ids) for file in self.files]
-        return _with_features(table, {name: self._values(name, places, needed, table, where) for name in self.signs})
+        if clash := [column for column in self.signs if column in table.table.column_names]:
+            raise InputError(f"table {name} already has a column {clash[0]!r}: rename the one that --extra joins")
+        places = [file.places(table.table.column("id"), name) for file in self.files]
+        return _with_features(table, {column: self._values(column, places, table, name) for column in self.signs})
+
+    def require_tables(self, names: Sequence[str]) -> None:
+        """Refuse a file that was given for a table of another name.
+
+        Raises
+        ------
+        InputError
+            There is such a file.
+        """
+        for file in self.files:
+            if file.table is not None and file.table not in names:
+                raise InputError(
+                    f"--extra {file.table}={file.path}: no table is named so; tables are {', '.join(names)}"
+                )
 
     def unused(self) -> list[str]:
         """Return a line for each file with ids that no table had."""
@@ -81,29 +97,23 @@ class ExtraColumns:
             f"{file.path}: {count:,} of {len(file.ids):,} ids are in no score table" for file, count in counts if count
         ]
 
-    def _values(
-        self,
-        name: str,
-        places: Sequence[npt.NDArray[np.int64]],
-        needed: npt.NDArray[np.bool_],
-        table: ScoreTable,
-        where: str,
-    ) -> FloatArray:
+    def _values(self, column: str, places: Sequence[npt.NDArray[np.int64]], table: ScoreTable, name: str) -> FloatArray:
+        needed = table.valid()
         values, count = np.full(len(needed), np.nan), np.zeros(len(needed), dtype=np.int64)
-        holding = [(file, place) for file, place in zip(self.files, places, strict=True) if name in file.columns]
+        holding = [(file, place) for file, place in zip(self.files, places, strict=True) if column in file.columns]
         for file, place in holding:
             found = place >= 0
-            values[found] = file.columns[name][place[found]]
+            values[found] = file.columns[column][place[found]]
             count += found
         paths = ", ".join(str(file.path) for file, _ in holding)
         if len(twice := np.flatnonzero(needed & (count > 1))):
             raise InputError(
-                f"column {name!r} of {len(twice):,} rows of {where} is in several --extra files ({paths}), such as "
-                f"{_id(table, twice)!r}: an id must be in one of them only. Ids of different tables must differ, too"
+                f"{len(twice):,} rows of table {name} are ambiguous: several --extra files have {column!r} of the same id, such "
+                f"as {_id(table, twice)!r} ({paths}). Give each file for its table: --extra {name}=PATH"
             )
         if len(missing := np.flatnonzero(needed & (count == 0))):
             raise InputError(
-                f"{len(missing):,} of {len(table):,} rows of {where} have no {name!r} in {paths} (--extra), such as "
+                f"{len(missing):,} of {len(table):,} rows of table {name} have no {column!r} in {paths} (--extra), such as "
                 f"{_id(table, missing)!r}. Ids must be written as in the score table: {holding[0][0].first_id!r} is the "
                 "first in the file"
             )
@@ -142,9 +152,18 @@ def narrowed(names: Sequence[str], table: ScoreTable, reader: str) -> ScoreTable
     return ScoreTable(table.table.drop_columns(unread) if unread else table.table, metadata)
 
 
-def _parsed(text: str) -> tuple[Path, dict[str, int] | None]:
+def _parsed(text: str) -> tuple[str | None, Path, dict[str, int] | None]:
+    """Return table, path and the signs of the columns in [TABLE=]PATH[:COLUMNS]."""
+    path, signs = _path_and_columns(text)
+    table, _, rest = text.partition("=")
+    if path.exists() or not rest:
+        return None, path, signs
+    return table, *_path_and_columns(rest)
+
+
+def _path_and_columns(text: str) -> tuple[Path, dict[str, int] | None]:
     path, _, names = text.rpartition(":")
-    if Path(text).exists() or not Path(path).is_file() or not path:
+    if not path or Path(text).exists() or not Path(path).is_file():
         return Path(text), None
     columns = [name.strip() for name in names.split(",")]
     return Path(path), {name.removeprefix("-"): -1 if name.startswith("-") else 1 for name in columns}

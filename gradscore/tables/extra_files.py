@@ -30,51 +30,68 @@ class ExtraFile:
         Its columns.
     used : bool [N]
         Whether a score table had the id. `places` fills it in.
+    table : str or None
+        The one table that the file is for, or None for any.
     """
 
     path: Path
     ids: Any
     columns: Mapping[str, npt.NDArray[np.float64]]
     used: npt.NDArray[np.bool_]
+    table: str | None = None
 
     @classmethod
-    def read(cls, path: Path, wanted: Collection[str] | None) -> "ExtraFile":
-        """Read all columns of a file, or those wanted.
+    def read(cls, path: Path, wanted: Collection[str] | None, table: str | None = None) -> "ExtraFile":
+        """Read all columns of a file, or those wanted. `table` is the one table that it is for.
 
         Raises
         ------
         InputError
             The file cannot be read, lacks a column, has one that is not numeric, or has an id twice or a value missing.
         """
-        table = _table(path)
-        names = [name for name in table.column_names if name != ID]
-        if lacking := [name for name in (ID, *(wanted or ())) if name not in table.column_names]:
+        content = _content(path)
+        names = [name for name in content.column_names if name != ID]
+        if lacking := [name for name in (ID, *(wanted or ())) if name not in content.column_names]:
             raise InputError(
-                f"{path} has no column {lacking[0]!r} (--extra); it has: {', '.join(table.column_names[:6])}"
+                f"{path} has no column {lacking[0]!r} (--extra); it has: {', '.join(content.column_names[:6])}"
             )
         chosen = names if wanted is None else list(wanted)
-        if repeated := [name for name in chosen if table.column_names.count(name) > 1]:
+        if repeated := [name for name in chosen if content.column_names.count(name) > 1]:
             raise InputError(f"{path} has several columns {repeated[0]!r} (--extra): keep one of them")
         if not chosen:
             raise InputError(f"{path} has no column beside id (--extra): there is nothing to join")
-        ids = pc.cast(table.column(ID), pa.string()).combine_chunks()
+        ids = pc.cast(content.column(ID), pa.string()).combine_chunks()
         _require_unique(ids, path)
-        columns = {name: _numbers(table.column(name), ids, name, path) for name in chosen}
-        return cls(path, ids, MappingProxyType(columns), np.zeros(len(ids), dtype=np.bool_))
+        columns = {name: _numbers(content.column(name), ids, name, path) for name in chosen}
+        return cls(path, ids, MappingProxyType(columns), np.zeros(len(ids), dtype=np.bool_), table)
 
     @property
     def first_id(self) -> str | None:
         """The first id, for errors, or None in an empty file."""
         return self.ids[0].as_py() if len(self.ids) else None
 
-    def places(self, ids: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-        """Return the row of each id, int64 [M], −1 where the file lacks it. Mark the rows as used."""
+    def places(self, ids: pa.ChunkedArray, table: str) -> npt.NDArray[np.int64]:
+        """Return the row of each id of a table, int64 [M], −1 where the file lacks it. Mark the rows as used.
+
+        Raises
+        ------
+        InputError
+            An earlier table has one of the ids, too.
+        """
+        if self.table not in (None, table):
+            return np.full(len(ids), -1, dtype=np.int64)
         rows = np.asarray(pc.index_in(ids, value_set=self.ids).fill_null(-1).to_numpy(), dtype=np.int64)
-        self.used[rows[rows >= 0]] = True
+        found = rows[rows >= 0]
+        if len(again := found[self.used[found]]) and self.table is None:
+            raise InputError(
+                f"{len(again):,} ids of {self.path} are in several tables, such as {self.ids[int(again[0])].as_py()!r} in "
+                f"{table}: say which table the file is for, as in --extra {table}={self.path}"
+            )
+        self.used[found] = True
         return rows
 
 
-def _table(path: Path) -> pa.Table:
+def _content(path: Path) -> pa.Table:
     if not path.is_file():
         raise InputError(f"no such file: {path} (--extra takes a Parquet or CSV file, or PATH:COLUMNS)")
     reader = READERS.get(path.suffix.lower())

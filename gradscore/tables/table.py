@@ -196,6 +196,7 @@ class ScoreTable:
         for other in tables[1:]:
             require_same_features(first.feature_names, other.feature_names, "the first table", "another table")
             require_same_model(first.model_fingerprint, other.model_fingerprint, "the first table", "another table")
+            require_same_reference(first, other, "the first table", "another table")
         columns = first.table.column_names
         joined = pa.concat_tables([part.table.select(columns).cast(first.table.schema) for part in tables])
         return cls(joined, first.metadata)
@@ -341,3 +342,19 @@ def _repeated(names: Sequence[str]) -> list[str]:
 def _shortened(names: Sequence[str], limit: int = 6) -> str:
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown}, … ({len(names)} in all)"
+
+
+def require_same_reference(ours: ScoreTable, theirs: ScoreTable, our_place: str, their_place: str) -> None:
+    """Refuse tables whose detectors compared with different references.
+
+    Raises
+    ------
+    MismatchError
+        The references differ.
+    """
+    one, other = (str(table.metadata.get("reference_sha256") or "no file") for table in (ours, theirs))
+    if one != other:
+        raise MismatchError(
+            f"references of detectors differ: {our_place} was scored with {one[:12]}, {their_place} with {other[:12]}. Score "
+            "both with the same --reference"
+        )

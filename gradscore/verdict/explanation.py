@@ -1,4 +1,4 @@
-"""Permutation importance of a verdict's features, layers and statistics.
+"""Permutation importance of a verdict's heads, features, layers and statistics.
 
 Permuting columns among the rows breaks their relation to the outcome, but keeps their distribution. The loss of AUROC
 shows how much the verdict depends on them (Breiman 2001, "Random Forests", section 10). All columns of a layer or a
@@ -6,7 +6,7 @@ statistic are permuted together, because features are so correlated that the los
 verdict is applied as saved, so all methods are explained in the same way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,10 +27,11 @@ class Importance:
 
     Attributes
     ----------
-    kind : {"feature", "layer", "statistic"}
+    kind : {"head", "feature", "layer", "statistic"}
         What was permuted.
     name : str
-        Name of the feature, layer or statistic. A feature without a layer, such as "entropy", is its own statistic.
+        Name of the head, feature, layer or statistic. The numbers of a vector are one feature. A feature without a layer,
+        such as "entropy", is its own statistic.
     loss, spread : float
         Mean and standard deviation of the loss of AUROC over the permutations.
     coefficient : float or None
@@ -51,14 +52,14 @@ class Importance:
 def explain(
     verdict: Verdict, features: npt.ArrayLike, correct: npt.ArrayLike, *, repeats: int = 5, seed: int = 0
 ) -> list[Importance]:
-    """Return the permutation importance of each layer, statistic and feature that a verdict uses.
+    """Return the permutation importance of each head, layer, statistic and feature that a verdict uses.
 
     Parameters
     ----------
     verdict : Verdict
         The verdict to explain.
     features : float [N, F]
-        Held-out rows. Rows with NaN or Inf are left out.
+        Held-out rows. LabelledRows with NaN or Inf are left out.
     correct : bool [N]
         Whether each prediction is right.
     repeats : int
@@ -69,7 +70,7 @@ def explain(
     Returns
     -------
     list of Importance
-        Layers first, then statistics, then features. Within each kind, the largest loss comes first.
+        Heads first, then layers, statistics and features. Within each kind, the largest loss comes first.
 
     Raises
     ------
@@ -94,10 +95,27 @@ def explain(
         losses = [whole - _auroc_without(verdict, rows, right, columns, order) for order in orders]
         weight = coefficients.get(name, 0.0) if coefficients is not None and kind == "feature" else None
         found.append(Importance(kind, name, float(np.mean(losses)), float(np.std(losses)), weight))
+    found += _heads(verdict, rows, right, orders)
     return sorted(found, key=lambda one: (PART_KINDS.index(one.kind), -one.loss))
 
 
-PART_KINDS = ("layer", "statistic", "feature")
+PART_KINDS = ("head", "layer", "statistic", "feature")
+HEADS = ("p_right", "p_known")
+
+
+def _heads(
+    verdict: Verdict, rows: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], orders: Sequence[IntArray]
+) -> list[Importance]:
+    """Return what P(right)·P(known) loses without either; nothing for a verdict that answers one question."""
+    answers = verdict.answers(rows)
+    heads = {name: getattr(answers, name) for name in HEADS}
+    if np.isnan(heads["p_known"]).any():
+        return []
+    whole, found = auroc(Ranking.of(heads["p_right"] * heads["p_known"], right)), []
+    for name, other in zip(HEADS, reversed(HEADS), strict=True):
+        losses = [whole - auroc(Ranking.of(heads[name][order] * heads[other], right)) for order in orders]
+        found.append(Importance("head", name, float(np.mean(losses)), float(np.std(losses))))
+    return found
 
 
 def _subjects(verdict: Verdict) -> Iterator[tuple[str, str, IntArray]]:
@@ -109,8 +127,15 @@ def _subjects(verdict: Verdict) -> Iterator[tuple[str, str, IntArray]]:
         yield "layer", layer, np.array([place[name] for name in used if name.rpartition(".")[0] == layer])
     for statistic in statistics:
         yield "statistic", statistic, np.array([place[name] for name in used if _statistic(name) == statistic])
-    for name in used:
-        yield "feature", name, np.array([place[name]])
+    features = dict.fromkeys(_without_number(name) for name in used)
+    for feature in features:
+        yield "feature", feature, np.array([place[name] for name in used if _without_number(name) == feature])
+
+
+def _without_number(name: str) -> str:
+    """Return a feature's name, and for the numbers of a vector the name of the vector."""
+    vector, _, last = name.rpartition(".")
+    return vector if last.isdecimal() else name
 
 
 def _statistic(feature: str) -> str:

@@ -16,14 +16,14 @@ from gradscore.metrics.ranking import Ranking
 from gradscore.runtime.session import open_session
 from gradscore.tables.table import ScoreTable, require_same_features, require_same_model
 from gradscore.verdict import saving
-from gradscore.verdict.learning.estimators import Estimator
+from gradscore.verdict.learning.classifiers.estimators import Estimator
 from gradscore.verdict.learning.judge import Judgement
 from gradscore.verdict.learning.learn import learn
-from gradscore.verdict.learning.rows import KNOWN, Rows
+from gradscore.verdict.learning.rows import KNOWN, LabelledRows
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.thresholds import BALANCED, Rule, describe
 from gradscore.verdict.learning.verdict_graph import verdict_graph
-from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT, OUTPUTS
+from gradscore.verdict.learning.verdict_nodes import INPUT, OUTPUT, VERDICT_OUTPUTS
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -46,7 +46,7 @@ class Verdict:
     threshold : float
         Predictions with P(correct) at or above it are accepted.
     summary : mapping
-        Rows, classes, hyper-parameters, the trial on held-out rows, notes and package versions of the fit.
+        LabelledRows, classes, hyper-parameters, the trial on held-out rows, notes and package versions of the fit.
     proto : onnx.ModelProto
         The ONNX model, as saved.
     """
@@ -87,7 +87,7 @@ class Verdict:
         Parameters
         ----------
         features : float [N, F]
-            Rows with NaN or Inf, such as rows with an error, are left out and counted in the summary.
+            LabelledRows with NaN or Inf, such as rows with an error, are left out and counted in the summary.
         correct : bool [N]
             Whether each prediction is right.
         feature_names : sequence of str, [F]
@@ -103,14 +103,15 @@ class Verdict:
             that is better than maximum softmax on held-out rows, and else maximum softmax itself. A recipe gives P(correct)
             for a mix with `unknown_share` of unknown inputs; a method gives it for the mix of the rows.
         transform : str
-            A key of `TRANSFORMS`. The transform is applied to the features first.
+            A key of `TRANSFORMS`. The transform is applied to the features first. Recipes have their own, and choose
+            calibration and features by themselves.
         calibration : {"none", "platt", "isotonic"}
             Calibration, learned from the rows held out by cross-validation.
         select : sequence of str, optional
             Patterns of the features to use, such as "fc.*". All by default.
         folds : int
-            Folds of the cross-validation that chooses penalty and threshold. With 0, the penalty is the default and the
-            threshold is chosen on the training rows.
+            Folds of the cross-validation that chooses penalty and threshold of a method. With 0, the penalty is the default
+            and the threshold is chosen on the training rows. Recipes always hold out five parts.
         ensemble : int
             Number of classifiers with consecutive seeds to average, for `nn` and `boosting`.
         seed : int
@@ -147,7 +148,7 @@ class Verdict:
     def decide_by(self, rule: Rule, features: npt.ArrayLike, correct: npt.ArrayLike) -> "Verdict":
         """Return this verdict with another threshold, chosen by a rule on further rows.
 
-        Rows with NaN or Inf are left out. The guarantees of the conformal rules hold only for rows that were not used in
+        LabelledRows with NaN or Inf are left out. The guarantees of the conformal rules hold only for rows that were not used in
         the fit.
 
         Parameters
@@ -226,8 +227,8 @@ class Verdict:
 
         The first two are NaN for a verdict of schema version 1, which has P(correct) alone.
         """
-        has_both = len(self.proto.graph.output) == len(OUTPUTS)
-        correct, *both = self._run(scores, OUTPUTS if has_both else [OUTPUT])
+        has_both = len(self.proto.graph.output) == len(VERDICT_OUTPUTS)
+        correct, *both = self._run(scores, VERDICT_OUTPUTS if has_both else [OUTPUT])
         right, known = both or (np.full_like(correct, np.nan), np.full_like(correct, np.nan))
         return Judgement(right, known, correct)
 
@@ -290,7 +291,7 @@ def _rows(
     names: tuple[str, ...],
     kind: npt.ArrayLike | None,
     label: npt.ArrayLike | None,
-) -> tuple[Rows, int]:
+) -> tuple[LabelledRows, int]:
     """Check the arrays, and return the rows whose features are all finite, and the number of others."""
     checked = _checked_features(features, len(names))
     right = _checked_correct(correct, len(checked))
@@ -300,7 +301,7 @@ def _rows(
             f"{impossible} unknown inputs (kind 0 or more) are marked as correct: an unknown input never is"
         )
     finite = np.isfinite(checked).all(axis=1)
-    rows = Rows(checked[finite], names, right[finite], kinds[finite], labels[finite])
+    rows = LabelledRows(checked[finite], names, right[finite], kinds[finite], labels[finite])
     return rows, int((~finite).sum())
 
 

@@ -13,18 +13,22 @@ from onnx import TensorProto, helper
 from gradscore.errors import ModelError
 from gradscore.files.writing import replacing
 from gradscore.model.file_kinds import METADATA_KEY, FileKind
-from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT, OUTPUTS
+from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPERATORS, OPSET, OUTPUT, VERDICT_OUTPUTS
 
 SCHEMA_VERSION = 2
-OUTPUTS_OF = {1: (OUTPUT,), SCHEMA_VERSION: OUTPUTS}  # by schema version: those that can be read
+OUTPUTS_OF = {1: (OUTPUT,), SCHEMA_VERSION: VERDICT_OUTPUTS}  # by schema version: those that can be read
 LARGEST_FILE = 64 * 2**20
 
 
 def assemble(graph: onnx.GraphProto, metadata: Mapping[str, Any]) -> onnx.ModelProto:
-    """Return the ONNX model of a graph, with metadata and a digest in `metadata_props`."""
+    """Return the ONNX model of a graph, with metadata and a digest in `metadata_props`.
+
+    Its schema version is the one that has the graph's outputs.
+    """
     opset = helper.make_opsetid("", OPSET)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="gradscore")
-    whole = {"kind": FileKind.VERDICT.value, "schema_version": SCHEMA_VERSION, **metadata}
+    version = next(version for version, outputs in OUTPUTS_OF.items() if len(outputs) == len(graph.output))
+    whole = {"kind": FileKind.VERDICT.value, "schema_version": version, **metadata}
     helper.set_model_props(model, {METADATA_KEY: json.dumps({**whole, "digest": _digest(graph, whole)})})
     return model
 

@@ -15,6 +15,7 @@ import pytest
 
 import gradscore
 from gradscore.inputs.sources import CONTAINERS
+from gradscore.scoring.detector_columns import DETECTOR_COLUMNS
 from gradscore.scoring.extra_features import EXTRA_FEATURES
 from gradscore.tables.manifest import Manifest, Shard
 from gradscore.unknowns.kinds import KINDS
@@ -97,6 +98,7 @@ def test_every_exit_code_is_explained(page):
     ("page", "names"),
     [
         ("reference/features.md", EXTRA_FEATURES),
+        ("reference/features.md", DETECTOR_COLUMNS),
         ("how-to/choose-a-method.md", METHODS),
         ("how-to/unknown-inputs.md", KINDS),
     ],

@@ -24,7 +24,7 @@ from gradscore import (
 )
 from gradscore.preparing.inspection import inspect_model
 from gradscore.runtime.session import open_session
-from gradscore.verdict.learning.methods import METHODS
+from gradscore.verdict.learning.classifiers.methods import METHODS
 from models.digits_cnn import DigitsCNN
 from models.paper_cnn import PaperCNN
 from tests.support import zoo

@@ -105,6 +105,10 @@ def test_numbers_are_those_of_the_evaluation(content, cases, verdict):
     residual = cases.features[finite, -1]
     assert numbers["feature_auroc"]["residual"] == evaluate(residual, right).auroc
     assert numbers["threshold"] == verdict.threshold
+    answers, known = numbers["confidences"]["mine"]["overview"], cases.group[finite] == 0
+    assert answers["auroc_wrong"] == evaluate(p[known], right[known]).auroc
+    assert answers["auroc_unknown"] == evaluate(p, known).auroc
+    assert answers["precision"] == pytest.approx(right[p >= verdict.threshold].mean())
 
 
 def test_decisions_count_what_the_threshold_does(content, verdict):
@@ -350,6 +354,10 @@ def test_the_page_has_every_figure_table_and_picture(read, content):
         assert name in text
     right = int(content.cases.correct.sum())
     assert f"Of 389 predictions, 150 of them inputs of no known class, {right} are right ({right / 389:.1%})." in text
+    answers = content.overview["mine"]
+    for share in (answers.auroc_wrong, answers.auroc_unknown, answers.coverage, answers.precision):
+        assert f"{100 * share:.2f}" in text
+    assert f"of {answers.known} known rows ({answers.wrong} wrong). 150 unknown rows." in text
     assert "1 rows are left out: 0 with an error, 1 with NaN or Inf in a feature." in text
 
 

@@ -30,7 +30,7 @@ def write(path, text):
 
 
 def joined(scores, *texts):
-    return ExtraColumns.read(texts).join(scores, "the score table")
+    return ExtraColumns.read(texts).join(scores, "known")
 
 
 def test_columns_become_the_last_features_in_the_order_given(tmp_path):
@@ -108,13 +108,13 @@ def test_some_columns_can_be_chosen_and_their_direction_said(tmp_path):
     [
         (
             "id,knn\na,1\n",
-            r"2 of 3 rows of the score table have no 'knn' in .*such as 'b'.*'a' is the first in the file",
+            r"2 of 3 rows of table known have no 'knn' in .*such as 'b'.*'a' is the first in the file",
         ),
         ("id,knn\n", "3 of 3 rows .* None is the first in the file"),
         ("id,knn\na,1\nb,2\nc,3\nb,4\n", "1 ids more than once .*such as 'b'"),
         (
             "id,entropy\na,1\nb,2\nc,3\n",
-            "the score table already has a column 'entropy': rename the one that --extra joins",
+            "table known already has a column 'entropy': rename the one that --extra joins",
         ),
         ("id,label\na,1\nb,2\nc,3\n", "already has a column 'label'"),
         ("id,knn\na,1\nb,\nc,3\n", "column 'knn' of .* has no value for 1 ids .*such as 'b'"),
@@ -145,12 +145,30 @@ def test_files_that_cannot_be_read_are_refused(tmp_path):
 
 def test_an_id_in_two_files_is_ambiguous_where_a_table_needs_it(tmp_path):
     files = [write(tmp_path / f"{name}.csv", f"id,knn\n0.png,1\n{name},2\n") for name in ("one", "two")]
-    extra = ExtraColumns.read(files)
-    assert extra.join(table(["one", "two"]), "known").features(["knn"]).ravel().tolist() == [2, 2]
+    assert joined(table(["one", "two"]), *files).features(["knn"]).ravel().tolist() == [2, 2]
+    with pytest.raises(InputError, match=r"1 rows of table known are ambiguous.*such as '0.png'.*--extra known=PATH"):
+        joined(table(["one", "0.png"]), *files)
+
+
+def test_a_row_of_a_file_is_for_one_table(tmp_path):
+    csv = write(tmp_path / "own.csv", "id,knn\n0.png,1\n1.png,2\n")
+    extra = ExtraColumns.read([csv])
+    extra.join(table(["0.png", "1.png"]), "known")
     with pytest.raises(
-        InputError, match=r"column 'knn' of 1 rows of noise is in several --extra files .*such as '0.png'"
+        InputError, match=r"1 ids of .* are in several tables, such as '1.png' in noise: .*--extra noise="
     ):
-        extra.join(table(["one", "0.png"]), "noise")
+        extra.join(table(["1.png"]), "noise")
+
+
+def test_a_file_can_be_for_one_table_alone(tmp_path):
+    files = [write(tmp_path / f"{name}.csv", f"id,knn\n0.png,{index}\n") for index, name in enumerate(("one", "a=b"))]
+    extra = ExtraColumns.read([f"known={files[0]}:-knn", f"noise={files[1]}:-knn"])
+    assert dict(extra.signs) == {"knn": -1}
+    extra.require_tables(["known", "noise"])
+    assert [extra.join(table(["0.png"]), name).features(["knn"]).item() for name in ("known", "noise")] == [0, 1]
+    assert joined(table(["0.png"]), files[1]).joined_features == ("knn",)
+    with pytest.raises(InputError, match=r"--extra noise=.*a=b.csv: no table is named so; tables are known"):
+        extra.require_tables(["known"])
 
 
 def test_a_column_has_one_direction(tmp_path):

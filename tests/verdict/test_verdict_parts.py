@@ -12,8 +12,8 @@ from gradscore.errors import InputError
 from gradscore.metrics.evaluation import evaluate
 from gradscore.runtime.session import open_session
 from gradscore.verdict import CALIBRATIONS, TRANSFORMS, Verdict, explain
+from gradscore.verdict.learning.classifiers.network import BATCH, PlateauNetwork, loss_and_gradients
 from gradscore.verdict.learning.interpolation import Interpolation
-from gradscore.verdict.learning.network import BATCH, PlateauNetwork, loss_and_gradients
 from gradscore.verdict.learning.transforms import Quantile
 from gradscore.verdict.learning.verdict_nodes import INPUT, IR_VERSION, OPSET, OUTPUT, VerdictNodes
 
@@ -169,7 +169,7 @@ def test_features_of_few_values_become_quantiles_too():
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("method", ["ridge", "nn", "threshold"])
 def test_the_saved_verdict_equals_what_was_fitted(tmp_path, method, transform, calibration):
-    from gradscore.verdict.learning import fitting
+    from gradscore.verdict.learning.classifiers import fitting
     from gradscore.verdict.learning.settings import Settings
 
     settings = {"method": method, "transform": transform, "calibration": calibration, "folds": 2, "ensemble": 1}
@@ -259,9 +259,10 @@ def test_importance_finds_what_tells_the_outcome(method):
         *(("feature", name) for name in NAMES),
         *(("layer", name) for name in ("conv", "fc")),
         *(("statistic", name) for name in ("l1", "std", "entropy")),
+        *(("head", name) for name in ("p_right", "p_known")),
     }
     kinds = [one.kind for one in found]
-    assert kinds == sorted(kinds, key=["layer", "statistic", "feature"].index)
+    assert kinds == sorted(kinds, key=["head", "layer", "statistic", "feature"].index)
     assert all((one.coefficient is not None) == (method == "ridge" and one.kind == "feature") for one in found)
 
 

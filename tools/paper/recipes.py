@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from gradscore import Verdict
 from gradscore.verdict import METHODS
-from gradscore.verdict.learning.fitting import Estimator
+from gradscore.verdict.learning.classifiers.fitting import Estimator
 from tools.paper.measures import Fitting
 
 FloatArray = NDArray[np.float64]

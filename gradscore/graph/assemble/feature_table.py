@@ -4,50 +4,72 @@ Requires: a scoring graph. Ensures: features scaled by the residual, in double p
 even for a prediction with 1 − p = 1e-30; outputs with names that are unique in the graph.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from gradscore.graph.assemble.head_statistics import HEAD_NAMES, HeadStatistics
+from gradscore.graph.assemble.input_features import Block, append_input_features
 from gradscore.graph.differentiate.gradient import values_of
 from gradscore.graph.nodes.emitter import Emitter
 from gradscore.graph.statistics.append import append_statistics
-from gradscore.model.layer_table import Layer
-from gradscore.model.metadata import SCALED_STATISTICS
+from gradscore.model.metadata import SCALED_STATISTICS, ModelMetadata
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features by name, as columns of one double tensor [B, F]."""
+    """Features by name, as columns of one double tensor [B, width]."""
 
     emit: Emitter
     whole: ir.Value
-    names: tuple[str, ...]
+    width: int
+    column: Mapping[str, int]
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], emit: Emitter) -> "FeatureTable":
+        """Put blocks side by side."""
+        starts = np.cumsum([0, *(block.width for block in blocks)]).tolist()
+        whole = emit("Concat", *(block.value for block in blocks), axis=1) if len(blocks) > 1 else blocks[0].value
+        places = [
+            (name, start + column)
+            for start, block in zip(starts[:-1], blocks, strict=True)
+            for name, column in block.column.items()
+        ]
+        return cls(emit, whole, starts[-1], dict(places))
 
     def take(self, names: Sequence[str]) -> ir.Value:
         """Return some of the features, double [B, K]."""
-        columns = [self.names.index(name) for name in names]
-        if columns == list(range(len(self.names))):
+        columns = [self.column[name] for name in names]
+        if columns == list(range(self.width)):
             return self.whole
         return self.emit("Gather", self.whole, self.emit.integers(*columns), axis=1)
 
 
 def append_features(
-    graph: ir.Graph, layers: Sequence[Layer], head: HeadStatistics, features: Sequence[str], *, at_once: int
+    graph: ir.Graph, model: ModelMetadata, head: HeadStatistics, features: Sequence[str], *, at_once: int
 ) -> FeatureTable:
-    """Append features of layers and head; gradients above `at_once` numbers are computed sample by sample."""
+    """Append features of gradients, of the head and of inputs; gradients above `at_once` numbers sample by sample."""
     emit = Emitter(graph, "features")
-    of_layers = tuple(dict.fromkeys(name for name in features if name not in HEAD_NAMES))
-    of_head = tuple(name for name in HEAD_NAMES if name in features or not of_layers)  # a table needs a column
-    columns = [getattr(head, name).value for name in of_head]
-    if of_layers:
-        unit = append_statistics(graph, layers, of_layers, at_once=at_once)
-        is_scaled = np.array([[name.rpartition(".")[2] in SCALED_STATISTICS for name in of_layers]])
+    of_gradients = _of_gradients(model, features)
+    of_head = tuple(name for name in HEAD_NAMES if name in features)
+    blocks = append_input_features(graph, model, features)
+    if of_head or not (of_gradients or blocks):  # a table needs a column
+        named = of_head or HEAD_NAMES
+        values = [getattr(head, name).value for name in named]
+        blocks.insert(0, Block.of(emit("Concat", *values, axis=1), named))
+    if of_gradients:
+        unit = append_statistics(graph, model.layers, of_gradients, at_once=at_once)
+        is_scaled = np.array([[name.rpartition(".")[2] in SCALED_STATISTICS for name in of_gradients]])
         factor = emit("Where", emit.constant(is_scaled, np.bool_), head.residual.value, emit.constant(1, np.float64))
-        columns.insert(0, emit("Mul", unit, factor))
-    return FeatureTable(emit, emit("Concat", *columns, axis=1), (*of_layers, *of_head))
+        blocks.insert(0, Block.of(emit("Mul", unit, factor), of_gradients))
+    return FeatureTable.of(blocks, emit)
+
+
+def _of_gradients(model: ModelMetadata, features: Sequence[str]) -> tuple[str, ...]:
+    known = frozenset(model.feature_names) - frozenset(HEAD_NAMES)
+    return tuple(name for name in dict.fromkeys(features) if name in known)
 
 
 def add_output(graph: ir.Graph, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[str | int]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -10,21 +11,25 @@ import onnx_ir.passes.common as common_passes
 from gradscore.errors import ModelError
 from gradscore.graph.assemble.backsteps import append_backsteps
 from gradscore.graph.assemble.device_form import arrange_for_device
+from gradscore.graph.assemble.feature_table import FeatureTable
+from gradscore.graph.assemble.input_features import append_input_features
 from gradscore.graph.differentiate.gradient import values_of
 from gradscore.graph.nodes.emitter import Emitter
 from gradscore.graph.nodes.probing import BATCH
 from gradscore.graph.nodes.storing import fits_one_file
 from gradscore.graph.normalize.dialect import infer_shapes
 from gradscore.graph.statistics.append import append_statistics
-from gradscore.model.metadata import HEAD_FEATURES, SIGNAL_FEATURES, SIGNAL_LABEL
+from gradscore.model.layer_inputs import NAMES_OF
+from gradscore.model.metadata import HEAD_FEATURES, SIGNAL_EXTRA, SIGNAL_FEATURES, SIGNAL_LABEL
 from gradscore.model.model_file import read_metadata
 
 
-def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes:
-    """Return a scoring model that outputs logits, label and all features of the unit seed.
+def unit_form(path: str | os.PathLike[str], *, on_device: bool = False, extras: Sequence[str] = ()) -> bytes:
+    """Return a scoring model that outputs logits, label, all features of the unit seed, and extra features.
 
     The output `SIGNAL_FEATURES` is float32 [B, 8·(layers + 1)]. The caller must still multiply the scaled features by
-    the residual, in float64. The metadata of the file are kept.
+    the residual, in float64. Each extra feature is an output `SIGNAL_EXTRA`/name, float32 [B, columns], which the caller
+    takes as it is. The metadata of the file are kept.
 
     Parameters
     ----------
@@ -32,6 +37,8 @@ def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes
         The scoring model.
     on_device
         Arrange the statistics for the kernels of a GPU.
+    extras
+        Extra features, from `NAMES_OF`.
 
     Returns
     -------
@@ -41,7 +48,8 @@ def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes
     Raises
     ------
     ModelError
-        The file is not a scoring model, or is too large to be handed to the runtime in memory.
+        The file is not a scoring model, is too large to be handed to the runtime in memory, or cannot have an extra
+        feature.
     UnsupportedOpError
         The graph cannot compute a layer's statistics.
     """
@@ -55,12 +63,20 @@ def unit_form(path: str | os.PathLike[str], *, on_device: bool = False) -> bytes
     graph = infer_shapes(model).graph
     append_backsteps(model, metadata.backsteps)
     exact = append_statistics(graph, metadata.layers, names, at_once=sys.maxsize)  # micro-batches bound the memory
-    features = Emitter(graph, "features")("Cast", exact, to=ir.DataType.FLOAT)
-    features.name, features.type = SIGNAL_FEATURES, ir.TensorType(ir.DataType.FLOAT)
-    features.shape = ir.Shape([BATCH, len(names)])
+    emit = Emitter(graph, "features")
+    tables = {SIGNAL_FEATURES: (exact, len(names))}
+    for extra in extras:
+        columns = NAMES_OF[extra](metadata)
+        table = FeatureTable.of(append_input_features(graph, metadata, columns), emit)
+        tables[f"{SIGNAL_EXTRA}/{extra}"] = table.take(columns), len(columns)
     values = values_of(graph)
     graph.outputs.clear()
-    graph.outputs.extend([values[metadata.logits], values[SIGNAL_LABEL], features])
+    graph.outputs.extend([values[metadata.logits], values[SIGNAL_LABEL]])
+    for name, (value, width) in tables.items():
+        table_of = emit("Cast", value, to=ir.DataType.FLOAT)
+        table_of.name, table_of.type = name, ir.TensorType(ir.DataType.FLOAT)
+        table_of.shape = ir.Shape([BATCH, width])
+        graph.outputs.append(table_of)
     if on_device:
         arrange_for_device(model)
     common_passes.RemoveUnusedNodesPass()(model)

@@ -31,7 +31,8 @@ def features_of(
     column: dict[str, int] = {}
     for statistics in dict.fromkeys(asked.values()):
         names, moments = _moments_of([name for name in asked if asked[name] == statistics], statistics, parts, table)
-        found = _statistics(moments, np.array([sum(count for _, count in parts[name]) for name in names]), emit)
+        roots = emit.constant([sqrt(sum(count for _, count in parts[name])) for name in names], np.float64)
+        found = statistics_of(moments, Number(roots, emit, np.float64))
         for statistic in (known for known in LAYER_STATISTICS if known in statistics):
             column |= {f"{name}.{statistic}": len(column) + place for place, name in enumerate(names)}
             blocks.append(found[statistic]())
@@ -88,9 +89,12 @@ def _merged(parts: Sequence[Sequence[tuple[Key, int]]], kinds: Sequence[str], ta
     )
 
 
-def _statistics(moments: Moments, counts: np.ndarray, emit: Emitter) -> dict[str, Callable[[], Number]]:
-    """The formula of each statistic, [B, 1, layers]; skewness and kurtosis of a constant are 0."""
-    roots = Number(emit.constant([sqrt(count) for count in counts], np.float64), emit, np.float64)
+def statistics_of(moments: Moments, roots: Number) -> dict[str, Callable[[], Number]]:
+    """Return the formula of each statistic, [B, 1, layers]; skewness and kurtosis of a constant are 0.
+
+    `roots` are the square roots of the numbers of weights.
+    """
+    emit = roots.emit
     deviation = cache(lambda: moments.m2.op("Sqrt"))
     relative_mean = cache(lambda: moments.mean / moments.scale)
     constant = cache(lambda: deviation().op("LessOrEqual", relative_mean().op("Abs") * ROUNDING))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from gradscore.verdict.learning.calibration import Calibration, CentredIsotonic, Platt, Uncalibrated
 from gradscore.verdict.learning.judge import Answers, Judge, Judgement
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class Calibrated(Judge):
         )
 
 
-def calibrated(judge: Judge, held_out: Judgement, rows: Rows, unknown_share: float) -> Calibrated:
+def calibrated(judge: Judge, held_out: Judgement, rows: LabelledRows, unknown_share: float) -> Calibrated:
     """Learn the calibrations from held-out judgements, for a mix with this share of unknown inputs."""
     known = rows.known
     weight = mix_weights(known, unknown_share)
@@ -55,7 +55,7 @@ def calibrated(judge: Judge, held_out: Judgement, rows: Rows, unknown_share: flo
 
 
 def mix_weights(known: npt.NDArray[np.bool_], unknown_share: float) -> FloatArray:
-    """Return a weight per row [N], such that unknown rows have this share of the sum, N. Rows of one kind all weigh 1."""
+    """Return a weight per row [N], such that unknown rows have this share of the sum, N. LabelledRows of one kind all weigh 1."""
     share = float(np.mean(~known))
     if share in (0.0, 1.0):
         return np.ones(len(known))

@@ -88,7 +88,7 @@ class Platt(Calibration):
 
     def __call__(self, p: FloatArray) -> FloatArray:
         """Apply the curve."""
-        return np.asarray(1 / (1 + np.exp(-(self.slope * _log_odds(p) + self.offset))))
+        return np.asarray(np.exp(-np.logaddexp(0.0, -(self.slope * _log_odds(p) + self.offset))))
 
     def emit(self, emit: VerdictNodes, p: str) -> str:
         """Write the curve."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -60,9 +60,9 @@ class Recipe(ABC):
     """A way to fit a judge."""
 
     @abstractmethod
-    def lacks(self, rows: Rows) -> str | None:
+    def lacks(self, rows: LabelledRows) -> str | None:
         """Return what these rows lack for a fit in this way, or None."""
 
     @abstractmethod
-    def fit(self, rows: Rows, seed: int) -> Judge:
+    def fit(self, rows: LabelledRows, seed: int) -> Judge:
         """Fit a judge to rows."""

@@ -1,4 +1,4 @@
-"""Rows and settings -> a calibrated judge, its threshold, and what held-out rows say of it."""
+"""LabelledRows and settings -> a calibrated judge, its threshold, and what held-out rows say of it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,20 +8,21 @@ from threadpoolctl import threadpool_limits
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
-from gradscore.verdict.learning import fitting
 from gradscore.verdict.learning.calibrated import calibrated
-from gradscore.verdict.learning.held_out import divides_kinds, held_out, outer_parts
+from gradscore.verdict.learning.classifiers import fitting
+from gradscore.verdict.learning.classifiers.methods import METHODS
+from gradscore.verdict.learning.classifiers.single_head import SingleHeadRecipe
 from gradscore.verdict.learning.judge import Judge, Judgement
-from gradscore.verdict.learning.methods import METHODS
-from gradscore.verdict.learning.recipes import AUTO, FALLBACK, RECIPES, choose
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.settings import Settings
-from gradscore.verdict.learning.single_head import SingleHeadRecipe
 from gradscore.verdict.learning.summary import asked, counted
 from gradscore.verdict.learning.thresholds import balanced_gain
-from gradscore.verdict.learning.trial import Trial, tried
+from gradscore.verdict.learning.trials.held_out import divides_kinds, held_out, outer_parts
+from gradscore.verdict.learning.trials.recipes import AUTO, FALLBACK, RECIPES, choose
+from gradscore.verdict.learning.trials.trial import Trial, tried
 
-ENOUGH_WRONG = 50  # wrong predictions of known inputs, for an AUROC that is certain to about 4 points
+ENOUGH_WRONG = 50  # wrong predictions of known inputs, for an AUROC with a standard error of about 4 points
+CLASSIFIER_SETTINGS = ("transform", "calibration", "select", "ensemble")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +35,11 @@ class Learned:
     summary: dict[str, Any]
 
 
-def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
+def learn(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
     """Fit by `settings.method`; with "auto", choose the recipe first. Errors are those of `Verdict.fit`."""
     if isinstance(settings.method, str) and settings.method in (AUTO, *RECIPES):
+        _require_settings(settings)
+
         # Threads would cost more than they save on matrices of this size, and their number would change the last bits.
         with threadpool_limits(1):
             return _by_recipe(rows, settings, excluded)
@@ -47,7 +50,22 @@ def learn(rows: Rows, settings: Settings, excluded: int) -> Learned:
     return _by_method(rows, settings, excluded)
 
 
-def _by_recipe(rows: Rows, settings: Settings, excluded: int) -> Learned:
+def _require_settings(settings: Settings) -> None:
+    """Refuse an impossible mix, and settings that only single classifiers have: nothing would heed them."""
+    if not 0 < settings.unknown_share < 1:
+        raise InputError(
+            f"unknown_share must lie between 0 and 1, without these; got {settings.unknown_share:g} (--unknown-share)"
+        )
+    plain = Settings()
+    foreign = [name for name in CLASSIFIER_SETTINGS if getattr(settings, name) != getattr(plain, name)]
+    if foreign:
+        raise InputError(
+            f"{settings.method} chooses {' and '.join(foreign)} by itself: leave that out, or name a method that "
+            f"takes it, such as ridge ({', '.join(METHODS)})"
+        )
+
+
+def _by_recipe(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
     """Fit a recipe, calibrate it and choose its threshold on held-out rows."""
     fitting.require_rule(settings.rule)
     name, notes, judged = str(settings.method), [], None
@@ -79,21 +97,21 @@ def _by_recipe(rows: Rows, settings: Settings, excluded: int) -> Learned:
     )
 
 
-def _by_method(rows: Rows, settings: Settings, excluded: int) -> Learned:
+def _by_method(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
     """Fit one classifier over all columns, and try it on held-out rows with the penalty that it has found."""
     fitted = fitting.fit(rows.features, rows.right, rows.names, settings)
     judge = SingleHeadRecipe.around(fitted, rows)
-    trial_recipe = SingleHeadRecipe(settings, fitted.summary["penalty"])
-    judged = held_out(trial_recipe, rows, settings.seed) if settings.folds else None
+    judged = held_out(SingleHeadRecipe(settings, fitted), rows, settings.seed) if settings.folds else None
     method = settings.method if isinstance(settings.method, str) else type(settings.method).__name__
     summary = {**fitted.summary, **counted(rows, excluded)}
-    return _with_trial(
-        Learned(judge, method, fitted.threshold, summary), judged, rows, summary.pop("notes"), settings.seed
-    )
+    notes = summary.pop("notes")
+    if judged is None:
+        notes.append(f"{'too few rows' if settings.folds else 'no folds'} for a trial on held-out rows")
+    return _with_trial(Learned(judge, method, fitted.threshold, summary), judged, rows, notes, settings.seed)
 
 
 def _with_trial(
-    learned: Learned, judged: Judgement | None, rows: Rows, notes: list[str], seed: int
+    learned: Learned, judged: Judgement | None, rows: LabelledRows, notes: list[str], seed: int
 ) -> Learned:  # fmt: skip
     """Add the trial and its notes to the summary."""
     trial = None if judged is None else tried(judged, rows, outer_parts(rows, seed), learned.threshold)
@@ -101,13 +119,15 @@ def _with_trial(
     return Learned(learned.judge, learned.method, learned.threshold, summary)
 
 
-def _notes(learned: Learned, trial: Trial | None, rows: Rows) -> list[str]:
+def _notes(learned: Learned, trial: Trial | None, rows: LabelledRows) -> list[str]:
     """Return warnings that a user should read before relying on the verdict."""
     notes = []
     wrong = int((~rows.right & rows.known).sum())
     if wrong < ENOUGH_WRONG:
         more = ENOUGH_WRONG - wrong
-        notes.append(f"only {wrong} wrong predictions among known inputs: {more} more would make their AUROC certain")
+        notes.append(
+            f"only {wrong} wrong among known inputs: {more} more would tell how well wrong ones are found (±8 points)"
+        )
     if not rows.known.all() and not divides_kinds(rows):
         notes.append("one kind of unknown input: nothing shows what this verdict says of other kinds")
     worse = [name for name, one in (trial.comparisons if trial else {}).items() if one.is_worse]

@@ -14,8 +14,8 @@ KNOWN = -1  # kind of the rows that are no unknown inputs
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of features with their outcomes.
+class LabelledRows:
+    """LabelledRows of features with their outcomes.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Rows:
         """Numbers of the kinds of unknown inputs among the rows."""
         return np.unique(self.kind[self.kind != KNOWN])
 
-    def take(self, rows: npt.NDArray[np.int64] | BoolArray) -> "Rows":
+    def take(self, rows: npt.NDArray[np.int64] | BoolArray) -> "LabelledRows":
         """Return some of the rows."""
         return replace(
             self,

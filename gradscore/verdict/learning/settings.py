@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradscore.verdict.learning.estimators import Estimator
+from gradscore.verdict.learning.classifiers.estimators import Estimator
 from gradscore.verdict.learning.thresholds import BALANCED, Rule
 
 

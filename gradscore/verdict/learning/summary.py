@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from gradscore.verdict.learning.estimators import Estimator
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.classifiers.estimators import Estimator
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.thresholds import describe
 
 
-def counted(rows: Rows, excluded: int) -> dict[str, Any]:
+def counted(rows: LabelledRows, excluded: int) -> dict[str, Any]:
     """Return the numbers of rows of a fit."""
     return {
         "rows": len(rows),

@@ -25,6 +25,7 @@ from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 FloatArray = npt.NDArray[np.float64]
 
 SMALLEST_SCALE = 1e-36
+LARGEST = 1e100  # value whose square is finite
 QUANTILES = 33
 LOWEST_QUANTILE = 0.01
 # Features come from float32 arithmetic, so a feature with a smaller relative spread is constant but for rounding.
@@ -118,7 +119,7 @@ class Standard(Transform):
     @classmethod
     def fit(cls, features: FloatArray, columns: npt.NDArray[np.int64]) -> "Standard":
         """Compute mean and deviation from finite training rows [N, F], and drop constant columns."""
-        chosen = features[:, columns]
+        chosen = np.clip(features[:, columns], -LARGEST, LARGEST)
         mean, std = chosen.mean(axis=0), chosen.std(axis=0)
         kept = std > SMALLEST_SPREAD * np.maximum(np.abs(mean), std.max(initial=0.0))
         if not kept.any():
@@ -127,7 +128,7 @@ class Standard(Transform):
 
     def __call__(self, features: FloatArray) -> FloatArray:
         """Transform [N, F] to float64 [N, K]."""
-        return np.asarray((features[:, self.columns] - self.mean) / self.std)
+        return np.asarray((np.clip(features[:, self.columns], -LARGEST, LARGEST) - self.mean) / self.std)
 
     def only(self, kept: npt.NDArray[np.int64]) -> "Standard":
         """Return the same transform for some of its K columns."""
@@ -135,7 +136,8 @@ class Standard(Transform):
 
     def emit(self, emit: VerdictNodes, features: str) -> str:
         """Write the same arithmetic as ONNX nodes."""
-        return emit("Div", emit("Sub", emit("Gather", features, self.columns, axis=1), self.mean), self.std)
+        inside = emit.clipped(emit("Gather", features, self.columns, axis=1), LARGEST)
+        return emit("Div", emit("Sub", inside, self.mean), self.std)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ and incorrect rows in the fit. Weights would break this, and would not rank bett
 for the imbalance of the classes (see `thresholds.py`).
 
 A penalty is given per row, as λ in (mean log loss) + λ·(norm), so that one value fits any number of rows.
-scikit-learn's C is 1/(λ·rows).
+scikit-learn's C is 1/(λ·rows). All logistic methods share one solver (see `penalized.py`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
-from gradscore.verdict.learning.estimators import Estimator
-from gradscore.verdict.learning.network import PlateauNetwork
+from gradscore.verdict.learning.classifiers.estimators import Estimator
+from gradscore.verdict.learning.classifiers.network import PlateauNetwork
+from gradscore.verdict.learning.classifiers.penalized import PENALTIES, PenalizedLogistic, path
 from gradscore.verdict.learning.thresholds import balanced_gain
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-
-PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(-1.0, -5.5, -0.5))
 
 
 class Method(ABC):
@@ -38,7 +37,12 @@ class Method(ABC):
 
     @abstractmethod
     def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return the unfitted scikit-learn classifier."""
+        """Return the unfitted classifier."""
+
+    def path(self, z: FloatArray, correct: BoolArray, penalties: Sequence[float], seed: int) -> Iterator[Estimator]:
+        """Fit one classifier for each penalty, strongest first."""
+        for penalty in penalties:
+            yield self.estimator(len(correct), penalty, seed).fit(z, correct)
 
     def require(self, rows: int, features: int) -> None:  # noqa: B027 - most methods take any size
         """Refuse numbers of rows and features that the method cannot be fitted to.
@@ -55,7 +59,23 @@ class Method(ABC):
         return np.arange(z.shape[1])
 
 
-class Threshold(Method):
+class Logistic(Method):
+    """Logistic regression. `l1_ratio` is the share of the L1 penalty."""
+
+    l1_ratio: ClassVar[float] = 0.0
+
+    def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
+        """Return gradscore's own logistic regression, which needs no seed."""
+        del rows, seed
+        return PenalizedLogistic(penalty, self.l1_ratio)
+
+    def path(self, z: FloatArray, correct: BoolArray, penalties: Sequence[float], seed: int) -> Iterator[Estimator]:
+        """Fit for each penalty, and begin with the weights for the stronger one."""
+        del seed
+        return path(z, correct, penalties, self.l1_ratio)
+
+
+class Threshold(Logistic):
     """The one feature with the best threshold (equation 7 of the paper).
 
     P(correct) is a logistic curve over that feature, so it ranks rows as the feature does. A weak penalty keeps the
@@ -64,28 +84,22 @@ class Threshold(Method):
 
     penalty = 1e-4
 
-    def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return a logistic regression with a weak penalty."""
-        return _logistic(l1_ratio=0.0, C=1 / (penalty * rows), random_state=seed)
-
     def columns(self, z: FloatArray, correct: BoolArray) -> npt.NDArray[np.int64]:
         """Return the column with the largest value of equation 7, in either direction."""
-        gains = [max(balanced_gain(Ranking.of(sign * column, correct)) for sign in (1.0, -1.0)) for column in z.T]
+        rankings = [Ranking.of(column, correct) for column in z.T]
+        gains = [max(balanced_gain(ranking), balanced_gain(ranking.negated())) for ranking in rankings]
         return np.array([int(np.argmax(gains))])
 
 
-class Glm(Method):
-    """Logistic regression without a penalty."""
+class Glm(Logistic):
+    """Logistic regression without a penalty, but for one that keeps it unique and finite if the classes separate."""
 
-    def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return an unpenalised logistic regression."""
-        del rows, penalty
-        return _logistic(l1_ratio=0.0, C=np.inf, random_state=seed)
+    penalty = 1e-9
 
     def require(self, rows: int, features: int) -> None:
         """Refuse a fit without more rows than features.
 
-        Such a fit is not unique, and separates the classes by chance.
+        Such a fit separates the classes by chance.
         """
         if rows <= features:
             raise InputError(
@@ -94,39 +108,27 @@ class Glm(Method):
             )
 
 
-class Lasso(Method):
+class Lasso(Logistic):
     """Logistic regression with an L1 penalty, which keeps few features."""
 
     penalties = PENALTIES
     penalty = 1e-2
-
-    def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return coordinate descent, fast on correlated features. Scaled by 1,000, its intercept is hardly penalised."""
-        return _logistic(
-            solver="liblinear", l1_ratio=1.0, C=1 / (penalty * rows), intercept_scaling=1e3, random_state=seed
-        )
+    l1_ratio = 1.0
 
 
-class Ridge(Method):
+class Ridge(Logistic):
     """Logistic regression with an L2 penalty."""
 
     penalties = PENALTIES
     penalty = 1e-2
 
-    def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return a logistic regression with the L2 penalty."""
-        return _logistic(l1_ratio=0.0, C=1 / (penalty * rows), random_state=seed)
 
-
-class ElasticNet(Method):
+class ElasticNet(Logistic):
     """Logistic regression with half an L1 and half an L2 penalty."""
 
-    penalties = PENALTIES[:-2]  # with weaker penalties, the solver takes minutes and gains nothing over ridge
+    penalties = PENALTIES
     penalty = 1e-2
-
-    def estimator(self, rows: int, penalty: float, seed: int) -> Estimator:
-        """Return the only solver of scikit-learn that has both penalties."""
-        return _logistic(solver="saga", l1_ratio=0.5, C=1 / (penalty * rows), tol=1e-4, random_state=seed)
+    l1_ratio = 0.5
 
 
 class Network(Method):
@@ -182,9 +184,3 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "boosting": Boosting(),
     }
 )
-
-
-def _logistic(**settings: object) -> Estimator:
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - loaded for fitting only
-
-    return LogisticRegression(**{"max_iter": 5000, "tol": 1e-5, **settings})

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.errors import InputError
-from gradscore.verdict.learning import fitting
-from gradscore.verdict.learning.estimators import emit_mean
+from gradscore.verdict.learning.classifiers import fitting
+from gradscore.verdict.learning.classifiers.estimators import emit_mean
+from gradscore.verdict.learning.heads.max_softmax import MaxSoftmaxRecipe, SoftmaxJudge
 from gradscore.verdict.learning.judge import Answers, Judge, Judgement, Recipe
-from gradscore.verdict.learning.max_softmax import MaxSoftmax, MaxSoftmaxRecipe
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
@@ -32,7 +32,7 @@ class SingleHead(Judge):
     """
 
     fitted: fitting.Fitted
-    softmax: MaxSoftmax | None
+    softmax: SoftmaxJudge | None
 
     def __call__(self, features: FloatArray) -> Judgement:
         """Judge finite rows."""
@@ -49,13 +49,13 @@ class SingleHead(Judge):
 
 
 class SingleHeadRecipe(Recipe):
-    """Fits `SingleHead` with given settings; with a penalty, without a search for one."""
+    """Fits `SingleHead` with the settings, penalty and calibration of an earlier fit to all rows."""
 
-    def __init__(self, settings: Settings, penalty: float | None = None) -> None:
+    def __init__(self, settings: Settings, fitted: fitting.Fitted) -> None:
         self._settings = settings
-        self._penalty = penalty
+        self._fitted = fitted
 
-    def lacks(self, rows: Rows) -> str | None:
+    def lacks(self, rows: LabelledRows) -> str | None:
         """Return what the rows lack."""
         try:
             fitting.require_fittable(rows.features, rows.right, rows.names, self._settings)
@@ -63,15 +63,14 @@ class SingleHeadRecipe(Recipe):
             return str(error)
         return None
 
-    def fit(self, rows: Rows, seed: int) -> SingleHead:
+    def fit(self, rows: LabelledRows, seed: int) -> SingleHead:
         """Fit the classifier to all rows, and the softmax's curve to the known ones."""
         del seed  # the settings have it
-        if self._penalty is None:
-            return self.around(fitting.fit(rows.features, rows.right, rows.names, self._settings), rows)
-        return self.around(fitting.fit_with(rows.features, rows.right, rows.names, self._settings, self._penalty), rows)
+        found = fitting.refit(self._fitted, rows.features, rows.right, rows.names, self._settings)
+        return self.around(found, rows)
 
     @staticmethod
-    def around(fitted: fitting.Fitted, rows: Rows) -> SingleHead:
+    def around(fitted: fitting.Fitted, rows: LabelledRows) -> SingleHead:
         """Return the judge of a fitted classifier."""
         softmax = MaxSoftmaxRecipe()
         return SingleHead(fitted, None if softmax.lacks(rows) else softmax.fit(rows, 0))

@@ -1,20 +1,23 @@
 """Fitting: features and outcomes -> a meta-classifier, its calibration and its threshold."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+from gradscore_kernels import usable_cores
+from threadpoolctl import threadpool_limits
 
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
-from gradscore.verdict.learning.calibration import CALIBRATIONS, Calibration, Uncalibrated
-from gradscore.verdict.learning.estimators import Estimator, exporter_of
-from gradscore.verdict.learning.methods import METHODS, Given, Method
-from gradscore.verdict.learning.noise import without_noise
+from gradscore.verdict.learning.calibration import CALIBRATIONS, Calibration
+from gradscore.verdict.learning.classifiers.estimators import Estimator, exporter_of
+from gradscore.verdict.learning.classifiers.methods import METHODS, Given, Method
+from gradscore.verdict.learning.classifiers.noise import without_noise
 from gradscore.verdict.learning.settings import Settings
 from gradscore.verdict.learning.summary import asked, learned
 from gradscore.verdict.learning.thresholds import Rule, balanced_gain, describe
@@ -26,14 +29,15 @@ BoolArray = npt.NDArray[np.bool_]
 
 FEWEST_PER_CLASS = 5
 FEWEST_PER_CLASS_AND_FOLD = 2
-MOST_TUNING_ROWS = 10_000  # takes a minute for the slowest penalties and 200 features
+MOST_TUNING_ROWS = 10_000  # limits memory, too: every fold holds its own transformed rows
+PATIENCE = 2  # penalties in a row without a smaller held-out loss; weaker ones are not tried
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FitPlan:
     """Everything that a fit depends on except the rows.
 
-    The same recipe and rows give the same verdict.
+    The same plan and rows give the same verdict.
     """
 
     method: Method
@@ -63,24 +67,32 @@ class Fitted:
 
 
 def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], settings: Settings) -> Fitted:
-    """Fit a meta-classifier to rows [N, F] and outcomes [N]. Errors are those of `Verdict.fit`."""
+    """Fit a meta-classifier to rows [N, F] and outcomes [N]. Errors are those of `Verdict.fit`.
+
+    Folds are fitted side by side, with one thread of linear algebra each, so that the number of cores changes no bit.
+    """
+    with threadpool_limits(1):
+        return _fit(features, correct, feature_names, settings)
+
+
+def _fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], settings: Settings) -> Fitted:
     finite = np.isfinite(features).all(axis=1)
     rows, right = features[finite], correct[finite]
     excluded = int((~finite).sum())
     require_both_classes(right, excluded)
     columns = without_noise(_columns_of(feature_names, settings.select), rows, feature_names)
-    recipe = _recipe(settings, right, columns)
-    held_out, penalty, notes = _cross_validated(rows, right, recipe)
+    plan = _plan(settings, right, columns)
+    held_out, penalty, notes = _cross_validated(rows, right, plan)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        transform, members = _fitted(rows, right, recipe, penalty)
+        transform, members = _fitted(rows, right, plan, penalty)
     notes += sorted({str(warning.message).splitlines()[0] for warning in caught})
-    if settings.folds and not recipe.folds:
+    if settings.folds and not plan.folds:
         notes.append(
             f"too few rows of one class for {settings.folds} folds: default penalty, threshold from training rows"
         )
     ranked, p = (right, _mean_probability(members, transform(rows))) if held_out is None else held_out
-    calibration = recipe.calibration.fit(p, ranked)
+    calibration = plan.calibration.fit(p, ranked)
     ranking = Ranking.of(calibration(p), ranked)
     summary = {
         "rows": len(right),
@@ -88,7 +100,7 @@ def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], 
         "incorrect": int((~right).sum()),
         "excluded_not_finite": excluded,
         "penalty": penalty,
-        "folds": recipe.folds,
+        "folds": plan.folds,
         **asked(settings),
         **learned(members, [feature_names[column] for column in transform.columns]),
         "threshold_rows": "training" if held_out is None else "held out by cross-validation",
@@ -98,14 +110,14 @@ def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], 
     return Fitted(transform, members, calibration, settings.rule.threshold(ranking), summary)
 
 
-def _recipe(settings: Settings, correct: BoolArray, columns: IntArray) -> Recipe:
+def _plan(settings: Settings, correct: BoolArray, columns: IntArray) -> FitPlan:
     """Look up the names in the settings, and refuse impossible settings."""
     if settings.ensemble < 1 or settings.folds < 0 or settings.folds == 1:
         raise InputError(
             f"ensemble must be 1 or more, folds 0 or from 2 up; got {settings.ensemble} and {settings.folds}"
         )
     require_rule(settings.rule)
-    recipe = Recipe(
+    plan = FitPlan(
         _method_of(settings.method),
         _named(TRANSFORMS, settings.transform, "transform"),
         _named(CALIBRATIONS, settings.calibration, "calibration"),
@@ -113,13 +125,13 @@ def _recipe(settings: Settings, correct: BoolArray, columns: IntArray) -> Recipe
         _possible_folds(correct, settings.folds),
         tuple(range(settings.seed, settings.seed + settings.ensemble)),
     )
-    recipe.method.require(len(correct), len(recipe.columns))
-    if settings.calibration != "none" and not recipe.folds:
+    plan.method.require(len(correct), len(plan.columns))
+    if settings.calibration != "none" and not plan.folds:
         raise InputError(
             f"{settings.calibration} calibration needs rows held out by cross-validation, but there are none: set "
             f"folds, and give at least {FEWEST_PER_CLASS_AND_FOLD} correct and {FEWEST_PER_CLASS_AND_FOLD} incorrect rows for each fold"
         )
-    return recipe
+    return plan
 
 
 def require_rule(rule: Rule) -> None:
@@ -177,31 +189,54 @@ def _possible_folds(correct: BoolArray, folds: int) -> int:
 
 
 def _cross_validated(
-    features: FloatArray, correct: BoolArray, recipe: Recipe
+    features: FloatArray, correct: BoolArray, plan: FitPlan
 ) -> tuple[tuple[BoolArray, FloatArray] | None, float, list[str]]:
     """Choose the penalty with the least held-out log loss.
 
     Returns outcomes and held-out P(correct) for it (None without folds), the penalty, and notes.
     """
-    if not recipe.folds:
-        return None, recipe.method.penalty, []
+    if not plan.folds:
+        return None, plan.method.penalty, []
     from sklearn.model_selection import StratifiedKFold  # noqa: PLC0415 - loaded for fitting only
 
-    chosen = _tuning_rows(correct, recipe.seeds[0])
+    chosen = _tuning_rows(correct, plan.seeds[0])
     rows, right = features[chosen], correct[chosen]
-    penalties = recipe.method.penalties or (recipe.method.penalty,)
-    p = np.empty((len(penalties), len(right)))
-    splits = StratifiedKFold(recipe.folds, shuffle=True, random_state=recipe.seeds[0]).split(rows, right)
-    with warnings.catch_warnings():
+    penalties = plan.method.penalties or (plan.method.penalty,)
+    splits = list(StratifiedKFold(plan.folds, shuffle=True, random_state=plan.seeds[0]).split(rows, right))
+    found: list[tuple[float, FloatArray]] = []
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(plan.folds, usable_cores())) as pool:
         warnings.simplefilter("ignore")  # a fold that did not converge has a larger held-out loss
-        for train, test in splits:
-            for index, penalty in enumerate(penalties):
-                transform, members = _fitted(rows[train], right[train], recipe, penalty)
-                p[index, test] = _mean_probability(members, transform(rows[test]))
-    likelihood = np.log(np.clip(np.where(right, p, 1 - p), 1e-15, None)).mean(axis=1)
-    best = int(np.argmax(likelihood))
+        folds = list(pool.map(lambda split: _Fold.of(rows, right, split, plan), splits))
+        for _ in penalties:
+            p = np.empty(len(right))
+            for (_, test), held_out in zip(splits, pool.map(_Fold.weaken, folds), strict=True):
+                p[test] = held_out
+            found.append((float(np.log(np.clip(np.where(right, p, 1 - p), 1e-15, None)).mean()), p))
+            best = max(range(len(found)), key=lambda index: found[index][0])
+            if len(found) > best + PATIENCE:
+                break
     notes = [] if len(right) == len(correct) else [f"cross-validated on {len(right)} of {len(correct)} rows"]
-    return (right, p[best]), penalties[best], notes
+    return (right, found[best][1]), penalties[best], notes
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """The rows that a fold holds out, transformed, and the classifiers fitted to its others, one path for each seed."""
+
+    held_out: FloatArray
+    paths: tuple[Iterator[Estimator], ...]
+
+    @classmethod
+    def of(cls, features: FloatArray, correct: BoolArray, split: tuple[IntArray, IntArray], plan: FitPlan) -> "_Fold":
+        train, test = split
+        transform, z = _transformed(features[train], correct[train], plan)
+        penalties = plan.method.penalties or (plan.method.penalty,)
+        paths = [plan.method.path(z, correct[train], penalties, seed) for seed in plan.seeds]
+        return cls(transform(features[test]), tuple(paths))
+
+    def weaken(self) -> FloatArray:
+        """Fit with the next penalty, and return P(correct) of the rows held out."""
+        return _mean_probability([next(path) for path in self.paths], self.held_out)
 
 
 def _tuning_rows(correct: BoolArray, seed: int) -> IntArray:
@@ -214,19 +249,24 @@ def _tuning_rows(correct: BoolArray, seed: int) -> IntArray:
 
 
 def _fitted(
-    features: FloatArray, correct: BoolArray, recipe: Recipe, penalty: float
+    features: FloatArray, correct: BoolArray, plan: FitPlan, penalty: float
 ) -> tuple[Transform, tuple[Estimator, ...]]:
-    transform = recipe.transform.fit(features, recipe.columns)
+    transform, z = _transformed(features, correct, plan)
+    members = [plan.method.estimator(len(correct), penalty, seed).fit(z, correct) for seed in plan.seeds]
+    return transform, tuple(members)
+
+
+def _transformed(features: FloatArray, correct: BoolArray, plan: FitPlan) -> tuple[Transform, FloatArray]:
+    """Fit the transform, and return it and the features that the method uses."""
+    transform = plan.transform.fit(features, plan.columns)
     if not len(transform.columns):
         raise InputError(
-            f"all {len(recipe.columns)} features are constant over the {len(correct)} rows, so no verdict can be learned "
+            f"all {len(plan.columns)} features are constant over the {len(correct)} rows, so no verdict can be learned "
             "from them. Check that the inputs differ and that the model scores them (`gradscore inspect`)"
         )
     z = transform(features)
-    kept = recipe.method.columns(z, correct)
-    transform, z = transform.only(kept), z[:, kept]
-    members = [recipe.method.estimator(len(correct), penalty, seed).fit(z, correct) for seed in recipe.seeds]
-    return transform, tuple(members)
+    kept = plan.method.columns(z, correct)
+    return transform.only(kept), z[:, kept]
 
 
 def _mean_probability(members: Sequence[Estimator], z: FloatArray) -> FloatArray:
@@ -236,15 +276,15 @@ def _mean_probability(members: Sequence[Estimator], z: FloatArray) -> FloatArray
 def require_fittable(features: FloatArray, correct: BoolArray, names: Sequence[str], settings: Settings) -> None:
     """Refuse finite rows that cannot be fitted with these settings; errors are those of `Verdict.fit`."""
     require_both_classes(correct, 0)
-    _recipe(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
+    _plan(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
 
 
-def fit_with(
-    features: FloatArray, correct: BoolArray, names: Sequence[str], settings: Settings, penalty: float
+def refit(
+    fitted: Fitted, features: FloatArray, correct: BoolArray, names: Sequence[str], settings: Settings
 ) -> Fitted:  # fmt: skip
-    """Fit to finite rows with a given penalty: no search, no calibration, a threshold of ½ and no summary."""
-    recipe = _recipe(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
+    """Fit to other finite rows with the penalty, calibration and threshold of an earlier fit, and without a summary."""
+    plan = _plan(settings, correct, without_noise(_columns_of(names, settings.select), features, names))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fit to all rows tells its own
-        transform, members = _fitted(features, correct, recipe, penalty)
-    return Fitted(transform, members, Uncalibrated(), 0.5, {})
+        transform, members = _fitted(features, correct, plan, fitted.summary["penalty"])
+    return Fitted(transform, members, fitted.calibration, fitted.threshold, {})

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.verdict.learning.depths import Depths, Scaled, gradient_columns, layer_groups
+from gradscore.verdict.learning.heads.depths import Depths, Scaled, gradient_columns, layer_groups
+from gradscore.verdict.learning.heads.ridge_head import RidgeHead, sigmoid
+from gradscore.verdict.learning.heads.right_head import RESIDUAL, RightHead
+from gradscore.verdict.learning.heads.unusual import Unusual
 from gradscore.verdict.learning.judge import Answers, Judge, Judgement, Recipe
-from gradscore.verdict.learning.ridge_head import RidgeHead, sigmoid
-from gradscore.verdict.learning.right_head import RESIDUAL, RightHead
-from gradscore.verdict.learning.rows import Rows
-from gradscore.verdict.learning.transforms import SignedLog
-from gradscore.verdict.learning.unusual import Unusual
+from gradscore.verdict.learning.rows import LabelledRows
+from gradscore.verdict.learning.transforms import SMALLEST_SPREAD, SignedLog
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 
-LOGIT_SCORES = ("entropy", "residual", "max_logit", "energy", "margin")
+HEAD_SCORES = ("entropy", "residual", "max_logit", "energy", "margin")
 PARTS = 5  # of the cross-fitting
 FEWEST_RIGHT = 25  # right predictions, to learn what is usual
 FEWEST = 5  # wrong predictions, and unknown inputs
@@ -42,7 +42,7 @@ class TwoHeads(Judge):
     depths, unusual
         Scales of the columns, and distances.
     mean, std : float64 [M]
-        Of the log distances of right predictions.
+        Of the log distances of right predictions; the deviation is 1 where they do not vary.
     """
 
     right: RightHead
@@ -74,7 +74,7 @@ class TwoHeads(Judge):
 class TwoHeadsRecipe(Recipe):
     """Fits `TwoHeads`."""
 
-    def lacks(self, rows: Rows) -> str | None:
+    def lacks(self, rows: LabelledRows) -> str | None:
         """Return what the rows lack."""
         if RESIDUAL not in rows.names or not layer_groups(rows.names):
             return "columns: the table has no residual, or no statistics of layers"
@@ -86,16 +86,17 @@ class TwoHeadsRecipe(Recipe):
             return f"{FEWEST - unknown} unknown inputs"
         return None
 
-    def fit(self, rows: Rows, seed: int) -> TwoHeads:
+    def fit(self, rows: LabelledRows, seed: int) -> TwoHeads:
         """Fit both heads."""
         known, usual = rows.take(rows.known), rows.known & rows.right
-        scores = rows.columns(LOGIT_SCORES)
+        scores = rows.columns(HEAD_SCORES)
         right = RightHead.fit(known, np.r_[scores, gradient_columns(rows.names)])
         logits = SignedLog.fit(known.features, scores)
         depths = Depths.fit(rows.take(usual))
         scaled = depths(rows.features)
         distances = cross_fitted(depths, scaled, rows, seed)
-        mean, std = distances[usual].mean(axis=0), np.maximum(distances[usual].std(axis=0), np.finfo(np.float64).eps)
+        mean, std = distances[usual].mean(axis=0), distances[usual].std(axis=0)
+        std = np.where(std > SMALLEST_SPREAD, std, 1.0)
         fitted = usual | ~rows.known
         z = np.c_[(distances - mean) / std, logits(rows.features)][fitted]
         head = RidgeHead.fit(z, rows.known[fitted], PENALTY).shifted(_shift(rows.take(fitted)))
@@ -103,7 +104,7 @@ class TwoHeadsRecipe(Recipe):
         return TwoHeads(right, logits, depths, unusual, mean, std, head)
 
 
-def cross_fitted(depths: Depths, scaled: Scaled, rows: Rows, seed: int) -> FloatArray:
+def cross_fitted(depths: Depths, scaled: Scaled, rows: LabelledRows, seed: int) -> FloatArray:
     """Return the log distances of each row [N, M], learned from right predictions of the other parts."""
     part, parts = parts_of(rows, PARTS, seed), []
     for number in range(PARTS):
@@ -116,7 +117,7 @@ def cross_fitted(depths: Depths, scaled: Scaled, rows: Rows, seed: int) -> Float
     return out
 
 
-def parts_of(rows: Rows, parts: int, seed: int) -> npt.NDArray[np.int64]:
+def parts_of(rows: LabelledRows, parts: int, seed: int) -> npt.NDArray[np.int64]:
     """Deal the rows to parts [N], right, wrong and unknown ones evenly."""
     kind = np.where(rows.known, rows.right.astype(np.int64), 2)
     order = np.lexsort((np.random.default_rng(seed).permutation(len(rows)), kind))
@@ -125,7 +126,7 @@ def parts_of(rows: Rows, parts: int, seed: int) -> npt.NDArray[np.int64]:
     return part
 
 
-def _shift(rows: Rows) -> float:
+def _shift(rows: LabelledRows) -> float:
     """Return what the log odds of P(known) gain from the rows' mix to that of `UNKNOWN_SHARE`."""
     share = float(np.mean(~rows.known))
     return float(np.log((1 - UNKNOWN_SHARE) / UNKNOWN_SHARE) - np.log((1 - share) / share))

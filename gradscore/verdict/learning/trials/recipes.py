@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from gradscore.verdict.learning.held_out import held_out, outer_parts
+from gradscore.verdict.learning.heads.max_softmax import MaxSoftmaxRecipe
+from gradscore.verdict.learning.heads.two_heads import TwoHeadsRecipe
 from gradscore.verdict.learning.judge import Judgement, Recipe
-from gradscore.verdict.learning.max_softmax import MaxSoftmaxRecipe
-from gradscore.verdict.learning.rows import Rows
-from gradscore.verdict.learning.trial import Comparison, compare
-from gradscore.verdict.learning.two_heads import TwoHeadsRecipe
+from gradscore.verdict.learning.rows import LabelledRows
+from gradscore.verdict.learning.trials.held_out import held_out, outer_parts
+from gradscore.verdict.learning.trials.trial import Comparison, compare
 
 AUTO = "auto"
 FALLBACK = "max-softmax"
@@ -32,7 +32,7 @@ class Choice:
     notes: tuple[str, ...]
 
 
-def choose(rows: Rows, seed: int) -> Choice:
+def choose(rows: LabelledRows, seed: int) -> Choice:
     """Choose the first recipe that is better than maximum softmax on held-out rows, or maximum softmax itself."""
     notes = []
     for name, recipe in RECIPES.items():

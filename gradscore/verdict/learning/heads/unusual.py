@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.verdict.learning.depths import Depths, Scaled, ScaledNames
-from gradscore.verdict.learning.distances import Gaussians, Neighbours, class_members
+from gradscore.verdict.learning.heads.depths import Depths, Scaled, ScaledNames
+from gradscore.verdict.learning.heads.distances import Gaussians, Neighbours, class_members
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -20,7 +20,7 @@ class Unusual:
     Attributes
     ----------
     layers
-        Mahalanobis distances of the statistics of each layer's gradient and input; None without any that vary.
+        Mahalanobis distances of the statistics of each layer's gradient and input; None if no statistic varies.
     pooled
         For each pooled layer, its Mahalanobis distance and its k-th nearest neighbour.
     """
@@ -38,14 +38,14 @@ class Unusual:
 
     def __call__(self, scaled: Scaled) -> FloatArray:
         """Return the log distances."""
-        parts = [] if self.layers is None else [self.layers(scaled.statistics)]
+        parts = [scaled.statistics if self.layers is None else self.layers(scaled.statistics)]
         for (gaussian, near), z, unit in zip(self.pooled, scaled.pooled, scaled.directions, strict=True):
             parts += [gaussian(z), near(unit)]
-        return np.concatenate([*parts, np.empty((len(scaled.statistics), 0))], axis=1)
+        return np.concatenate(parts, axis=1)
 
     def emit(self, emit: VerdictNodes, scaled: ScaledNames) -> str:
         """Write the same arithmetic as ONNX nodes."""
-        parts = [] if self.layers is None else [self.layers.emit(emit, scaled.statistics)]
+        parts = [scaled.statistics if self.layers is None else self.layers.emit(emit, scaled.statistics)]
         for (gaussian, near), z, unit in zip(self.pooled, scaled.pooled, scaled.directions, strict=True):
             parts += [gaussian.emit(emit, z), near.emit(emit, unit)]
         return emit("Concat", *parts, axis=1)

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.verdict.learning.judge import Judgement, Recipe
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 
 IntArray = npt.NDArray[np.int64]
 
 PARTS = 5
 
 
-def held_out(recipe: Recipe, rows: Rows, seed: int) -> Judgement | None:
+def held_out(recipe: Recipe, rows: LabelledRows, seed: int) -> Judgement | None:
     """Return the judgement of every row by a fit without its part; None if some fit would lack rows.
 
     A single kind of unknown input can only be divided by rows.
@@ -30,12 +30,12 @@ def held_out(recipe: Recipe, rows: Rows, seed: int) -> Judgement | None:
     return Judgement(*answers)
 
 
-def divides_kinds(rows: Rows) -> bool:
+def divides_kinds(rows: LabelledRows) -> bool:
     """Tell whether there are several kinds of unknown input, so that each can be held out from fits to the others."""
     return len(rows.kinds) > 1
 
 
-def outer_parts(rows: Rows, seed: int) -> IntArray:
+def outer_parts(rows: LabelledRows, seed: int) -> IntArray:
     """Return the part of each row [N]: known ones evenly, right and wrong ones alike; unknown ones by kind."""
     rng = np.random.default_rng([seed, PARTS])
     order = np.lexsort((rng.permutation(len(rows)), np.where(rows.known, rows.right, 2)))

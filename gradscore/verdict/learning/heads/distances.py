@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gradscore.verdict.learning.transforms import LARGEST
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -59,7 +60,8 @@ class Gaussians:
 
     def __call__(self, z: FloatArray) -> FloatArray:
         """Return the logarithms of the distances [N, L]."""
-        groups = z[:, self.columns].reshape(len(z), len(self.means), -1).transpose(1, 0, 2)
+        inside = np.clip(z[:, self.columns], -LARGEST, LARGEST)
+        groups = inside.reshape(len(z), len(self.means), -1).transpose(1, 0, 2)
         white = groups @ self.whitening
         own = (white**2).sum(axis=2, keepdims=True) + (self.means**2).sum(axis=2)[:, None]
         squares = own - 2 * white @ self.means.transpose(0, 2, 1)
@@ -68,8 +70,8 @@ class Gaussians:
     def emit(self, emit: VerdictNodes, z: str) -> str:
         """Write the same arithmetic as ONNX nodes."""
         count, _, width = self.means.shape
-        chosen = emit("Gather", z, self.columns, axis=1)
-        groups = emit("Transpose", emit("Reshape", chosen, np.array([-1, count, width])), perm=[1, 0, 2])
+        inside = emit.clipped(emit("Gather", z, self.columns, axis=1), LARGEST)
+        groups = emit("Transpose", emit("Reshape", inside, np.array([-1, count, width])), perm=[1, 0, 2])
         white = emit("MatMul", groups, self.whitening)
         own = emit("ReduceSum", emit("Mul", white, white), np.array([2]), keepdims=1)
         cross = emit("MatMul", white, -2 * self.means.transpose(0, 2, 1))
@@ -146,6 +148,6 @@ def _whitening(covariance: FloatArray, size: int) -> FloatArray:
     """Return the matrix [K, K] that whitens the first `size` columns, and makes the others 0."""
     values, vectors = np.linalg.eigh(covariance[:size, :size])
     out = np.zeros_like(covariance)
-    least = max(LEAST_VARIANCE * float(values.mean()), float(np.finfo(np.float64).tiny))
+    least = LEAST_VARIANCE * max(float(values.mean()), LEAST_VARIANCE)
     out[:size, :size] = vectors / np.sqrt(np.maximum(values, least))
     return out

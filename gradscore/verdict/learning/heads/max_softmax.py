@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from gradscore.verdict.learning.calibration import Platt
 from gradscore.verdict.learning.judge import Answers, Judge, Judgement, Recipe
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -16,7 +16,7 @@ RESIDUAL = "residual"
 
 
 @dataclass(frozen=True, eq=False)
-class MaxSoftmax(Judge):
+class SoftmaxJudge(Judge):
     """P(right) is a logistic curve over the log odds of the maximum softmax; P(known) is 1, for the softmax cannot tell.
 
     Attributes
@@ -44,20 +44,20 @@ class MaxSoftmax(Judge):
 
 
 class MaxSoftmaxRecipe(Recipe):
-    """Fits `MaxSoftmax`."""
+    """Fits `SoftmaxJudge`."""
 
-    def lacks(self, rows: Rows) -> str | None:
+    def lacks(self, rows: LabelledRows) -> str | None:
         """Return what the rows lack."""
         if RESIDUAL not in rows.names:
             return "the column `residual`"
         right = rows.right[rows.known]
-        if not len(right) or right.all() or not right.any():
-            return "a right and a wrong prediction of known inputs"
-        return None
+        if not right.any():
+            return "a right prediction of a known input"
+        return "a wrong prediction of a known input" if right.all() else None
 
-    def fit(self, rows: Rows, seed: int) -> MaxSoftmax:
+    def fit(self, rows: LabelledRows, seed: int) -> SoftmaxJudge:
         """Fit the curve to known inputs."""
         del seed
         column = rows.names.index(RESIDUAL)
         known = rows.take(rows.known)
-        return MaxSoftmax(column, Platt.fit(1.0 - known.features[:, column], known.right))
+        return SoftmaxJudge(column, Platt.fit(1.0 - known.features[:, column], known.right))

@@ -1,4 +1,4 @@
-"""Exporters of fitted scikit-learn classifiers to ONNX nodes, one per class.
+"""Exporters of fitted classifiers, scikit-learn's and gradscore's own, to ONNX nodes, one per class.
 
 All nodes are in the default operator domain. An exporter takes the fitted binary classifier, the emitter and the name
 of the standardised features [N, K]. It returns the name of P(correct) [N]. Trees need no `ai.onnx.ml` operators:
@@ -21,6 +21,7 @@ Estimator = Any  # scikit-learn has no type stubs
 Exporter = Callable[[Estimator, VerdictNodes, str], str]
 
 DEEPEST_TREE = 8
+OWN = ("PenalizedLogistic", "PlateauNetwork")
 FLAT = np.array([-1], dtype=np.int64)
 
 
@@ -50,7 +51,7 @@ def exporter_of(estimator: Estimator) -> Exporter:
     if kind.__name__ not in EXPORTERS or not kind.__module__.startswith(("sklearn.", "gradscore.")):
         raise InputError(
             f"{kind.__module__}.{kind.__name__} cannot be saved as ONNX operators of the default domain; "
-            f"use one of scikit-learn's: {', '.join(name for name in EXPORTERS if name != 'PlateauNetwork')}"
+            f"use one of scikit-learn's: {', '.join(name for name in EXPORTERS if name not in OWN)}"
         )
     return EXPORTERS[kind.__name__]
 
@@ -139,6 +140,7 @@ def _paths(depth: int) -> tuple[FloatArray, FloatArray]:
 
 EXPORTERS: Mapping[str, Exporter] = MappingProxyType(
     {
+        "PenalizedLogistic": _linear,
         "LogisticRegression": _linear,
         "SGDClassifier": _linear,
         "LinearDiscriminantAnalysis": _linear,

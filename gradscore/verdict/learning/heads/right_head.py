@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradscore.verdict.learning.ridge_head import RidgeHead
-from gradscore.verdict.learning.rows import Rows
-from gradscore.verdict.learning.transforms import SignedLog
+from gradscore.verdict.learning.heads.ridge_head import RidgeHead
+from gradscore.verdict.learning.rows import LabelledRows
+from gradscore.verdict.learning.transforms import SMALLEST_SPREAD, SignedLog
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,7 +32,7 @@ class RightHead:
     residual
         Column of the residual.
     scale
-        Factor of the softmax's log odds.
+        Factor of the softmax's log odds; 0 if they do not vary.
     scores
         Transform of logit scores and gradient statistics.
     head
@@ -45,11 +45,11 @@ class RightHead:
     head: RidgeHead
 
     @classmethod
-    def fit(cls, known: Rows, columns: IntArray) -> "RightHead":
+    def fit(cls, known: LabelledRows, columns: IntArray) -> "RightHead":
         """Fit to known inputs, right and wrong ones; `columns` are the logit scores and gradient statistics."""
         residual = known.names.index(RESIDUAL)
         odds = _log_odds(known.features[:, residual])
-        scale = SOFTMAX_SPREAD / max(float(odds.std()), np.finfo(np.float64).eps)
+        scale = SOFTMAX_SPREAD / float(odds.std()) if odds.std() > SMALLEST_SPREAD else 0.0
         scores = SignedLog.fit(known.features, columns)
         z = np.c_[scale * odds, scores(known.features)]
         return cls(residual, scale, scores, RidgeHead.fit(z, known.right, PENALTY))
@@ -69,4 +69,5 @@ class RightHead:
 
 def _log_odds(residual: FloatArray) -> FloatArray:
     """Return the log odds of the maximum softmax, from its residual, which keeps those that round to 1 apart."""
-    return np.asarray(np.log(np.maximum(1.0 - residual, LEAST)) - np.log(np.maximum(residual, LEAST)))
+    wrong = np.maximum(residual, LEAST)
+    return np.asarray(np.log(np.maximum(1.0 - wrong, LEAST)) - np.log(wrong))

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.model.metadata import ACTIVATION, LAYER_STATISTICS
-from gradscore.verdict.learning.rows import Rows
-from gradscore.verdict.learning.transforms import SignedLog, Standard
+from gradscore.verdict.learning.rows import LabelledRows
+from gradscore.verdict.learning.transforms import LARGEST, SignedLog, Standard
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ LEAST_LENGTH = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """Rows on comparable scales.
+    """LabelledRows on comparable scales.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Depths:
     pooled: tuple[Standard, ...]
 
     @classmethod
-    def fit(cls, right: Rows) -> "Depths":
+    def fit(cls, right: LabelledRows) -> "Depths":
         """Learn the scales."""
         layers = layer_groups(right.names)
         statistics = SignedLog.fit(right.features, np.concatenate(layers))
@@ -89,7 +89,7 @@ class Depths:
 
     def emit(self, emit: VerdictNodes, features: str) -> ScaledNames:
         """Write the same arithmetic as ONNX nodes."""
-        statistics = self.statistics.emit(emit, features) if self.groups else ""
+        statistics = self.statistics.emit(emit, features)
         pooled = tuple(one.emit(emit, features) for one in self.pooled)
         return ScaledNames(statistics, pooled, tuple(_emit_unit(emit, features, one.columns) for one in self.pooled))
 
@@ -122,10 +122,11 @@ def pooled_groups(names: Sequence[str]) -> list[IntArray]:
 
 
 def _unit(x: FloatArray) -> FloatArray:
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), LEAST_LENGTH))
+    inside = np.clip(x, -LARGEST, LARGEST)
+    return np.asarray(inside / np.maximum(np.linalg.norm(inside, axis=1, keepdims=True), LEAST_LENGTH))
 
 
 def _emit_unit(emit: VerdictNodes, features: str, columns: IntArray) -> str:
-    vectors = emit("Gather", features, columns, axis=1)
+    vectors = emit.clipped(emit("Gather", features, columns, axis=1), LARGEST)
     length = emit("Sqrt", emit("ReduceSum", emit("Mul", vectors, vectors), np.array([1]), keepdims=1))
     return emit("Div", vectors, emit("Max", length, np.float64(LEAST_LENGTH)))

@@ -20,6 +20,8 @@ class RidgeHead:
     @classmethod
     def fit(cls, z: FloatArray, positive: npt.NDArray[np.bool_], penalty: float) -> "RidgeHead":
         """Minimise (mean log loss) + ½·penalty·|w|² over rows of both classes."""
+        if not z.shape[1]:
+            return cls(np.empty(0), float(np.log(positive.sum()) - np.log((~positive).sum())))
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - loaded for fitting only
 
         fitted = LogisticRegression(C=1 / (penalty * len(z)), solver="newton-cholesky", tol=1e-8).fit(z, positive)

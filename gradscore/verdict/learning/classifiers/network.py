@@ -65,6 +65,7 @@ class PlateauNetwork:
         InputError
             The loss becomes infinite or NaN.
         """
+        z = np.ascontiguousarray(z)  # a batch reads whole rows
         rng = np.random.default_rng(self.seed)
         weights = _initial((z.shape[1], self.hidden, 2), rng)
         velocity = [np.zeros_like(weight) for weight in weights]
@@ -105,8 +106,10 @@ class PlateauNetwork:
         self, weights: list[FloatArray], velocity: list[FloatArray], gradients: list[FloatArray], rate: float
     ) -> None:
         for index, gradient in enumerate(gradients):
-            velocity[index] = self.momentum * velocity[index] + gradient + self.weight_decay * weights[index]
-            weights[index] = weights[index] - rate * velocity[index]
+            velocity[index] *= self.momentum
+            velocity[index] += gradient
+            velocity[index] += self.weight_decay * weights[index]
+            weights[index] -= rate * velocity[index]
 
 
 @dataclass
@@ -130,13 +133,19 @@ class _Plateau:
 
 
 def loss_and_gradients(weights: list[FloatArray], z: FloatArray, targets: FloatArray) -> tuple[float, list[FloatArray]]:
-    """Return the mean cross-entropy of rows [N, K] with one-hot targets [N, 2], and its gradients."""
+    """Return the mean cross-entropy of rows [N, K] with one-hot targets [N, 2], and its gradients.
+
+    A softmax over two logits is a sigmoid of their difference, so that one number a row goes back.
+    """
+    from scipy.special import expit  # noqa: PLC0415 - loaded for fitting only
+
     hidden, logits = _forward(weights, z)
-    p = _softmax(logits)
-    loss = -float(np.log(np.maximum((p * targets).sum(axis=1), 1e-300)).mean())
-    delta = (p - targets) / len(z)
-    back = (delta @ weights[2].T) * (hidden > 0)
-    return loss, [z.T @ back, back.sum(axis=0), hidden.T @ delta, delta.sum(axis=0)]
+    margin, outcome = logits[:, 1] - logits[:, 0], targets[:, 1]
+    loss = float(np.logaddexp(0.0, (1 - 2 * outcome) * margin).mean())
+    error = (expit(margin) - outcome) / len(z)
+    back = np.outer(error, weights[2][:, 1] - weights[2][:, 0]) * (hidden > 0)
+    pull, total = hidden.T @ error, error.sum()
+    return loss, [z.T @ back, back.sum(axis=0), np.stack([-pull, pull], axis=1), np.array([-total, total])]
 
 
 def _forward(weights: tuple[FloatArray, ...] | list[FloatArray], z: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from gradscore.metrics.paired import Difference, auroc_differences, fraction_interval
 from gradscore.verdict.learning.judge import Judgement
-from gradscore.verdict.learning.rows import Rows
+from gradscore.verdict.learning.rows import LabelledRows
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-BASELINES: Mapping[str, str] = MappingProxyType({"max_softmax": "residual", "entropy": "entropy"})
-"""Confidences that every verdict is compared with, and the columns that are larger for less confident predictions."""
+RESIDUAL, ENTROPY = "residual", "entropy"  # columns of the baselines; both are larger for less confident predictions
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Question:
     wrong: bool
     unknown: bool
 
-    def asked(self, rows: Rows) -> BoolArray:
+    def asked(self, rows: LabelledRows) -> BoolArray:
         """Return which rows are asked about [N]."""
         wrong = rows.known & ~rows.right
         return np.asarray(rows.right | (wrong if self.wrong else False) | (~rows.known if self.unknown else False))
@@ -56,13 +55,16 @@ QUESTIONS: Mapping[str, Question] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Comparison:
-    """AUROC of a verdict and of the baselines for one question, with the 95 % interval of its gain on maximum softmax."""
+    """AUROC of a verdict and of the baselines for one question, with the 95 % interval of its gain on maximum softmax.
+
+    `entropy` is None if the rows have no such column.
+    """
 
     right: int
     others: int
     auroc: float
     max_softmax: float
-    entropy: float
+    entropy: float | None
     gain_low: float
     gain_high: float
 
@@ -105,9 +107,14 @@ class Trial:
         return {**asdict(self), "comparisons": comparisons}
 
 
-def compare(judged: Judgement, rows: Rows, part: IntArray) -> dict[str, Comparison]:
-    """Compare held-out judgements with the baselines, question by question, within the parts [N] of the rows."""
-    found = {}
+def compare(judged: Judgement, rows: LabelledRows, part: IntArray) -> dict[str, Comparison]:
+    """Compare held-out judgements with the baselines, question by question, within the parts [N] of the rows.
+
+    Without the residual there is nothing to compare with.
+    """
+    found: dict[str, Comparison] = {}
+    if RESIDUAL not in rows.names:
+        return found
     for name, question in QUESTIONS.items():
         asked = question.asked(rows)
         compared = _compared(getattr(judged, question.answer)[asked], rows.take(asked), part[asked])
@@ -116,7 +123,7 @@ def compare(judged: Judgement, rows: Rows, part: IntArray) -> dict[str, Comparis
     return found
 
 
-def tried(judged: Judgement, rows: Rows, part: IntArray, threshold: float) -> Trial:
+def tried(judged: Judgement, rows: LabelledRows, part: IntArray, threshold: float) -> Trial:
     """Compare held-out judgements with the baselines, and count what the threshold accepts."""
     accepted, known = judged.p_correct >= threshold, rows.known
     return Trial(
@@ -128,21 +135,21 @@ def tried(judged: Judgement, rows: Rows, part: IntArray, threshold: float) -> Tr
     )
 
 
-def _compared(confidence: FloatArray, rows: Rows, part: IntArray) -> Comparison | None:
+def _compared(confidence: FloatArray, rows: LabelledRows, part: IntArray) -> Comparison | None:
     """Compare one confidence with the baselines; None if no part has both classes."""
     members = [np.flatnonzero(part == number) for number in np.unique(part)]
     members = [one for one in members if rows.right[one].any() and not rows.right[one].all()]
     if not members:
         return None
-    softmax, entropy = (_difference(confidence, rows, column, members) for column in BASELINES.values())
+    softmax = _difference(confidence, rows, RESIDUAL, members)
+    entropy = _difference(confidence, rows, ENTROPY, members).second if ENTROPY in rows.names else None
     counts = int(rows.right.sum()), int((~rows.right).sum())
-    return Comparison(*counts, softmax.first, softmax.second, entropy.second, softmax.low, softmax.high)
+    return Comparison(*counts, softmax.first, softmax.second, entropy, softmax.low, softmax.high)
 
 
-def _difference(confidence: FloatArray, rows: Rows, column: str, members: list[IntArray]) -> Difference:
-    """Compare a confidence with minus a column, or with itself if the rows lack the column."""
-    has_it = column in rows.names
-    baseline = -rows.features[:, rows.names.index(column)] if has_it else confidence
+def _difference(confidence: FloatArray, rows: LabelledRows, column: str, members: list[IntArray]) -> Difference:
+    """Compare a confidence with minus a column, part by part."""
+    baseline = -rows.features[:, rows.names.index(column)]
     return auroc_differences([(confidence[one], baseline[one], rows.right[one]) for one in members])
 
 
