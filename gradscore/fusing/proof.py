@@ -71,9 +71,7 @@ def _checks(
 ) -> dict[str, _Check]:
     """Return a check for each output, those first that others follow from."""
     own = list(metadata.outputs)
-    checks = {
-        name: _like(values) for name, values in zip(own, open_session(scoring).run(own, batch), strict=True)
-    }
+    checks = {name: _like(values) for name, values in zip(own, open_session(scoring).run(own, batch), strict=True)}
     columns = (*metadata.used_features, *metadata.feature_names)
     with Scorer.load(scoring, features=features_with(columns, read_metadata(scoring))) as scorer:
         scores = scorer.score(batch)

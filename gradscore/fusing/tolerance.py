@@ -9,7 +9,9 @@ from gradscore.model.metadata import LAYER_STATISTICS
 from gradscore.scoring.scores import Scores
 
 RTOL = 1e-3
-NOISE = 1e-6  # a gradient so much smaller than the network's largest numbers is what rounding left of numbers that cancel
+NOISE = (
+    1e-6  # a gradient so much smaller than the network's largest numbers is what rounding left of numbers that cancel
+)
 
 FloatArray = NDArray[np.float64]
 

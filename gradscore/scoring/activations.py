@@ -23,7 +23,16 @@ from gradscore.model.metadata import ModelMetadata
 from gradscore.scoring.extra_feature import ExtraFeature, FloatArray, Pass
 from gradscore.scoring.layer_statistics import reduce
 
-__all__ = ["Activations", "Depth", "Penultimate", "Pooled", "chosen_depths", "penultimate_of", "pooled_means", "projection"]
+__all__ = [
+    "Activations",
+    "Depth",
+    "Penultimate",
+    "Pooled",
+    "chosen_depths",
+    "penultimate_of",
+    "pooled_means",
+    "projection",
+]
 
 
 class Activations(ExtraFeature):

@@ -83,7 +83,11 @@ def _is_fixed(inputs: _Inputs, values: Values) -> bool:
 def _fixed_block(asked: Mapping[_Inputs, Mapping[str, set[str]]], values: Values, graph: ir.Graph) -> Block:
     """Append statistics of values as those of gradients G = δ, under the names of these values."""
     layers = [_layer(inputs, values) for inputs in asked]
-    pairs = [(f"{layer.name}.{key}", names) for layer, of in zip(layers, asked.values(), strict=True) for key, names in of.items()]
+    pairs = [
+        (f"{layer.name}.{key}", names)
+        for layer, of in zip(layers, asked.values(), strict=True)
+        for key, names in of.items()
+    ]
     statistics = append_statistics(graph, layers, [own for own, _ in pairs])
     return Block(statistics, len(pairs), {name: column for column, (_, names) in enumerate(pairs) for name in names})
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gradscore.verdict.learning.noise import telling
 from gradscore.verdict.learning.ridge_head import RidgeHead
 from gradscore.verdict.learning.rows import Rows
 from gradscore.verdict.learning.transforms import SignedLog
@@ -50,7 +51,7 @@ class RightHead:
         residual = known.names.index(RESIDUAL)
         odds = _log_odds(known.features[:, residual])
         scale = SOFTMAX_SPREAD / max(float(odds.std()), np.finfo(np.float64).eps)
-        scores = SignedLog.fit(known.features, columns)
+        scores = SignedLog.fit(known.features, telling(columns, known.features, known.names))
         z = np.c_[scale * odds, scores(known.features)]
         return cls(residual, scale, scores, RidgeHead.fit(z, known.right, PENALTY))
 
