@@ -199,7 +199,7 @@ def test_kinds_and_labels_are_checked():
         fitted(replace(given, kind=given.kind.astype(float)))
     with pytest.raises(InputError, match=r"label must be int \[100\]"):
         fitted(replace(given, label=given.label[:-1]))
-    with pytest.raises(InputError, match="40 unknown inputs .* are marked as correct"):
+    with pytest.raises(InputError, match=r"40 unknown inputs .* are marked as correct"):
         fitted(replace(given, right=np.ones(100, bool)))
 
 
