@@ -608,8 +608,8 @@ def test_fit_tells_its_trial_in_five_lines_and_stores_it(run, world, tmp_path):
     first, *trial = err.splitlines()[:6]
     pattern = r"fitted two-heads to 123 rows \(\d+ correct, \d+ incorrect, 63 unknown inputs of 7 kinds\), accepts P\("
     assert re.match(pattern, first)
-    assert trial[0].split() == (
-        "on rows held out from the fit (unknown inputs by kind) AUROC max softmax entropy gain (95 %)".split()
+    assert re.sub(" +", " ", trial[0]) == (
+        "on rows held out from the fit (unknown inputs by kind) AUROC max softmax entropy gain (95 %)"
     )
     for line, (name, words) in zip(
         trial[1:4],

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradscore.verdict.learning.trials.held_out import PARTS, divides_kinds, held_out, outer_parts
-from gradscore.verdict.learning.judge import Judgement, Recipe
 from gradscore.verdict.learning.heads.max_softmax import MaxSoftmaxRecipe
+from gradscore.verdict.learning.judge import Judgement, Recipe
+from gradscore.verdict.learning.trials.held_out import PARTS, divides_kinds, held_out, outer_parts
 from gradscore.verdict.learning.trials.trial import compare, tried
 from tests.support.planted import rows
 
