@@ -69,11 +69,12 @@ def test_the_saved_verdict_equals_what_was_fitted(tmp_path, method, names):
     fitted(given, method, folds=0).save(tmp_path / "v.onnx")
     again = Verdict.load(tmp_path / "v.onnx")
     assert (again.method, again.threshold) == (method, expected.threshold)
-    for features in (given.features, extremes(100, len(names)), given.features[:1], given.features[:0]):
+    for features in (given.features, extremes(100, len(names)), given.features[:1]):
         for one, other in zip(parts(again.answers(features)), parts(expected.judge(features)), strict=True):
             assert ((one >= 0) & (one <= 1)).all()
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
         np.testing.assert_array_equal(again.apply(features), again.answers(features).p_correct)
+    assert [len(one) for one in parts(again.answers(given.features[:0]))] == [0, 0, 0]
 
 
 def test_rows_with_nan_or_infinity_have_no_answer(verdict):
@@ -131,7 +132,7 @@ def test_maximum_softmax_cannot_say_that_an_input_looks_unknown():
 def test_a_single_classifier_divides_its_probability():
     verdict = fitted(method="ridge", folds=0)
     answers = verdict.answers(FRESH)
-    np.testing.assert_allclose(answers.p_right * answers.p_known, answers.p_correct, atol=1e-12)
+    np.testing.assert_allclose(answers.p_right * answers.p_known, answers.p_correct, atol=1e-8)
     assert (answers.p_right >= answers.p_correct).all()
     names = tuple(name if name != "residual" else "other" for name in GIVEN.names)
     alone = fitted(replace(GIVEN, names=names), "ridge", folds=0).answers(FRESH)
@@ -207,7 +208,7 @@ TAMPERED = {
     a_future_schema: "has verdict schema 3; this gradscore reads 2",
     other_weights: "it was changed after it was written",
     no_second_answer: "its output is",
-    other_order: "",
+    other_order: "its graph is invalid|it was changed after it was written",
     foreign_operator: "it uses the operator Relu6",
 }
 
@@ -240,7 +241,7 @@ for method in {methods}:
 def test_the_number_of_threads_changes_no_byte(tmp_path):
     """Each in its own process, for libraries read the variables when they are loaded."""
     methods, folders = ("auto", "max-softmax", "ridge"), {}
-    for threads in ("1", "2", "4"):
+    for threads in ("1", "3"):
         folders[threads] = tmp_path / threads
         folders[threads].mkdir()
         code = FITTED.format(root=str(Path(__file__).parents[2]), methods=methods, folder=str(folders[threads]))
