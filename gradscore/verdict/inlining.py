@@ -63,7 +63,9 @@ def _axes_as_inputs(source: ir.Graph) -> None:
         if node.op_type == "ReduceMin" and (axes := node.attributes.pop("axes", None)) is not None:
             name = f"axes_{number}"
             tensor = ir.tensor(np.array(axes.as_ints(), dtype=np.int64), name=name)
-            value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+            value = ir.Value(
+                name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
             source.register_initializer(value)
             node.resize_inputs(2)
             node.replace_input_with(1, value)
