@@ -64,10 +64,7 @@ def _axes_as_inputs(source: ir.Graph) -> None:
             name = f"axes_{number}"
             tensor = ir.tensor(np.array(axes.as_ints(), dtype=np.int64), name=name)
             value = ir.Value(
-                name=name,
-                shape=ir.Shape(list(tensor.shape.numpy())),
-                type=ir.TensorType(tensor.dtype),
-                const_value=tensor,
+                name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
             )
             source.register_initializer(value)
             node.resize_inputs(2)
