@@ -130,6 +130,7 @@ def fit(
         ensemble=ensemble,
         seed=seed,
         rule=BALANCED if further else rule,
+        reference_sha256=table.reference_sha256,
     )
     if further:
         verdict = verdict.decide_by(rule, further.features, further.correct)

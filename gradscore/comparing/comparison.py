@@ -14,7 +14,7 @@ from gradscore.comparing.cases import Cases
 from gradscore.detectors import DETECTORS
 from gradscore.errors import InputError
 from gradscore.metrics.evaluation import Evaluation, evaluate
-from gradscore.tables.table import require_same_features, require_same_model
+from gradscore.tables.table import require_same_features, require_same_model, require_same_reference
 from gradscore.verdict import Verdict
 
 FloatArray = NDArray[np.float64]
@@ -154,6 +154,10 @@ def confidences(cases: Cases, verdicts: Mapping[str, Verdict]) -> dict[str, Floa
             raise InputError(f"a verdict may not be named {name!r}, because a baseline has that name: rename it")
         require_same_features(verdict.feature_names, names, f"verdict {name}", "the table")
         require_same_model(verdict.model_fingerprint, cases.table.model_fingerprint, f"verdict {name}", "the table")
+        if verdict.reference_sha256:
+            require_same_reference(
+                verdict.reference_sha256, cases.table.reference_sha256, f"verdict {name}", "the table"
+            )
         found[name] = verdict.apply(cases.features)
     return found
 

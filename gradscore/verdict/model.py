@@ -14,7 +14,7 @@ import pyarrow as pa
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
 from gradscore.runtime.session import open_session
-from gradscore.tables.table import ScoreTable, require_same_features, require_same_model
+from gradscore.tables.table import ScoreTable, require_same_features, require_same_model, require_same_reference
 from gradscore.verdict import saving
 from gradscore.verdict.learning import fitting
 from gradscore.verdict.learning.estimators import Estimator, emit_mean
@@ -70,6 +70,7 @@ class Verdict:
         ensemble: int = 1,
         seed: int = 0,
         rule: Rule = BALANCED,
+        reference_sha256: str | None = None,
     ) -> "Verdict":
         """Fit a meta-classifier to features of predictions whose outcome is known.
 
@@ -103,6 +104,8 @@ class Verdict:
             Seed. The same seed and rows give the same verdict.
         rule : Rule
             How to choose the threshold, from `THRESHOLDS`. By default, both classes have the same weight (equation 7).
+        reference_sha256 : str, optional
+            SHA-256 of the reference that the features' detectors compared with. Other tables are then refused.
 
         Returns
         -------
@@ -125,7 +128,7 @@ class Verdict:
             "model_fingerprint": model_fingerprint,
             "method": method if isinstance(method, str) else type(method).__name__,
             "threshold": fitted.threshold,
-            "summary": fitted.summary,
+            "summary": fitted.summary | ({"reference_sha256": reference_sha256} if reference_sha256 else {}),
         }
         return cls._of(saving.assemble(_graph(fitted, len(names)), metadata), metadata)
 
@@ -192,6 +195,11 @@ class Verdict:
         """
         saving.save(self.proto, Path(path), overwrite=overwrite)
 
+    @property
+    def reference_sha256(self) -> str | None:
+        """SHA-256 of the reference that the features' detectors compared with, or None."""
+        return self.summary.get("reference_sha256")
+
     def apply(self, scores: ScoreTable | npt.ArrayLike) -> FloatArray:
         """Return P(correct), float64 [N].
 
@@ -200,13 +208,15 @@ class Verdict:
         Raises
         ------
         MismatchError
-            The table's features or scoring model are not those of this verdict.
+            The table's features, scoring model or reference are not those of this verdict.
         InputError
             The array is not [N, F].
         """
         if isinstance(scores, ScoreTable):
             require_same_features(self.feature_names, scores.feature_names, "the verdict", "the table")
             require_same_model(self.model_fingerprint, scores.model_fingerprint, "the verdict", "the table")
+            if self.reference_sha256:
+                require_same_reference(self.reference_sha256, scores.reference_sha256, "the verdict", "the table")
             rows = scores.features()
         else:
             rows = _checked_features(scores, len(self.feature_names))
@@ -222,7 +232,7 @@ class Verdict:
         Raises
         ------
         MismatchError
-            The table's features or scoring model are not those of this verdict.
+            The table's features, scoring model or reference are not those of this verdict.
         """
         p = self.apply(scores)
         unknown = np.isnan(p)
