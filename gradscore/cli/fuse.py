@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gradscore.cli.options import Output, Overwrite, parts
+from gradscore.cli.options import DetectorReferenceFile, Output, Overwrite, parts
 
 # Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
@@ -24,6 +24,7 @@ def fuse(
         str | None,
         typer.Option(help="Features to add as outputs: comma-separated patterns, such as fc.*,all.l2. *: all."),
     ] = None,
+    reference: DetectorReferenceFile = None,
     drop_outputs: Annotated[
         bool, typer.Option("--drop-outputs", help="Omit outputs that standard operators cannot compute.")
     ] = False,
@@ -48,7 +49,7 @@ def fuse(
     from gradscore.runtime.session import CPU_PROVIDER
 
     metadata = run(
-        scoring, output, verdict=verdict, features=parts(features) or (), drop_outputs=drop_outputs,
+        scoring, output, verdict=verdict, features=parts(features) or (), reference=reference, drop_outputs=drop_outputs,
         provider=provider or CPU_PROVIDER, overwrite=overwrite,
     )  # fmt: skip
     outputs = ", ".join((*metadata.outputs, *metadata.added.values()))

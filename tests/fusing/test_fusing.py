@@ -159,13 +159,15 @@ def test_p_correct_equals_apply(digits, tmp_path, method, options):
 
 def test_a_verdict_may_read_scores_of_the_logits(digits, tmp_path):
     folder, rows = digits
-    scorer = Scorer.load(folder / "s.onnx", features=["max_logit", "energy", "margin", "gradnorm"])
+    scorer = Scorer.load(folder / "s.onnx", features=["max_logit", "energy", "margin", "activations"])
     verdict = verdict_for(scorer, rows, method="ridge", select=["max_logit", "energy", "margin", "all.l2"])
     fuse(folder / "s.onnx", tmp_path / "f.onnx", verdict=verdict)
     expected = verdict.apply(scorer.score(rows).features)
     np.testing.assert_allclose(run(tmp_path / "f.onnx", rows)["p_correct"], expected, atol=1e-5)
-    with pytest.raises(InputError, match="reads 'gradnorm', which a self-scoring model does not compute"):
-        fuse(folder / "s.onnx", tmp_path / "g.onnx", verdict=verdict_for(scorer, rows, select=["gradnorm"]))
+    with pytest.raises(
+        InputError, match=r"reads '0\.conv1\.activation\.\w+', which a self-scoring model does not compute"
+    ):
+        fuse(folder / "s.onnx", tmp_path / "g.onnx", verdict=verdict_for(scorer, rows, select=["*conv1.activation.*"]))
 
 
 def test_only_what_the_verdict_reads_is_computed(digits, tmp_path):
