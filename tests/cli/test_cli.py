@@ -53,7 +53,7 @@ def run(monkeypatch, capsys):
 
 def shell(*arguments, **options):
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=60, **options
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=180, **options
     )
 
 
