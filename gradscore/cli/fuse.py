@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gradscore.cli.options import Output, Overwrite, parts
+from gradscore.cli.options import DetectorReferenceFile, Output, Overwrite, parts
 
 # Commands import what they need when they run, so that `--help` stays fast.
 # ruff: noqa: PLC0415
@@ -19,11 +19,14 @@ def register(app: typer.Typer) -> None:
 def fuse(
     scoring: Annotated[Path, typer.Argument(help="A scoring model.")],
     output: Output,
-    verdict: Annotated[Path | None, typer.Option(help="A verdict. It adds P(correct), and accept or reject.")] = None,
+    verdict: Annotated[
+        Path | None, typer.Option(help="A verdict. It adds P(correct), accept or reject, and why.")
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(help="Features to add as outputs: comma-separated patterns, such as fc.*,all.l2. *: all."),
     ] = None,
+    reference: DetectorReferenceFile = None,
     drop_outputs: Annotated[
         bool, typer.Option("--drop-outputs", help="Omit outputs that standard operators cannot compute.")
     ] = False,
@@ -48,11 +51,11 @@ def fuse(
     from gradscore.runtime.session import CPU_PROVIDER
 
     metadata = run(
-        scoring, output, verdict=verdict, features=parts(features) or (), drop_outputs=drop_outputs,
+        scoring, output, verdict=verdict, features=parts(features) or (), reference=reference, drop_outputs=drop_outputs,
         provider=provider or CPU_PROVIDER, overwrite=overwrite,
     )  # fmt: skip
     outputs = ", ".join((*metadata.outputs, *metadata.added.values()))
-    typer.echo(f"wrote {output}: outputs {outputs}; P(correct) reads {len(metadata.used_features)} features", err=True)
+    typer.echo(f"wrote {output}: outputs {outputs}; the verdict reads {len(metadata.used_features)} features", err=True)
     if triton is not None:
         from gradscore.triton.repository import write_repository
 

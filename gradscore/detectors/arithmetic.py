@@ -49,17 +49,28 @@ def rows_at(table: Any, places: Values) -> Values:
     return places.of(table) if isinstance(places, Traced) else table[places]
 
 
-def largest(x: Values, count: int) -> Values:
-    """Return the places [N, count] of the largest values of each row, in falling order; of equal ones the first."""
+def largest(x: Values, count: int, *, ordered: bool = False) -> Values:
+    """Return the places [N, count] of the largest values of each row; of equal ones the first.
+
+    Nodes put them in falling order. NumPy does so only with `ordered`, because sorting takes most of the time.
+    """
     if isinstance(x, Traced):
         return x.largest(count)
-    return np.argsort(-x, axis=1, kind="stable")[:, :count]
+    x = np.where(np.isnan(x), -np.inf, x)
+    last = x.shape[1] - count
+    limit = np.partition(x, last, axis=1)[:, last, None]
+    above, equal = x > limit, x == limit
+    equal &= np.cumsum(equal, axis=1) <= count - above.sum(axis=1, keepdims=True)
+    places = np.nonzero(above | equal)[1].reshape(len(x), count)
+    return places if not ordered else chosen(places, np.argsort(-chosen(x, places), axis=1, kind="stable"))
 
 
 def kth_largest(x: Values, count: int) -> Values:
     """Return the place [N] of the value of each row that is number `count` from the largest down."""
-    places = largest(x, count)
-    return places.pick(count - 1) if isinstance(places, Traced) else places[:, count - 1]
+    if isinstance(x, Traced):
+        return x.largest(count).pick(count - 1)
+    last = x.shape[1] - count
+    return np.argpartition(x, last, axis=1)[:, last]
 
 
 def replaced(x: Values, places: Values, values: Values) -> Values:

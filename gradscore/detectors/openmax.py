@@ -44,7 +44,7 @@ class OpenMax(Detector):
     def formula(self, seen: Seen, head: Any, reference: Arrays) -> Values:  # noqa: ARG002
         """Return log Σ exp of the revised logits less the logit of "unknown"."""
         count = min(self.revised, seen.classes)
-        places = largest(seen.logits, count)
+        places = largest(seen.logits, count, ordered=True)
         logits = chosen(seen.logits, places)
         lost = logits * self._tail_values(seen.logits, places, reference) * (np.arange(count, 0.0, -1.0) / count)
         return log_sum_exp(replaced(seen.logits, places, logits - lost)) - lost.sum(axis=1)

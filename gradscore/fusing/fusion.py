@@ -12,9 +12,11 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
+from gradscore.detectors import DetectorReference
 from gradscore.errors import InputError, ModelError
 from gradscore.files.digest import sha256_of_file
 from gradscore.files.writing import refuse_existing, replacing
+from gradscore.fusing.detector_nodes import with_detectors
 from gradscore.fusing.proof import check_fused
 from gradscore.graph.assemble.absorbing import absorb_affine
 from gradscore.graph.assemble.backsteps import append_backsteps
@@ -34,6 +36,7 @@ from gradscore.model.selfscoring import WHY, SelfScoringMetadata
 from gradscore.model.weights import require_weights
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER
+from gradscore.scoring.detector_columns import DETECTOR_COLUMNS, DetectorColumn, detector_columns
 from gradscore.tables.table import require_same_model
 from gradscore.verdict.inlining import inline_verdict, used_features
 from gradscore.verdict.learning.verdict_nodes import OUTPUT, P_KNOWN, P_RIGHT, VERDICT_OUTPUTS
@@ -47,6 +50,7 @@ def fuse(
     *,
     verdict: Verdict | str | os.PathLike[str] | None = None,
     features: Sequence[str] = (),
+    reference: str | os.PathLike[str] | None = None,
     drop_outputs: bool = False,
     provider: str = CPU_PROVIDER,
     overwrite: bool = False,
@@ -67,6 +71,8 @@ def fuse(
     features
         Patterns of the features to output: "fc.*" for those of the layer fc, "*" for all of layers and softmax. A pattern
         that none of these matches, such as "*.pooled.*" or "energy", chooses among the extra features.
+    reference
+        The file of what detectors learned, if the verdict reads some that need it.
     drop_outputs
         Leave out the outputs of the classifier that standard operators cannot compute. By default, they are an error.
     provider
@@ -89,7 +95,7 @@ def fuse(
         No feature matches a pattern, the verdict reads a feature that the file cannot compute, or the provider is not
         one of these.
     MismatchError
-        The verdict was fitted to another scoring model.
+        The verdict was fitted to another scoring model, or the reference belongs to another one.
     UnsupportedOpError
         A layer's statistics need a fixed size that the model does not have.
     OutputExistsError
@@ -107,6 +113,12 @@ def fuse(
     if judge is not None:
         require_same_model(judge.model_fingerprint, fingerprint, "the verdict", str(source))
         _require_known(used, known)
+    learned = None if reference is None else DetectorReference.load(reference)
+    detectors = detector_columns(
+        [name for name in used if name in DETECTOR_COLUMNS], source, known, fingerprint, learned
+    )
+    for column in detectors:
+        column.columns(known)
     chosen = _chosen(known, features)
     model = ir.load(source)
     metadata = SelfScoringMetadata(
@@ -115,7 +127,7 @@ def fuse(
         inputs=known.inputs,
         classes=known.classes,
         outputs=known.outputs,
-        added=_join(model, known, judge, chosen, used, on_device=on_device),
+        added=_join(model, known, judge, chosen, used, detectors, on_device=on_device),
         class_names=known.class_names,
         preprocessing=known.preprocessing,
         feature_names=chosen,
@@ -128,7 +140,7 @@ def fuse(
         write_model(model, part)
         del model
         gc.collect()
-        check_fused(part, source, metadata, judge)
+        check_fused(part, source, metadata, judge, reference)
     return metadata
 
 
@@ -161,7 +173,7 @@ def _check_fusible(known: ModelMetadata, path: Path, *, drop_outputs: bool) -> N
 
 
 def _require_known(used: Sequence[str], known: ModelMetadata) -> None:
-    if extra := [name for name in used if name not in {*known.feature_names, *_extra_names(known)}]:
+    if extra := [name for name in used if name not in {*known.feature_names, *_extra_names(known), *DETECTOR_COLUMNS}]:
         raise InputError(
             f"the verdict reads {extra[0]!r}, which a self-scoring model does not compute: fit one without it "
             "(`gradscore fit --features` chooses by pattern)"
@@ -191,7 +203,7 @@ def _extra_names(known: ModelMetadata) -> tuple[str, ...]:
 
 def _join(
     model: ir.Model, known: ModelMetadata, verdict: Verdict | None, chosen: tuple[str, ...], used: tuple[str, ...],
-    *, on_device: bool,
+    detectors: Sequence[DetectorColumn], *, on_device: bool,
 ) -> dict[str, str]:  # fmt: skip
     """Append statistics and verdict, remove unused nodes, and return the name of each added output."""
     graph = infer_shapes(model).graph
@@ -200,7 +212,9 @@ def _join(
     label = values[SIGNAL_LABEL]
     head = append_head(graph, values[known.logits], label, known.classes)
     at_once = AT_ONCE_ON_DEVICE if on_device else AT_ONCE
-    table = append_features(graph, known, head, (*chosen, *used), at_once=at_once)
+    own_features = [name for name in (*chosen, *used) if name not in DETECTOR_COLUMNS]
+    table = append_features(graph, known, head, own_features, at_once=at_once)
+    table = with_detectors(table, graph, values, known, detectors, label)
     graph.outputs.clear()
     graph.outputs.extend(own[name] for name in known.outputs)
     added = {"label": add_output(graph, label, "label", ir.DataType.INT64, [BATCH])}

@@ -1,5 +1,6 @@
 """Checks a self-scoring model before its file gets its name: valid ONNX, with the expected outputs."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from gradscore.detectors import DETECTORS
 from gradscore.errors import ModelError
 from gradscore.fusing.tolerance import is_alike, is_close, scale_of
 from gradscore.graph.checking import DRAWS
@@ -23,11 +25,15 @@ from gradscore.verdict.learning.judge import Judgement
 from gradscore.verdict.learning.verdict_nodes import VERDICT_OUTPUTS
 from gradscore.verdict.model import Verdict
 
+Reference = str | os.PathLike[str] | None  # the file of what detectors learned
+
 _SAMPLES = 3
 _Check = Callable[[NDArray[Any]], bool]  # tells whether an output is as expected
 
 
-def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None) -> None:
+def check_fused(
+    path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, reference: Reference = None
+) -> None:
     """Compare a written file with the scoring model, its kernels and the verdict, on random inputs.
 
     Near a kink, outputs may differ by rounding alone. Other inputs are tried then, as in `prepare`.
@@ -45,7 +51,7 @@ def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdic
         ) from error
     differing: list[str] = []
     for draw in range(DRAWS):
-        differing = _differing(path, scoring, metadata, verdict, draw)
+        differing = _differing(path, scoring, metadata, verdict, draw, reference)
         if not differing:
             return
     if differing[0] in {metadata.added.get(name) for name in VERDICT_OUTPUTS}:
@@ -57,23 +63,25 @@ def check_fused(path: Path, scoring: Path, metadata: SelfScoringMetadata, verdic
 
 
 def _differing(
-    path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, draw: int
+    path: Path, scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, draw: int, reference: Reference
 ) -> list[str]:
     """Return the outputs that differ from the expected ones, at one draw of random inputs."""
     batch = {item.name: random_input(item.shape, np.dtype(item.dtype), _SAMPLES, draw=draw) for item in metadata.inputs}
-    checks = _checks(scoring, metadata, verdict, batch)
+    checks = _checks(scoring, metadata, verdict, batch, reference)
     found = dict(zip(checks, open_session(path).run(list(checks), batch), strict=True))
     return [name for name, is_expected in checks.items() if not is_expected(found[name])]
 
 
 def _checks(
-    scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, batch: Mapping[str, NDArray[Any]]
-) -> dict[str, _Check]:
+    scoring: Path, metadata: SelfScoringMetadata, verdict: Verdict | None, batch: Mapping[str, NDArray[Any]], reference: Reference
+) -> dict[str, _Check]:  # fmt: skip
     """Return a check for each output, those first that others follow from."""
     own = list(metadata.outputs)
     checks = {name: _like(values) for name, values in zip(own, open_session(scoring).run(own, batch), strict=True)}
     columns = (*metadata.used_features, *metadata.feature_names)
-    with Scorer.load(scoring, features=features_with(columns, read_metadata(scoring))) as scorer:
+    detectors = [name for name in columns if name in DETECTORS]
+    extras = (*features_with(columns, read_metadata(scoring)), *detectors)
+    with Scorer.load(scoring, features=extras, reference=reference) as scorer:
         scores = scorer.score(batch)
     added = metadata.added
     checks[added["label"]] = lambda found: np.array_equal(found, scores.label)

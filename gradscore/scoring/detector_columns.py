@@ -1,12 +1,13 @@
 """Detectors as extra features: each one is a column, computed from the logits and the inputs of layers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradscore.detectors import DETECTORS, Detector, DetectorReference, LastLayer, Observations
+from gradscore.detectors.traced import Emit
 from gradscore.errors import InputError, MismatchError, ModelError
 from gradscore.model.layer_inputs import WIDEST, Depth, chosen_depths, penultimate_of
 from gradscore.model.metadata import HEAD_FEATURES, ModelMetadata
@@ -25,19 +26,23 @@ class DetectorColumn(ExtraFeature):
 
     def __init__(self, detector: Detector, layer: LastLayer | None, reference: DetectorReference | None) -> None:
         self.name = detector.name
+        self.detector = detector
         self.reads_layers = detector.reads_vector or detector.reads_head or detector.reads_pooled
-        self._detector = detector
         self._layer = layer
         self._arrays = reference.of(detector.name) if reference else None
 
     def columns(self, model: ModelMetadata) -> tuple[str, ...]:
         """Return the name; raise an error if the model cannot have it, or the reference does not fit."""
-        self._detector.confidence(_nothing(model, self._detector), self._layer, self._arrays)
+        self.detector.confidence(_nothing(model, self.detector), self._layer, self._arrays)
         return (self.name,)
 
     def compute(self, batch: Pass) -> FloatArray:
         """Return the confidence."""
-        return self._detector.confidence(_observed(batch, self._detector), self._layer, self._arrays)[:, None]
+        return self.detector.confidence(_observed(batch, self.detector), self._layer, self._arrays)[:, None]
+
+    def emit(self, emit: Emit, given: Mapping[str, str], classes: int) -> str:
+        """Append the nodes of the confidence, and return its name, double [N]."""
+        return self.detector.emit(emit, given, classes, self._layer, self._arrays)
 
 
 class Observed(ExtraFeature):
@@ -66,7 +71,7 @@ def observations_of(values: FloatArray, label: NDArray[np.int64], model: ModelMe
 
 def detector_columns(
     names: Sequence[str], path: Path, model: ModelMetadata, fingerprint: str, reference: DetectorReference | None
-) -> tuple[ExtraFeature, ...]:
+) -> tuple[DetectorColumn, ...]:
     """Return the columns of the detectors with these names, each once, in the order of the table.
 
     Raises
@@ -83,7 +88,7 @@ def detector_columns(
             f"the reference belongs to the scoring model {reference.model_fingerprint[:12]}…, and {path} is "
             f"{fingerprint[:12]}…: make another one with `gradscore reference {path} KNOWN_INPUTS`"
         )
-    chosen = [DETECTORS[name] for name in DETECTOR_COLUMNS if name in names]
+    chosen = [one for name, one in DETECTORS.items() if name in names]
     needing = next((one.name for one in chosen if one.reads_head), None)
     layer = read_last_layer(path, model, needing) if needing else None
     return tuple(DetectorColumn(one, layer, _of(one, reference)) for one in chosen)

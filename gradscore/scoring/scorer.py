@@ -106,7 +106,9 @@ class Scorer:
         named = possible_names([one for one in features if isinstance(one, str)], metadata)
         extras = (
             *_from_session(extras_named([name for name in named if name not in DETECTOR_COLUMNS]), back_end),
-            *detector_columns(named, file, metadata, fingerprint, learned),
+            *detector_columns(
+                [name for name in named if name in DETECTOR_COLUMNS], file, metadata, fingerprint, learned
+            ),
             *(one for one in features if isinstance(one, ExtraFeature)),
         )
         _require_signals(extras, back_end)

@@ -91,7 +91,7 @@ def world(tmp_path_factory):
         "prepare other.onnx -o other.scoring.onnx",
         *(f"score scoring.onnx {place} -o {place}.parquet" for place in ("known", "test", "noise")),
         "score other.scoring.onnx test -o other.parquet",
-        "fit known.parquet --unknown noise.parquet:10 -o verdict.onnx",
+        "fit known.parquet --unknown noise.parquet:10 --method lasso -o verdict.onnx",
     ]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     for line in lines:
@@ -144,11 +144,11 @@ def test_help_names_every_choice(run):
     from gradscore.metrics.evaluation import CONVENTIONS
     from gradscore.scoring.extra_features import EXTRA_FEATURES
     from gradscore.unknowns.kinds import KINDS
-    from gradscore.verdict import CALIBRATIONS, METHODS, TRANSFORMS
+    from gradscore.verdict import AUTO, CALIBRATIONS, METHODS, RECIPES, TRANSFORMS
 
     tables = {
         "score": [EXTRA_FEATURES],
-        "fit": [METHODS, TRANSFORMS, CALIBRATIONS],
+        "fit": [[AUTO], RECIPES, METHODS, TRANSFORMS, CALIBRATIONS],
         "evaluate": [TARGETS, CONVENTIONS],
         "unknowns": [KINDS, EXTRA_FEATURES],
     }
@@ -411,7 +411,9 @@ def test_fit_and_apply_print_json_alone_on_stdout(run, world, tmp_path):
     assert code == 0
     assert 0 <= fitted["threshold"] <= 1
     assert fitted["rows"] == 60
-    assert err.startswith("fitted lasso to 60 rows")
+    assert fitted["method"] == "max-softmax"
+    assert err.startswith("fitted max-softmax to 60 rows (")
+    assert "note: two-heads lacks 6 right predictions of known inputs\n" in err
     code, out, err = run(
         "apply", world / "test.parquet", "--verdict", tmp_path / "v.onnx", "-o", tmp_path / "p", "--json"
     )
@@ -507,7 +509,7 @@ def test_scores_of_ones_own_join_every_step(run, world, tmp_path):
     assert found["v"]["overview"]["auroc_unknown"] == found["distance"]["overview"]["auroc_unknown"]
     assert found["distance"]["ece"] is None
     code, out, _ = run("explain", world / "test.parquet", *tested, *verdict, "--json")
-    assert {one["name"] for one in json.loads(out)} == {"distance"}
+    assert {one["name"] for one in json.loads(out)} == {"p_right", "p_known", "distance"}
     code, _, err = run(
         "report", world / "test.parquet", *tested, *verdict, "--bootstrap", "0", "-o", tmp_path / "r.html"
     )
@@ -526,7 +528,10 @@ def test_scores_of_ones_own_join_every_step(run, world, tmp_path):
     refused(run(*apply), "the verdict also reads distance, which the table lacks: join your own scores with --extra")
     refused(run(*apply, "--extra", files["noise"]), "60 of 60 rows of table known have no 'distance'")
     made = ["--with-noise", "5", "--model", world / "scoring.onnx", "-o", tmp_path / "w.onnx"]
-    refused(run("fit", world / "known.parquet", *fitted, *made), "--with-noise makes inputs that no --extra file has")
+    refused(
+        run("fit", world / "known.parquet", *fitted, *made),
+        "--model makes unknown inputs that no --extra file has scores of",
+    )
 
 
 def test_evaluate_per_group_with_intervals_and_another_target(run, world, tmp_path):
@@ -549,8 +554,8 @@ def test_explain(run, world):
     code, out, err = run(*arguments, "--unknown", world / "noise.parquet", "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")
-    assert found[0]["kind"] == "layer"
-    assert {one["kind"] for one in found} == {"layer", "statistic", "feature"}
+    assert [one["name"] for one in found if one["kind"] == "head"] == [one["name"] for one in found[:2]]
+    assert {one["kind"] for one in found} == {"head", "layer", "statistic", "feature"}
     code, out, _ = run(*arguments, "--repeats", "1")
     assert code == 0
     assert "AUROC lost" in out
@@ -571,16 +576,77 @@ def test_unknowns_scored_in_one_step_are_those_written_and_scored(run, world, tm
     assert one.ids()[0] == f"{kind}#0"
 
 
-def test_fit_with_noise_needs_no_other_data(run, world, tmp_path):
+def test_fit_makes_unknown_inputs_of_every_kind_that_suits(run, world, tmp_path):
     shared = ["fit", world / "known.parquet", "--json", "--overwrite", "-o", tmp_path / "v.onnx"]
-    noise = ["--with-noise", "40", "--model", world / "scoring.onnx"]
-    code, out, _ = run(*shared, *noise)
-    assert code == 0
-    assert json.loads(out)["rows"] == 100
-    assert json.loads(run(*shared, *noise, "--noise", "uniform,blur", "--known", world / "test")[1])["rows"] == 140
-    refused(run(*shared, *noise[:2]), "give the scoring model with --model")
-    refused(run(*shared, *noise, "--noise", "mist"), "unknown kind 'mist'; choose one of: uniform")
-    refused(run(*shared, *noise, "--noise", "blur"), "give some with --known")
+    model, known = ["--model", world / "scoring.onnx"], ["--known", world / "known"]
+
+    def made(*flags):
+        code, out, err = run(*shared, *flags)
+        assert code == 0, err
+        summary = json.loads(out)
+        return summary["known"], summary["unknown"], summary["kinds_of_unknown"]
+
+    few = ["--with-noise", "9"]
+    assert made(*model, *known, *few) == (60, 63, 7)
+    assert made(*model, *few) == (60, 18, 2)  # those that need no known inputs
+    assert made(*model, *known, *few, "--noise", "blur,uniform") == (60, 18, 2)
+    assert made(*model, *known, *few, "--unknown", world / "noise.parquet") == (60, 75, 8)
+    assert made(*model, *known, "--with-noise", "0") == made() == (60, 0, 0)
+    assert made(*model, "--noise", "uniform") == (60, 100, 1)
+    for flags in (known, ["--noise", "uniform"]):
+        refused(run(*shared, *flags), "--known and --noise make and score unknown inputs: give the scoring model")
+    refused(run(*shared, *model, "--noise", "mist"), "unknown kind 'mist'; choose one of: uniform")
+    refused(run(*shared, *model, "--noise", "blur"), "give some with --known")
+    refused(run(*shared, *model, "--noise", "marginals", *known), "marginals is made of numbers")
+
+
+def test_fit_tells_its_trial_in_five_lines_and_stores_it(run, world, tmp_path):
+    table = ScoreTable.read(world / "known.parquet")
+    truth = (table.labels() + (np.arange(60) % 4 == 0)) % 3  # every fourth prediction is wrong
+    lines = [f"{name},{CLASSES[label]}\n" for name, label in zip(table.ids(), truth, strict=True)]
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(lines))
+    arguments = ["fit", world / "known.parquet", "--model", world / "scoring.onnx", "--known", world / "known"]
+    arguments += ["--labels", tmp_path / "labels.csv"]
+    code, out, err = run(*arguments, "--with-noise", "9", "--method", "two-heads", "-o", tmp_path / "v.onnx", "--json")
+    assert code == 0, err
+    summary = json.loads(out)
+    first, *trial = err.splitlines()[:6]
+    pattern = r"fitted two-heads to 123 rows \(45 correct, 78 incorrect, 63 unknown inputs of 7 kinds\), accepts P\("
+    assert re.match(pattern, first)
+    assert re.sub(" +", " ", trial[0]) == (
+        "on rows held out from the fit (unknown inputs by kind) AUROC max softmax entropy gain (95 %)"
+    )
+    for line, (name, words) in zip(
+        trial[1:4],
+        {"wrong": "wrong predictions", "unknown": "unknown inputs", "all": "both together"}.items(),
+        strict=True,
+    ):
+        one = summary["trial"]["comparisons"][name]
+        figures = [f"{100 * one[key]:.1f}" for key in ("auroc", "max_softmax", "entropy")]
+        assert line.split()[:6] == [*words.split(), f"({one['others']})", *figures]
+        assert line.endswith(f" to {100 * one['gain_high']:+.1f})")
+        assert max(map(len, trial)) < 140
+    assert re.fullmatch(
+        r"  the threshold accepts [\d.]+ % \(\d+ to \d+\) of known inputs, [\d.]+ % \(\d+ to \d+\) of these right; "
+        r"of unknown inputs it accepts [\d.]+ % \(\d+ to \d+\)",
+        trial[4],
+    )
+    assert set(summary["trial"]) == {"comparisons", "coverage", "precision", "unknown_accepted", "kinds"}
+    assert summary["trial"]["kinds"] == summary["kinds_of_unknown"] == 7
+
+
+@pytest.mark.parametrize("method", ["auto", "max-softmax", "threshold"])
+def test_methods_by_name(run, world, tmp_path, method):
+    code, out, err = run("fit", world / "known.parquet", "--method", method, "-o", tmp_path / "v.onnx", "--json")
+    assert code == 0, err
+    assert json.loads(out)["method"] == ("max-softmax" if method == "auto" else method)
+    code, _, err = run("apply", world / "test.parquet", "--verdict", tmp_path / "v.onnx", "-o", tmp_path / "p")
+    assert code == 0, err
+    judged = pq.read_table(tmp_path / "p")
+    assert judged.column_names[3:] == ["p_right", "p_known", "p_correct", "verdict", "why", "error"]
+    told = dict(zip(judged.column("why").to_pylist(), judged.column("verdict").to_pylist(), strict=True))
+    assert told.get(None, "accept") == "accept"
+    assert {told[why] for why in told if why} <= {"reject"}
 
 
 def test_extra_features_from_scoring_to_the_comparison(run, world, tmp_path):
@@ -591,12 +657,14 @@ def test_extra_features_from_scoring_to_the_comparison(run, world, tmp_path):
     assert names[:-18] == ScoreTable.read(world / "known.parquet").feature_names
     assert names[-18:-15] == ("energy", "gradnorm", "0.activation.l1")
     flags = ["--with-noise", 20, "--model", world / "scoring.onnx", "--features", "*.l2,gradnorm", "--folds", 0]
+    flags += ["--method", "lasso"]
     assert run("fit", table, *flags, "-o", verdict)[0] == 0
     assert run("unknowns", world / "scoring.onnx", "--count", 9, *asked, "-o", noise)[0] == 0
     code, out, err = run("evaluate", table, "--unknown", noise, "--verdict", verdict, "--json")
     assert (code, err, list(json.loads(out))) == (0, "", ["max_softmax", "entropy", "energy", "gradnorm", "v"])
     refused(
-        run("apply", world / "test.parquet", "--verdict", verdict, "-o", tmp_path / "a.parquet"), "'energy' against"
+        run("apply", world / "test.parquet", "--verdict", verdict, "-o", tmp_path / "a.parquet"),
+        "the verdict also reads energy, gradnorm, 0.activation.l1, …, which",
     )
     refused(run("score", world / "scoring.onnx", world / "known", "-o", tmp_path / "x.parquet", "--features", "odin"),
             "no extra feature 'odin': --features takes max_logit")  # fmt: skip
@@ -634,9 +702,12 @@ def test_fit_flags_reach_the_verdict(run, world, tmp_path):
         (["--cost-fp", "1"], "--cost-fp and --cost-fn go together"),
         (["--max-fpr", "0.1", "--target-recall", "0.9"], "target-recall and max-fpr each choose a threshold"),
         (["--calibration-unknown", "x"], "--calibration-unknown requires --calibration"),
-        (["--calibrate", "beta"], "choose one of: none, platt, isotonic"),
-        (["--calibrate", "platt", "--folds", "0"], "platt calibration needs rows held out"),
-        (["--transform", "log"], "choose one of: signed-log, quantile"),
+        (["--calibrate", "beta", "--method", "ridge"], "choose one of: none, platt, isotonic"),
+        (["--calibrate", "platt", "--folds", "0", "--method", "ridge"], "platt calibration needs rows held out"),
+        (["--transform", "log", "--method", "ridge"], "choose one of: signed-log, quantile"),
+        (["--transform", "quantile", "--features", "*.l2"], "auto chooses transform and select by itself"),
+        (["--unknown-share", "1"], "unknown_share must lie between 0 and 1"),
+        (["--method", "two-heads"], "two-heads cannot be fitted: the 60 rows lack 6 right predictions"),
         (["--target-precision", "2"], "target-precision must lie between 0 and 1"),
     ],
 )

@@ -19,7 +19,7 @@ from gradscore.scoring.detector_columns import DETECTOR_COLUMNS
 from gradscore.scoring.extra_features import EXTRA_FEATURES
 from gradscore.tables.manifest import Manifest, Shard
 from gradscore.unknowns.kinds import KINDS
-from gradscore.verdict import METHODS, TRANSFORMS
+from gradscore.verdict import AUTO, METHODS, RECIPES, TRANSFORMS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -99,7 +99,7 @@ def test_every_exit_code_is_explained(page):
     [
         ("reference/features.md", EXTRA_FEATURES),
         ("reference/features.md", DETECTOR_COLUMNS),
-        ("how-to/choose-a-method.md", METHODS),
+        ("how-to/choose-a-method.md", (AUTO, *RECIPES, *METHODS)),
         ("how-to/unknown-inputs.md", KINDS),
     ],
 )

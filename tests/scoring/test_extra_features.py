@@ -211,13 +211,15 @@ def test_gradnorm_is_refused_where_no_single_dense_layer_makes_the_logits(module
         Scorer.load(path, features=["gradnorm"])
 
 
-def test_impossible_features_are_refused_at_loading(prepared):
+def test_impossible_features_are_refused_at_loading(prepared, monkeypatch):
     path = loaded("digits", prepared)[2] and prepared("digits", None, None)
     with pytest.raises(
-        InputError, match="no extra feature 'odin': --features takes max_logit, energy, margin, gradnorm, act"
+        InputError,
+        match="no extra feature 'odin': --features takes recommended, max_logit, energy, margin, gradnorm, act",
     ):
         Scorer.load(path, features=["energy", "odin"])
-    assert Scorer.load(path, backend="graph", features=["energy"]).feature_names[-1] == "energy"
+    assert Scorer.load(path, backend="graph", features=["energy", "gradnorm"]).feature_names[-1] == "gradnorm"
+    monkeypatch.setattr("gradscore.scoring.backends.GraphBackend.computes", frozenset())
     with pytest.raises(InputError, match=r"gradnorm needs the inputs of layers.*leave it out of --features.*--backend"):
         Scorer.load(path, backend="graph", features=["energy", "gradnorm"])
 
@@ -279,7 +281,7 @@ def test_verdicts_and_comparisons_take_them(tables):
     cases = collect(known, {"noise": score_unknowns(scorer, "uniform", 60)}, label_file=folder / "labels.csv")
     verdict = Verdict.fit(
         cases.features, cases.correct, feature_names=known.feature_names, model_fingerprint=known.model_fingerprint,
-        select=["energy", "*.activation.l2"], folds=0,
+        method="lasso", select=["energy", "*.activation.l2"], folds=0,
     )  # fmt: skip
     assert set(verdict.summary["used_features"]) <= {
         "energy",

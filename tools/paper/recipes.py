@@ -4,13 +4,11 @@ Every recipe returns confidences [N]. The paper's neural network is fitted sever
 others are fitted once.
 """
 
-import warnings
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from gradscore import Verdict
@@ -22,7 +20,6 @@ FloatArray = NDArray[np.float64]
 
 FOLDS = 3
 TUNING_ROWS = 3_000  # enough to find the penalty's decade; the solvers are slow on the few huge values of raw features
-ITERATIONS = 300
 WEAK_PENALTIES = {
     "lasso": 3e-4,
     "elastic-net": 1e-3,
@@ -123,9 +120,4 @@ def _penalty(method: str, z: FloatArray, correct: NDArray[np.bool_], seed: int) 
 
 
 def _fitted(method: str, z: FloatArray, correct: NDArray[np.bool_], penalty: float, seed: int) -> Estimator:
-    estimator = METHODS[method].estimator(len(z), penalty, seed)
-    if method != "nn":
-        estimator.set_params(max_iter=ITERATIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return estimator.fit(z, correct)
+    return METHODS[method].estimator(len(z), penalty, seed).fit(z, correct)

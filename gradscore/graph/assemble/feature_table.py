@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from gradscore.graph.assemble.head_statistics import HEAD_NAMES, HeadStatistics
-from gradscore.graph.assemble.input_features import Block, append_input_features
+from gradscore.graph.assemble.input_features import ColumnBlock, append_input_features
 from gradscore.graph.differentiate.gradient import values_of
 from gradscore.graph.nodes.emitter import Emitter
 from gradscore.graph.statistics.append import append_statistics
@@ -28,7 +28,7 @@ class FeatureTable:
     column: Mapping[str, int]
 
     @classmethod
-    def of(cls, blocks: Sequence[Block], emit: Emitter) -> "FeatureTable":
+    def of(cls, blocks: Sequence[ColumnBlock], emit: Emitter) -> "FeatureTable":
         """Put blocks side by side."""
         starts = np.cumsum([0, *(block.width for block in blocks)]).tolist()
         whole = emit("Concat", *(block.value for block in blocks), axis=1) if len(blocks) > 1 else blocks[0].value
@@ -58,12 +58,12 @@ def append_features(
     if of_head or not (of_gradients or blocks):  # a table needs a column
         named = of_head or HEAD_NAMES
         values = [getattr(head, name).value for name in named]
-        blocks.insert(0, Block.of(emit("Concat", *values, axis=1), named))
+        blocks.insert(0, ColumnBlock.of(emit("Concat", *values, axis=1), named))
     if of_gradients:
         unit = append_statistics(graph, model.layers, of_gradients, at_once=at_once)
         is_scaled = np.array([[name.rpartition(".")[2] in SCALED_STATISTICS for name in of_gradients]])
         factor = emit("Where", emit.constant(is_scaled, np.bool_), head.residual.value, emit.constant(1, np.float64))
-        blocks.insert(0, Block.of(emit("Mul", unit, factor), of_gradients))
+        blocks.insert(0, ColumnBlock.of(emit("Mul", unit, factor), of_gradients))
     return FeatureTable.of(blocks, emit)
 
 

@@ -35,7 +35,7 @@ _Inputs = tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Block:
+class ColumnBlock:
     """Features computed together: double [B, width], and the column of each name. Several names may share a column."""
 
     value: ir.Value
@@ -43,12 +43,12 @@ class Block:
     column: Mapping[str, int]
 
     @classmethod
-    def of(cls, value: ir.Value, names: Sequence[str]) -> "Block":
+    def of(cls, value: ir.Value, names: Sequence[str]) -> "ColumnBlock":
         """Return a block with one name a column."""
         return cls(value, len(names), {name: column for column, name in enumerate(names)})
 
 
-def append_input_features(graph: ir.Graph, model: ModelMetadata, wanted: Collection[str]) -> list[Block]:
+def append_input_features(graph: ir.Graph, model: ModelMetadata, wanted: Collection[str]) -> list[ColumnBlock]:
     """Append the features with these names, with others that cost nothing more.
 
     Raises
@@ -63,7 +63,7 @@ def append_input_features(graph: ir.Graph, model: ModelMetadata, wanted: Collect
     return blocks
 
 
-def _activations(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[Block]:
+def _activations(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[ColumnBlock]:
     """Append statistics of the layers' inputs; those that several layers share are computed once."""
     values, asked = values_of(graph), dict[_Inputs, dict[str, set[str]]]()
     for layer in model.layers:
@@ -80,7 +80,7 @@ def _is_fixed(inputs: _Inputs, values: Values) -> bool:
     return all(None not in (extents(values[name]) or (None, None))[1:] for name in inputs)
 
 
-def _fixed_block(asked: Mapping[_Inputs, Mapping[str, set[str]]], values: Values, graph: ir.Graph) -> Block:
+def _fixed_block(asked: Mapping[_Inputs, Mapping[str, set[str]]], values: Values, graph: ir.Graph) -> ColumnBlock:
     """Append statistics of values as those of gradients G = δ, under the names of these values."""
     layers = [_layer(inputs, values) for inputs in asked]
     pairs = [
@@ -89,7 +89,9 @@ def _fixed_block(asked: Mapping[_Inputs, Mapping[str, set[str]]], values: Values
         for key, names in of.items()
     ]
     statistics = append_statistics(graph, layers, [own for own, _ in pairs])
-    return Block(statistics, len(pairs), {name: column for column, (_, names) in enumerate(pairs) for name in names})
+    return ColumnBlock(
+        statistics, len(pairs), {name: column for column, (_, names) in enumerate(pairs) for name in names}
+    )
 
 
 def _layer(inputs: _Inputs, values: Values) -> Layer:
@@ -98,13 +100,13 @@ def _layer(inputs: _Inputs, values: Values) -> Layer:
     return Layer(inputs[0], "", parameters, tuple(Reduction("direct", delta=name) for name in inputs))
 
 
-def _open_block(inputs: _Inputs, asked: Mapping[str, set[str]], values: Values, graph: ir.Graph) -> Block:
+def _open_block(inputs: _Inputs, asked: Mapping[str, set[str]], values: Values, graph: ir.Graph) -> ColumnBlock:
     statistics = append_open_statistics([values[name] for name in inputs], Emitter(graph, STATISTICS_RULE))
     columns = {name: LAYER_STATISTICS.index(key) for key, names in asked.items() for name in names}
-    return Block(statistics, len(LAYER_STATISTICS), columns)
+    return ColumnBlock(statistics, len(LAYER_STATISTICS), columns)
 
 
-def _pooled(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[Block]:
+def _pooled(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[ColumnBlock]:
     """Append means over positions; more than 256 are projected."""
     values, emit, blocks = values_of(graph), Emitter(graph, STATISTICS_RULE), []
     for depth in chosen_depths(model):
@@ -116,25 +118,25 @@ def _pooled(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> li
         double = emit("Cast", means, to=ir.DataType.DOUBLE)
         if depth.width > WIDEST:
             double = emit("MatMul", double, emit.constant(projection(depth.width), np.float64))
-        blocks.append(Block.of(double, depth.columns))
+        blocks.append(ColumnBlock.of(double, depth.columns))
     return blocks
 
 
-def _penultimate(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[Block]:  # noqa: ARG001
+def _penultimate(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[ColumnBlock]:  # noqa: ARG001
     vector = _as_double(graph, str(penultimate_of(model, "penultimate")[1].activation))
-    return [Block.of(vector.value, penultimate_names(model))]
+    return [ColumnBlock.of(vector.value, penultimate_names(model))]
 
 
-def _logits(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[Block]:  # noqa: ARG001
-    return [Block.of(_as_double(graph, model.logits).value, logit_names(model))]
+def _logits(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[ColumnBlock]:  # noqa: ARG001
+    return [ColumnBlock.of(_as_double(graph, model.logits).value, logit_names(model))]
 
 
-def _gradnorm(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[Block]:  # noqa: ARG001
+def _gradnorm(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[ColumnBlock]:  # noqa: ARG001
     """Append Σ|a| · Σ|p − 1/q| of the layer that makes the logits."""
     vector = _as_double(graph, str(penultimate_of(model, "gradnorm")[1].activation))
     distance = _as_double(graph, model.logits).op("Softmax", axis=1) - 1 / model.classes
     norm = vector.op("Abs").total(1, keepdims=1) * distance.op("Abs").total(1, keepdims=1)
-    return [Block.of(norm.value, ["gradnorm"])]
+    return [ColumnBlock.of(norm.value, ["gradnorm"])]
 
 
 def _as_double(graph: ir.Graph, name: str) -> Number:
@@ -142,7 +144,7 @@ def _as_double(graph: ir.Graph, name: str) -> Number:
     return Number(emit("Cast", values_of(graph)[name], to=ir.DataType.DOUBLE), emit, np.float64)
 
 
-RULES: Mapping[str, Callable[[ir.Graph, ModelMetadata, frozenset[str]], list[Block]]] = MappingProxyType(
+RULES: Mapping[str, Callable[[ir.Graph, ModelMetadata, frozenset[str]], list[ColumnBlock]]] = MappingProxyType(
     {
         "gradnorm": _gradnorm,
         "activations": _activations,

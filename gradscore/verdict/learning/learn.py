@@ -26,7 +26,7 @@ CLASSIFIER_SETTINGS = ("transform", "calibration", "select", "ensemble")
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class LearnedVerdict:
     """A fitted judge, the method that made it, its threshold, and the summary of the fit."""
 
     judge: Judge
@@ -35,10 +35,11 @@ class Learned:
     summary: dict[str, Any]
 
 
-def learn(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
+def learn(rows: LabelledRows, settings: Settings, excluded: int) -> LearnedVerdict:
     """Fit by `settings.method`; with "auto", choose the recipe first. Errors are those of `Verdict.fit`."""
     if isinstance(settings.method, str) and settings.method in (AUTO, *RECIPES):
         _require_settings(settings)
+        import sklearn.linear_model  # noqa: F401, PLC0415 - brings BLAS libraries; only loaded ones can be limited
 
         # Threads would cost more than they save on matrices of this size, and their number would change the last bits.
         with threadpool_limits(1):
@@ -65,7 +66,7 @@ def _require_settings(settings: Settings) -> None:
         )
 
 
-def _by_recipe(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
+def _by_recipe(rows: LabelledRows, settings: Settings, excluded: int) -> LearnedVerdict:
     """Fit a recipe, calibrate it and choose its threshold on held-out rows."""
     fitting.require_rule(settings.rule)
     name, notes, judged = str(settings.method), [], None
@@ -93,11 +94,15 @@ def _by_recipe(rows: LabelledRows, settings: Settings, excluded: int) -> Learned
         "threshold_balanced_accuracy": balanced_gain(ranking),
     }
     return _with_trial(
-        Learned(fitted, name, threshold, summary), None if judged is None else decided, rows, notes, settings.seed
+        LearnedVerdict(fitted, name, threshold, summary),
+        None if judged is None else decided,
+        rows,
+        notes,
+        settings.seed,
     )
 
 
-def _by_method(rows: LabelledRows, settings: Settings, excluded: int) -> Learned:
+def _by_method(rows: LabelledRows, settings: Settings, excluded: int) -> LearnedVerdict:
     """Fit one classifier over all columns, and try it on held-out rows with the penalty that it has found."""
     fitted = fitting.fit(rows.features, rows.right, rows.names, settings)
     judge = SingleHeadRecipe.around(fitted, rows)
@@ -107,19 +112,19 @@ def _by_method(rows: LabelledRows, settings: Settings, excluded: int) -> Learned
     notes = summary.pop("notes")
     if judged is None:
         notes.append(f"{'too few rows' if settings.folds else 'no folds'} for a trial on held-out rows")
-    return _with_trial(Learned(judge, method, fitted.threshold, summary), judged, rows, notes, settings.seed)
+    return _with_trial(LearnedVerdict(judge, method, fitted.threshold, summary), judged, rows, notes, settings.seed)
 
 
 def _with_trial(
-    learned: Learned, judged: Judgement | None, rows: LabelledRows, notes: list[str], seed: int
-) -> Learned:  # fmt: skip
+    learned: LearnedVerdict, judged: Judgement | None, rows: LabelledRows, notes: list[str], seed: int
+) -> LearnedVerdict:  # fmt: skip
     """Add the trial and its notes to the summary."""
     trial = None if judged is None else tried(judged, rows, outer_parts(rows, seed), learned.threshold)
     summary = {**learned.summary, "trial": trial and trial.as_dict(), "notes": [*notes, *_notes(learned, trial, rows)]}
-    return Learned(learned.judge, learned.method, learned.threshold, summary)
+    return LearnedVerdict(learned.judge, learned.method, learned.threshold, summary)
 
 
-def _notes(learned: Learned, trial: Trial | None, rows: LabelledRows) -> list[str]:
+def _notes(learned: LearnedVerdict, trial: Trial | None, rows: LabelledRows) -> list[str]:
     """Return warnings that a user should read before relying on the verdict."""
     notes = []
     wrong = int((~rows.right & rows.known).sum())

@@ -87,7 +87,10 @@ class SignedLog(Transform):
 
     def __call__(self, features: FloatArray) -> FloatArray:
         """Transform [N, F] to float64 [N, K]."""
-        return np.asarray((_signed_log(features[:, self.columns], self.scale) - self.mean) / self.std)
+        z = _signed_log(features[:, self.columns], self.scale)
+        z -= self.mean
+        z /= self.std
+        return z
 
     def only(self, kept: npt.NDArray[np.int64]) -> "SignedLog":
         """Return the same transform for some of its K columns."""
@@ -202,7 +205,11 @@ def _merged(knots: FloatArray, scores: FloatArray) -> tuple[FloatArray, FloatArr
 
 def _signed_log(x: FloatArray, scale: FloatArray) -> FloatArray:
     """Return sign(x)·log(1 + |x|/scale), as a difference of logarithms, which no finite x overflows."""
-    return np.asarray(np.sign(x) * (np.log(np.abs(x) + scale) - np.log(scale)))
+    logs = np.abs(x)
+    logs += scale
+    np.log(logs, out=logs)
+    logs -= np.log(scale)
+    return np.copysign(logs, x, out=logs)
 
 
 def _scale(column: FloatArray) -> float:

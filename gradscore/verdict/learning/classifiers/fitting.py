@@ -71,6 +71,8 @@ def fit(features: FloatArray, correct: BoolArray, feature_names: Sequence[str], 
 
     Folds are fitted side by side, with one thread of linear algebra each, so that the number of cores changes no bit.
     """
+    import sklearn.linear_model  # noqa: F401, PLC0415 - brings scipy's linear algebra, which can be limited once loaded
+
     with threadpool_limits(1):
         return _fit(features, correct, feature_names, settings)
 

@@ -94,7 +94,7 @@ class Threshold(Logistic):
 class Glm(Logistic):
     """Logistic regression without a penalty, but for one that keeps it unique and finite if the classes separate."""
 
-    penalty = 1e-9
+    penalty = 1e-10
 
     def require(self, rows: int, features: int) -> None:
         """Refuse a fit without more rows than features.

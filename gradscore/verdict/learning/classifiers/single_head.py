@@ -16,7 +16,7 @@ from gradscore.verdict.learning.verdict_nodes import VerdictNodes
 
 FloatArray = npt.NDArray[np.float64]
 
-LEAST = 1e-300  # keeps a quotient of probabilities finite
+LEAST = 1e-9  # runtimes round probabilities at 1e-16; quotients of smaller ones than this would show it
 
 
 @dataclass(frozen=True, eq=False)
