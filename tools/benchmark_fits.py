@@ -3,7 +3,7 @@
 Usage: python -m tools.benchmark_fits [--method NAME …] [--rows N] [--features N]. Writes tools/results/fits.md, unless
 methods or sizes were chosen. A time is that of one whole `Verdict.fit`: cross-validation over the path of penalties,
 final fit and threshold. The methods run one after the other in one process. The limit holds for the CPU time, because
-other work on the machine lengthens the time on the clock; on two idle cores, that is about half the CPU time.
+other work on the machine lengthens the time on the clock.
 
 The features are eight statistics for each layer. All follow the same twenty latent factors, over many decades and with
 heavy tails. Norms and deviation of a layer are nearly copies of one another, as those of a gradient are. About 85 % of

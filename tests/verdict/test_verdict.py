@@ -234,6 +234,34 @@ def test_cross_validation_picks_the_penalty_of_least_held_out_loss(verdict):
     assert hopeless.summary["penalty"] == max(METHODS["lasso"].penalties)
 
 
+def test_the_path_ends_after_two_penalties_that_are_no_better_and_transforms_once_a_fold(monkeypatch):
+    calls = {"fits": 0, "transforms": 0}
+    weaken, transform = fitting._Fold.weaken, SignedLog.fit
+
+    def counted_weaken(fold):
+        calls["fits"] += 1
+        return weaken(fold)
+
+    def counted_transform(*given):
+        calls["transforms"] += 1
+        return transform(*given)
+
+    monkeypatch.setattr(fitting._Fold, "weaken", counted_weaken)
+    monkeypatch.setattr(SignedLog, "fit", counted_transform)
+    noise = np.random.default_rng(0).normal(size=TRAIN.shape)
+    assert fitted(rows=noise).summary["penalty"] == METHODS["lasso"].penalties[0]
+    assert calls == {"fits": 5 * 3, "transforms": 5 + 1}
+
+
+@pytest.mark.parametrize("method", ["lasso", "ridge", "nn", "boosting"])
+def test_the_number_of_cores_changes_no_bit(monkeypatch, method):
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(fitting, "usable_cores", lambda cores=cores: cores)
+        found.append(fitted(method, folds=3).proto.SerializeToString(deterministic=True))
+    assert found[0] == found[1]
+
+
 def test_many_rows_are_tuned_on_a_part_and_fitted_whole(monkeypatch):
     monkeypatch.setattr("gradscore.verdict.learning.classifiers.fitting.MOST_TUNING_ROWS", 300)
     found = fitted()
