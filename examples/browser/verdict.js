@@ -1,6 +1,7 @@
 // A row of the model's outputs, shown.
 
 const MOST_BARS = 10;
+const WHY = { 1: "looks wrong", 2: "looks unknown" }; // codes of the output `why`
 const $ = (id) => document.getElementById(id);
 const percent = (share) => share.toLocaleString("en", { style: "percent", minimumFractionDigits: 1 });
 
@@ -9,7 +10,11 @@ export function showVerdict(name, row, probabilities, about) {
   $("label").textContent = row.label_name;
   $("label").classList.toggle("long", row.label_name.length > 12);
   showDecision(row);
-  showMeter(row.p_correct, about.threshold);
+  showMeter("meter", "p", row.p_correct);
+  showThreshold(about.threshold);
+  $("questions").hidden = !("p_known" in row);
+  showMeter("right-meter", "p_right", row.p_right);
+  showMeter("known-meter", "p_known", row.p_known);
   for (const key of ["max_softmax", "entropy", "residual"]) $(key).textContent = short(row[key]);
   showBars(probabilities, row.label, about);
   $("raw").textContent = JSON.stringify({ id: name, ...row }, null, 2);
@@ -19,14 +24,18 @@ function showDecision(row) {
   const known = Number.isFinite(row.p_correct);
   $("decision").textContent = !known ? "no verdict" : row.accept ? "✓ accept" : "✗ reject";
   $("decision").className = !known ? "" : row.accept ? "accept" : "reject";
+  $("why").textContent = WHY[row.why] ?? "";
   $("result").classList.toggle("accepted", known && row.accept);
   $("result").classList.toggle("rejected", known && !row.accept);
 }
 
-function showMeter(p, threshold) {
-  $("p").textContent = Number.isFinite(p) ? cautious(p) : "unknown";
-  $("meter").style.setProperty("--share", percent(p ?? 0));
-  $("meter").setAttribute("aria-valuenow", p ?? 0);
+function showMeter(meter, text, p) {
+  $(text).textContent = Number.isFinite(p) ? cautious(p) : "not a number";
+  $(meter).style.setProperty("--share", percent(p ?? 0));
+  $(meter).setAttribute("aria-valuenow", p ?? 0);
+}
+
+function showThreshold(threshold) {
   const told = typeof threshold === "number";
   $("threshold").hidden = $("threshold-note").hidden = !told;
   if (!told) return;

@@ -161,6 +161,7 @@ def fit(
         seed=seed,
         rule=BALANCED if further else rule,
         unknown_share=unknown_share,
+        reference_sha256=table.reference_sha256,
     )
     if further:
         verdict = verdict.decide_by(rule, further.features, further.correct)

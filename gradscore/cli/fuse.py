@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 def fuse(
     scoring: Annotated[Path, typer.Argument(help="A scoring model.")],
     output: Output,
-    verdict: Annotated[Path | None, typer.Option(help="A verdict. It adds P(correct), and accept or reject.")] = None,
+    verdict: Annotated[
+        Path | None, typer.Option(help="A verdict. It adds P(correct), accept or reject, and why.")
+    ] = None,
     features: Annotated[
         str | None,
         typer.Option(help="Features to add as outputs: comma-separated patterns, such as fc.*,all.l2. *: all."),
@@ -53,7 +55,7 @@ def fuse(
         provider=provider or CPU_PROVIDER, overwrite=overwrite,
     )  # fmt: skip
     outputs = ", ".join((*metadata.outputs, *metadata.added.values()))
-    typer.echo(f"wrote {output}: outputs {outputs}; P(correct) reads {len(metadata.used_features)} features", err=True)
+    typer.echo(f"wrote {output}: outputs {outputs}; the verdict reads {len(metadata.used_features)} features", err=True)
     if triton is not None:
         from gradscore.triton.repository import write_repository
 

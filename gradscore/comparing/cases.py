@@ -101,7 +101,9 @@ def collect(
     for name, table in unknown.items():
         require_same_features(known.feature_names, table.feature_names, "the known table", f"unknown table {name}")
         require_same_model(known.model_fingerprint, table.model_fingerprint, "the known table", f"unknown table {name}")
-        require_same_reference(known, table, "the known table", f"unknown table {name}")
+        require_same_reference(
+            known.reference_sha256, table.reference_sha256, "the known table", f"unknown table {name}"
+        )  # fmt: skip
     tables = (known, *unknown.values())
     rows = [np.flatnonzero(table.valid()) for table in tables]
     sizes = [len(part) for part in rows]

@@ -15,7 +15,7 @@ from gradscore.detectors import DETECTORS
 from gradscore.errors import InputError
 from gradscore.metrics.evaluation import Evaluation, evaluate
 from gradscore.tables.extra_columns import columns_read
-from gradscore.tables.table import require_same_model
+from gradscore.tables.table import require_same_model, require_same_reference
 from gradscore.verdict import Verdict
 
 FloatArray = NDArray[np.float64]
@@ -165,6 +165,10 @@ def confidences(
             raise InputError(f"a verdict may not be named {name!r}, because a {kind} has that name: rename it")
         read = columns_read(verdict.feature_names, cases.table, f"verdict {name}")
         require_same_model(verdict.model_fingerprint, cases.table.model_fingerprint, f"verdict {name}", "the table")
+        if verdict.reference_sha256:
+            require_same_reference(
+                verdict.reference_sha256, cases.table.reference_sha256, f"verdict {name}", "the table"
+            )
         found[name] = verdict.apply(cases.features[:, read])
     return found
 

@@ -25,6 +25,7 @@ from gradscore.detectors.covariance import class_means, explaining, whitening
 from gradscore.detectors.detector import Arrays, Detector, Seen
 from gradscore.detectors.observations import FloatArray, IntArray, Observations
 
+_FLAT = 1e-10  # of the largest eigenvalue: a direction below it is none
 _KEPT = 0.95  # share of Σ‖a‖² that the kept directions hold
 
 
@@ -93,25 +94,28 @@ class OrthogonalProjection(Detector):
 
 
 class ClassSubspace(Detector):
-    """The share of the gradient's norm in the subspace of the class means: (‖Pᵀa‖/‖a‖)·(‖Qᵀu‖/‖u‖).
+    """The share of the norm of the gradient u aᵀ that lies in the subspace of the classes' reference gradients ū āᵀ.
 
     After Seleznova et al. 2025, "GradPCA: Leveraging NTK Alignment for Reliable Out-of-Distribution Detection", which takes the
-    principal directions of the class means of whole gradients; here those of the factors a and u, each holding 95 %.
+    principal directions of the class means of gradients. Here these are products of the class means of a and u, so that
+    the subspace is known by their Gram matrix and no matrix [q·D, q] is kept.
     """
 
-    reads_vector = keeps_pairs = True
-    shapes = MappingProxyType({"inputs": "Dk", "seeds": "qm"})
+    reads_vector = True
+    shapes = MappingProxyType({"inputs": "cD", "seeds": "cq", "mixing": "ck"})
 
     def learned(self, known: Observations, head: Any) -> Arrays:  # noqa: ARG002
-        """Return P and Q."""
-        inputs, seeds = _mean_factors(known)
-        return {"inputs": explaining(inputs, _KEPT), "seeds": explaining(seeds, _KEPT)}
+        """Return ā and ū as unit vectors, and what makes an orthonormal basis of their products."""
+        inputs, seeds = (normalised(one) for one in _mean_factors(known))
+        values, vectors = np.linalg.eigh((inputs @ inputs.T) * (seeds @ seeds.T))
+        kept = values > _FLAT * values[-1]
+        return {"inputs": inputs, "seeds": seeds, "mixing": vectors[:, kept] / np.sqrt(values[kept])}
 
     def formula(self, seen: Seen, head: Any, reference: Arrays) -> Values:  # noqa: ARG002
-        """Return the product of the two shares."""
-        seed = unit_seed(seen.logits, seen.label, seen.classes)
-        inside = norm(normalised(seen.vector) @ reference["inputs"])
-        return inside * norm(normalised(seed) @ reference["seeds"])
+        """Return the norm of the coordinates of u aᵀ / (‖u‖‖a‖) in that basis."""
+        seed = normalised(unit_seed(seen.logits, seen.label, seen.classes))
+        products = (normalised(seen.vector) @ reference["inputs"].T) * (seed @ reference["seeds"].T)
+        return norm(products @ reference["mixing"])
 
 
 class ClassCosine(Detector):

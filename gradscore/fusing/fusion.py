@@ -37,7 +37,7 @@ from gradscore.model.weights import require_weights
 from gradscore.runtime.device import DEVICES
 from gradscore.runtime.session import CPU_PROVIDER
 from gradscore.scoring.detector_columns import DETECTOR_COLUMNS, DetectorColumn, detector_columns
-from gradscore.tables.table import require_same_model
+from gradscore.tables.table import require_same_model, require_same_reference
 from gradscore.verdict.inlining import inline_verdict, used_features
 from gradscore.verdict.learning.verdict_nodes import OUTPUT, P_KNOWN, P_RIGHT, VERDICT_OUTPUTS
 from gradscore.verdict.model import Verdict
@@ -119,6 +119,9 @@ def fuse(
     )
     for column in detectors:
         column.columns(known)
+    if judge is not None and reference is not None and judge.reference_sha256:
+        given = sha256_of_file(Path(reference))
+        require_same_reference(judge.reference_sha256, given, "the verdict", str(reference))
     chosen = _chosen(known, features)
     model = ir.load(source)
     metadata = SelfScoringMetadata(

@@ -196,7 +196,9 @@ class ScoreTable:
         for other in tables[1:]:
             require_same_features(first.feature_names, other.feature_names, "the first table", "another table")
             require_same_model(first.model_fingerprint, other.model_fingerprint, "the first table", "another table")
-            require_same_reference(first, other, "the first table", "another table")
+            require_same_reference(
+                first.reference_sha256, other.reference_sha256, "the first table", "another table"
+            )  # fmt: skip
         columns = first.table.column_names
         joined = pa.concat_tables([part.table.select(columns).cast(first.table.schema) for part in tables])
         return cls(joined, first.metadata)
@@ -229,6 +231,11 @@ class ScoreTable:
     def model_fingerprint(self) -> str:
         """SHA-256 of the scoring model that wrote the table."""
         return str(self.metadata["model_fingerprint"])
+
+    @property
+    def reference_sha256(self) -> str | None:
+        """SHA-256 of the file of `--reference` that the table was scored with, or None."""
+        return self.metadata.get("reference_sha256")
 
     def features(self, names: Sequence[str] | None = None) -> FloatArray:
         """Return all features, or those named, as float64 [N, F]. Rows with an error are NaN.
@@ -344,17 +351,16 @@ def _shortened(names: Sequence[str], limit: int = 6) -> str:
     return shown if len(names) <= limit else f"{shown}, … ({len(names)} in all)"
 
 
-def require_same_reference(ours: ScoreTable, theirs: ScoreTable, our_place: str, their_place: str) -> None:
-    """Refuse tables whose detectors compared with different references.
+def require_same_reference(ours: str | None, theirs: str | None, our_place: str, their_place: str) -> None:
+    """Refuse SHA-256 of different references, with which detectors compared; None means none.
 
     Raises
     ------
     MismatchError
-        The references differ.
+        They differ. The message shows both, shortened.
     """
-    one, other = (str(table.metadata.get("reference_sha256") or "no file") for table in (ours, theirs))
-    if one != other:
+    if ours != theirs:
+        one, other = (f"{sha256[:12]}…" if sha256 else "none" for sha256 in (ours, theirs))
         raise MismatchError(
-            f"references of detectors differ: {our_place} was scored with {one[:12]}, {their_place} with {other[:12]}. Score "
-            "both with the same --reference"
+            f"references of detectors differ: {our_place} has {one}, {their_place} {other}. Score with the same --reference"
         )

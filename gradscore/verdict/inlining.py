@@ -38,6 +38,7 @@ def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> dic
     if compact.tolist() == list(range(len(place))):
         _skip_selection(source)
     source.inputs[0].replace_all_uses_with(features)
+    _axes_as_inputs(source)
     for value in source.initializers.values():
         constant = ir.Value(
             name=f"{_PREFIX}{value.name}", shape=value.shape, type=value.type, const_value=value.const_value
@@ -54,6 +55,20 @@ def inline_verdict(graph: ir.Graph, verdict: Verdict, features: ir.Value) -> dic
             value.name = f"{_PREFIX}{value.name}"
     graph.extend(nodes)
     return results
+
+
+def _axes_as_inputs(source: ir.Graph) -> None:
+    """Turn the axes of ReduceMin into an input, as opset 18 of the other graph wants them; a verdict has opset 17."""
+    for number, node in enumerate(source):
+        if node.op_type == "ReduceMin" and (axes := node.attributes.pop("axes", None)) is not None:
+            name = f"axes_{number}"
+            tensor = ir.tensor(np.array(axes.as_ints(), dtype=np.int64), name=name)
+            value = ir.Value(
+                name=name, shape=ir.Shape(tensor.numpy().shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
+            source.register_initializer(value)
+            node.resize_inputs(2)
+            node.replace_input_with(1, value)
 
 
 def _skip_selection(source: ir.Graph) -> None:

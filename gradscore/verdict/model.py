@@ -14,7 +14,7 @@ import pyarrow as pa
 from gradscore.errors import InputError
 from gradscore.metrics.ranking import Ranking
 from gradscore.runtime.session import open_session
-from gradscore.tables.table import ScoreTable, require_same_features, require_same_model
+from gradscore.tables.table import ScoreTable, require_same_features, require_same_model, require_same_reference
 from gradscore.verdict import saving
 from gradscore.verdict.learning.classifiers.estimators import Estimator
 from gradscore.verdict.learning.judge import Judgement
@@ -77,6 +77,7 @@ class Verdict:
         seed: int = 0,
         rule: Rule = BALANCED,
         unknown_share: float = 0.02,
+        reference_sha256: str | None = None,
     ) -> "Verdict":
         """Fit a verdict to features of predictions whose outcome is known.
 
@@ -120,6 +121,8 @@ class Verdict:
             How to choose the threshold, from `THRESHOLDS`. By default, both classes have the same weight (equation 7).
         unknown_share : float
             Share of unknown inputs for which a recipe calibrates its probabilities, between 0 and 1.
+        reference_sha256 : str, optional
+            SHA-256 of the reference that the features' detectors compared with. Other tables are then refused.
 
         Returns
         -------
@@ -141,7 +144,7 @@ class Verdict:
             "model_fingerprint": model_fingerprint,
             "method": learned.method,
             "threshold": learned.threshold,
-            "summary": learned.summary,
+            "summary": learned.summary | ({"reference_sha256": reference_sha256} if reference_sha256 else {}),
         }
         return cls._of(saving.assemble(verdict_graph(learned.judge, len(names)), metadata), metadata)
 
@@ -208,6 +211,11 @@ class Verdict:
         """
         saving.save(self.proto, Path(path), overwrite=overwrite)
 
+    @property
+    def reference_sha256(self) -> str | None:
+        """SHA-256 of the reference that the features' detectors compared with, or None."""
+        return self.summary.get("reference_sha256")
+
     def apply(self, scores: ScoreTable | npt.ArrayLike) -> FloatArray:
         """Return P(correct), float64 [N].
 
@@ -216,7 +224,7 @@ class Verdict:
         Raises
         ------
         MismatchError
-            The table's features or scoring model are not those of this verdict.
+            The table's features, scoring model or reference are not those of this verdict.
         InputError
             The array is not [N, F].
         """
@@ -236,6 +244,8 @@ class Verdict:
         if isinstance(scores, ScoreTable):
             require_same_features(self.feature_names, scores.feature_names, "the verdict", "the table")
             require_same_model(self.model_fingerprint, scores.model_fingerprint, "the verdict", "the table")
+            if self.reference_sha256:
+                require_same_reference(self.reference_sha256, scores.reference_sha256, "the verdict", "the table")
             rows = scores.features()
         else:
             rows = _checked_features(scores, len(self.feature_names))
@@ -252,7 +262,7 @@ class Verdict:
         Raises
         ------
         MismatchError
-            The table's features or scoring model are not those of this verdict.
+            The table's features, scoring model or reference are not those of this verdict.
         """
         answers = self.answers(scores)
         unjudged = np.isnan(answers.p_correct)

@@ -23,6 +23,7 @@ from tests.support.example_world import (
     reference,
 )
 
+WHY = ("", "looks wrong", "looks unknown")
 pytestmark = [needs_node, pytest.mark.slow, pytest.mark.network]
 
 
@@ -97,9 +98,11 @@ def test_opened_pictures_get_the_same_verdict(page, world, tmp_path, rng):
         np.testing.assert_array_equal(seen_by(page), pixels_of(path))
         expected = reference(world, pixels_of(path))[0]
         assert_agree(row, expected)
-        told = page.value("['label', 'decision', 'p'].map((id) => document.getElementById(id).textContent)")
+        shown = ("label", "decision", "why", "p", "p_right", "p_known")
+        told = page.value(f"{json.dumps(shown)}.map((id) => document.getElementById(id).textContent)")
         decision = "✓ accept" if expected["accept"] else "✗ reject"
-        assert told == [f"digit {expected['label']}", decision, told_share(row["p_correct"])]
+        shares = [told_share(row[name]) for name in ("p_correct", "p_right", "p_known")]
+        assert told == [f"digit {expected['label']}", decision, WHY[expected["why"]], *shares]
 
 
 @pytest.mark.parametrize("does", ["clear", "noise", "stripes", "invert", "turn"])

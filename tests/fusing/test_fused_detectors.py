@@ -30,7 +30,7 @@ def verdict_for(scorer, rows, select):
     outcome = scores["all.l2"] + np.random.default_rng(1).standard_normal(len(rows)) * scores["all.l2"].std()
     return Verdict.fit(
         scores.features, outcome < np.median(outcome), feature_names=scores.feature_names, select=select, folds=0,
-        model_fingerprint=scorer.fingerprint, method="ridge",
+        model_fingerprint=scorer.fingerprint, method="ridge", reference_sha256=scorer.reference_sha256,
     )  # fmt: skip
 
 
@@ -69,6 +69,10 @@ def test_a_verdict_needs_its_reference(digits, tmp_path, monkeypatch):
     DetectorReference(DetectorReference.load(reference).arrays, "another", 3).save(tmp_path / "foreign")
     with pytest.raises(MismatchError, match="the reference belongs to the scoring model another"):
         fuse(model, tmp_path / "f.onnx", verdict=verdict, reference=tmp_path / "foreign")
+    held = DetectorReference.load(reference)
+    DetectorReference({"knn": held.of("knn")}, held.model_fingerprint, 3).save(tmp_path / "other")
+    with pytest.raises(MismatchError, match="references of detectors differ: the verdict has"):
+        fuse(model, tmp_path / "f.onnx", verdict=verdict, reference=tmp_path / "other")
     monkeypatch.setattr(detector_nodes, "LARGEST", 1000)
     with pytest.raises(ModelError, match=r"have [\d,]+ bytes of reference, and a self-scoring model may hold 1,000"):
         fuse(model, tmp_path / "f.onnx", verdict=verdict, reference=reference)

@@ -32,7 +32,7 @@ from tests.support import zoo
 RTOL = 1e-4
 NOISE = 1e-7
 FAST = ("attention", "cnn_1d", "unet")
-ADDED = ["label", "p_correct", "accept", "entropy", "max_softmax", "residual"]
+ADDED = ["label", "p_correct", "p_right", "p_known", "accept", "why", "entropy", "max_softmax", "residual"]
 
 
 def batch_of(example, count):
@@ -159,15 +159,11 @@ def test_p_correct_equals_apply(digits, tmp_path, method, options):
 
 def test_a_verdict_may_read_scores_of_the_logits(digits, tmp_path):
     folder, rows = digits
-    scorer = Scorer.load(folder / "s.onnx", features=["max_logit", "energy", "margin", "activations"])
-    verdict = verdict_for(scorer, rows, method="ridge", select=["max_logit", "energy", "margin", "all.l2"])
+    scorer = Scorer.load(folder / "s.onnx", features=["max_logit", "energy", "margin", "gradnorm"])
+    verdict = verdict_for(scorer, rows, method="ridge", select=["max_logit", "energy", "margin", "gradnorm", "all.l2"])
     fuse(folder / "s.onnx", tmp_path / "f.onnx", verdict=verdict)
     expected = verdict.apply(scorer.score(rows).features)
     np.testing.assert_allclose(run(tmp_path / "f.onnx", rows)["p_correct"], expected, atol=1e-5)
-    with pytest.raises(
-        InputError, match=r"reads '0\.conv1\.activation\.\w+', which a self-scoring model does not compute"
-    ):
-        fuse(folder / "s.onnx", tmp_path / "g.onnx", verdict=verdict_for(scorer, rows, select=["*conv1.activation.*"]))
 
 
 def test_only_what_the_verdict_reads_is_computed(digits, tmp_path):

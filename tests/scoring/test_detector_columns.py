@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, open_source
+from gradscore import InputError, MismatchError, ModelError, Scorer, ScoreTable, Verdict, open_source
 from gradscore.comparing.cases import collect
 from gradscore.comparing.comparison import compare
 from gradscore.detectors import DETECTORS, DetectorReference, LastLayer, Observations
@@ -217,11 +217,24 @@ def test_tables_of_other_references_are_not_mixed_and_comparisons_show_detectors
     lines = [f"{name},{label}" for name, label in zip(known.ids(), truth, strict=True)]
     (tmp_path / "labels.csv").write_text("id,label\n" + "\n".join(lines))
     with pytest.raises(
-        MismatchError, match=r"references of detectors differ: the known table was scored with \w+, unknown"
+        MismatchError, match=r"references of detectors differ: the known table has \w+…, unknown table noise \w+…"
     ):
         collect(known, {"noise": score_unknowns(scorers[1], "uniform", 20)}, label_file=tmp_path / "labels.csv")
     cases = collect(known, {"noise": score_unknowns(scorers[0], "uniform", 20)}, label_file=tmp_path / "labels.csv")
-    found = compare(cases, {})
+    verdicts = [
+        Verdict.fit(
+            cases.features, cases.correct, feature_names=known.feature_names, model_fingerprint=known.model_fingerprint,
+            select=["knn", "gen"], folds=0, reference_sha256=sha256,
+        )
+        for sha256 in (known.reference_sha256, "0" * 64)
+    ]  # fmt: skip
+    assert verdicts[0].apply(known).shape == (150,)
+    for judged in (lambda: verdicts[1].apply(known), lambda: compare(cases, {"other": verdicts[1]})):
+        with pytest.raises(
+            MismatchError, match=r"references of detectors differ: (the verdict|verdict other) has 000000000000…"
+        ):
+            judged()
+    found = compare(cases, {"mine": verdicts[0]})
     assert {"max_softmax", "knn", "gen"} <= set(found)
     assert found["knn"].pooled.ece is None
 

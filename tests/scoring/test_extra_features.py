@@ -211,14 +211,15 @@ def test_gradnorm_is_refused_where_no_single_dense_layer_makes_the_logits(module
         Scorer.load(path, features=["gradnorm"])
 
 
-def test_impossible_features_are_refused_at_loading(prepared):
+def test_impossible_features_are_refused_at_loading(prepared, monkeypatch):
     path = loaded("digits", prepared)[2] and prepared("digits", None, None)
     with pytest.raises(
         InputError,
         match="no extra feature 'odin': --features takes recommended, max_logit, energy, margin, gradnorm, act",
     ):
         Scorer.load(path, features=["energy", "odin"])
-    assert Scorer.load(path, backend="graph", features=["energy"]).feature_names[-1] == "energy"
+    assert Scorer.load(path, backend="graph", features=["energy", "gradnorm"]).feature_names[-1] == "gradnorm"
+    monkeypatch.setattr("gradscore.scoring.backends.GraphBackend.computes", frozenset())
     with pytest.raises(InputError, match=r"gradnorm needs the inputs of layers.*leave it out of --features.*--backend"):
         Scorer.load(path, backend="graph", features=["energy", "gradnorm"])
 

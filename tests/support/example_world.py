@@ -18,7 +18,7 @@ from gradscore.model.preprocessing import Preprocessing
 from gradscore.runtime.session import open_session
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SCALARS = ("label", "p_correct", "accept", "entropy", "max_softmax", "residual")
+SCALARS = ("label", "p_correct", "p_right", "p_known", "accept", "why", "entropy", "max_softmax", "residual")
 NODE, NPM = shutil.which("node"), shutil.which("npm")
 needs_node = pytest.mark.skipif(NODE is None, reason="Node.js (`node`) is not here")
 
@@ -48,12 +48,13 @@ def digits_world(base, architecture):
     )  # fmt: skip
     prepare(folder / "classifier.onnx", folder / "scoring.onnx")
     noise = np.random.default_rng(0).integers(0, 256, (200, 8, 8), dtype=np.uint8)
-    with Scorer.load(folder / "scoring.onnx") as scorer:
+    with Scorer.load(folder / "scoring.onnx", features=["recommended"]) as scorer:
         scores = scorer.score(np.concatenate([images[600:1000], noise]))
         right = np.append(scores.label[:400] == digits.target[600:1000], np.zeros(200, bool))
         verdict = Verdict.fit(
-            scores.features, right, feature_names=scorer.feature_names, model_fingerprint=scorer.fingerprint, folds=0
-        )
+            scores.features, right, feature_names=scorer.feature_names, model_fingerprint=scorer.fingerprint,
+            kind=np.repeat([-1, 0], [400, 200]), label=scores.label, method="two-heads",
+        )  # fmt: skip
     fuse(folder / "scoring.onnx", folder / "self_scoring.onnx", verdict=verdict, features=EXTRA.get(architecture, ()))
     verdict.save(folder / "verdict.onnx")
     for name, image in zip(("a", "b", "c", "noise"), [*images[1000:1003], noise[0]], strict=True):
@@ -111,7 +112,8 @@ def pixels_of(path):
 
 
 def assert_agree(found, expected):
-    assert {name: found[name] for name in ("label", "accept")} == {name: expected[name] for name in ("label", "accept")}
+    codes = ("label", "accept", "why")
+    assert {name: found[name] for name in codes} == {name: expected[name] for name in codes}
     assert found["label_name"] == f"digit {expected['label']}"
-    for name in ("p_correct", "entropy", "max_softmax", "residual"):
+    for name in set(SCALARS) - set(codes):
         assert found[name] == pytest.approx(expected[name], abs=1e-4), name

@@ -113,8 +113,3 @@ def _gaps(results: Results, name: str) -> list[str]:
     if name == BEST:
         return []
     return [f"{one.about['task']} {one.about['seed']}" for one in results.repetitions if name not in one.measures]
-
-
-def remarks() -> list[str]:
-    """Return what the figures do not say by themselves."""
-    return []

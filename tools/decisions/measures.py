@@ -47,7 +47,10 @@ def measures(measured: Measured, answers: Answers, *, probabilities: bool) -> di
     found["aurc"] = ranking.aurc(Ranking.of(answers.correct[known], right[known]))
     for family in UNKNOWN:
         found |= _against(measured, answers, known, right, family)
-    found["corrupted"] = _corrupted(measured, answers.correct)
+    found |= {
+        "corrupted": _corrupted(measured, answers.correct),
+        "corrupted_right": _corrupted(measured, answers.right),
+    }
     if probabilities:
         for question in FLOORED:
             found |= calibration(getattr(answers, question)[known], right[known], question)

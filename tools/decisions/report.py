@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gradscore.files.writing import replacing
-from tools.decisions import account, figure, tables
+from tools.decisions import account, figure, reasons, tables
 from tools.decisions.goals import Goal, goals
 from tools.decisions.results import Results
 
@@ -62,7 +62,7 @@ def _text(results: Results, lines: Sequence[Goal], wanted: Wanted, whole: Mappin
         f"A difference of at most {account.TIE} points is a tie. Near, far and noise: right predictions against these groups alone.",
         "",
         *account.outcome(results),
-        *account.remarks(),
+        *reasons.reasons(results),
         *tables.gains(results),
         "## Every confidence",
         "",
@@ -74,6 +74,11 @@ def _text(results: Results, lines: Sequence[Goal], wanted: Wanted, whole: Mappin
         "Means over the tasks. FPR95 and AURC: the smaller, the better.",
         "",
         *tables.others(results),
+        "## Group by group",
+        "",
+        "AUROC of right predictions against each unknown group. Groups that a synthetic kind makes too are *seen*, and not in `all`.",
+        "",
+        *tables.groups(results),
         "## Calibration",
         "",
         "ECE on known test inputs in points; in brackets the ECE that perfect probabilities would have on as many rows, which is not 0.",

@@ -1,7 +1,7 @@
 """Measures of all repetitions, and their means over seeds. The tables and the figure need nothing else."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from statistics import fmean, pstdev
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from gradscore.detectors import DETECTORS
 from gradscore.verdict import AUTO
 from tools.decisions.confidences import CONFIDENCES, SUM
+from tools.decisions.measures import UNKNOWN
 from tools.decisions.repetition import Repetition
 
 BEST = "best single detector"
@@ -57,7 +58,7 @@ class Results:
         place = known.index(SUM) + 1
         return [*known[:place], BEST, *known[place:]]
 
-    def values(self, name: str, task: str, measure: str) -> dict[int, float]:
+    def values(self, name: str, task: str, measure: str) -> dict[int, Any]:
         """Return a measure by seed."""
         own = self.best[task] if name == BEST else name
         found = {one.about["seed"]: one.measures.get(own, {}).get(measure) for one in self.by_task[task]}
@@ -68,11 +69,22 @@ class Results:
         values = self.values(name, task, measure)
         return Mean.of(list(values.values())) if values else None
 
+    def groups(self, task: str) -> Mapping[str, str]:
+        """Return the unknown groups of a task and their families."""
+        about = self.by_task[task][-1].about["groups"]
+        return {name: one["family"] for name, one in about.items() if one["family"] in UNKNOWN}
+
+    def group_mean(self, name: str, task: str, group: str) -> Mean | None:
+        """Return the mean over seeds of the AUROC of right predictions against one unknown group."""
+        values = self.values(name, task, "groups")
+        return Mean.of([one[group] for one in values.values()]) if values else None
+
     def over_tasks(self, name: str, measure: str) -> Mean | None:
-        """Return the mean of the tasks' means, if no task lacks it; it has no deviation."""
-        means = [self.mean(name, task, measure) for task in self.by_task]
-        whole = [one.mean / 100 for one in means if one is not None]
-        return Mean(Mean.of(whole).mean, 0.0, 1) if len(whole) == len(means) else None
+        """Return the mean of the means of the tasks that have the measure, if none of them lacks it for this confidence."""
+        own = {task: self.mean(name, task, measure) for task in self.by_task}
+        found = {task: one.mean / 100 for task, one in own.items() if one is not None}
+        asked = [task for task in self.by_task if self.mean(SUM, task, measure) is not None]
+        return replace(Mean.of(list(found.values())), seeds=1) if found and list(found) == asked else None
 
     def gain(self, task: str, measure: str, over: str, *, on: str | None = None, by: str = DEFAULT) -> Mean | None:
         """Return the mean of one confidence's measure less another's (there called `on`), seed by seed."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from gradscore.detectors import DETECTORS
 from tools.decisions.confidences import SUM, VERDICTS
 from tools.decisions.goals import Goal
+from tools.decisions.measures import SEEN
 from tools.decisions.results import BEST, DEFAULT, SOFTMAX, Mean, Results
 
 OTHERS = {
@@ -74,6 +75,21 @@ def gains(results: Results) -> list[str]:
             each = [results.gain(task, part, over) for part in PARTS]
             rows.append([task, words, *(one.text("+") if one else "–" for one in each)])
     return table(["task", "default verdict less", *PARTS.values()], rows)
+
+
+def groups(results: Results) -> list[str]:
+    """Return AUROC of right predictions against each unknown group, for the default and its opponents."""
+    rows = []
+    for task in results.by_task:
+        for group, family in results.groups(task).items():
+            found = {name: results.group_mean(name, task, group) for name in (DEFAULT, BEST, SUM, SOFTMAX)}
+            top = max(DETECTORS, key=lambda name: one.mean if (one := results.group_mean(name, task, group)) else 0.0)
+            best = f"{_text(results.group_mean(top, task, group))} ({top})"
+            seen = " (seen)" if group in SEEN else ""
+            rows.append([task, f"{group}{seen}", family, *(_text(one) for one in found.values()), best])
+    return table(
+        ["task", "group", "family", "default", BEST, SUM, "maximum softmax", "best detector of the group"], rows
+    )
 
 
 def calibration(results: Results) -> list[str]:

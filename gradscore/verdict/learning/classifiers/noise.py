@@ -26,13 +26,21 @@ def without_noise(
     InputError
         No other feature was selected.
     """
-    place = {name: column for column, name in enumerate(names)}
-    kept = [column for column in columns if not _is_noise(names[column], features, place)]
-    if not kept:
+    kept = telling(columns, features, names)
+    if not len(kept):
         noise = ", ".join(names[column] for column in columns)
         raise InputError(
             f"the selected features are zero except for rounding noise in every row: {noise}; choose other features (--features)"
         )
+    return kept
+
+
+def telling(
+    columns: npt.NDArray[np.int64], features: npt.NDArray[np.float64], names: Sequence[str]
+) -> npt.NDArray[np.int64]:
+    """Return the columns that are more than rounding noise in some row of features [N, F]; there may be none."""
+    place = {name: column for column, name in enumerate(names)}
+    kept = [column for column in columns if not _is_noise(names[column], features, place)]
     return np.array(kept, dtype=np.int64)
 
 

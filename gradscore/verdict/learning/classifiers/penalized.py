@@ -28,6 +28,7 @@ PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(-1.0, -5.5, -0
 TOLERANCE = 1e-9  # a step that lowers the objective by less is the last: steps converge quadratically
 MOST_STEPS = 100
 SMALLEST_SHARE = 1e-8  # of a step
+SMALL = 1e-5  # after a step that lowers the objective by less, the curvatures are as good as the same
 INNER = 0.1  # by how much a step lowers the violations of its own quadratic model
 BLOCK = 1024  # rows whose products are summed at a time, in the processor's cache
 JITTER = 1e-10  # of the mean curvature: keeps copies of one feature apart
@@ -94,33 +95,35 @@ class _Newton:
         share = self.correct.mean()
         self.intercept = float(np.log(share / (1 - share)))
         self.margin = np.full(len(z), self.intercept)
+        self.chosen = np.empty(0, dtype=np.int64)
+        self.curves, self.mixed, self.total = np.empty((0, 0)), np.empty(0), 1.0
 
     def converge(self, l1: float, l2: float) -> None:
         """Minimise the objective with these factors of ‖w‖₁ and ½‖w‖²."""
+        gain = np.inf
         for _ in range(MOST_STEPS):
-            if self._step(l1, l2) < TOLERANCE:
+            gain = self._step(l1, l2, gain)
+            if gain < TOLERANCE:
                 return
         warnings.warn(f"logistic regression did not converge in {MOST_STEPS} steps", stacklevel=2)
 
-    def _step(self, l1: float, l2: float) -> float:
+    def _step(self, l1: float, l2: float, last_gain: float) -> float:
         """Take one step, and return by how much it lowers the objective."""
         from scipy.special import expit  # noqa: PLC0415 - loaded for fitting only
 
         p = expit(self.margin)
-        residual, curvature = (p - self.correct) / len(p), p * (1 - p) / len(p)
+        residual = (p - self.correct) / len(p)
         slope, slope_of_intercept = self.z.T @ residual + l2 * self.weights, residual.sum()
         wrong = violations(self.weights, slope, l1)
         chosen = np.flatnonzero((self.weights != 0) | (wrong > 0))
-        hessian, mixed = _curvatures(self.z, chosen, curvature)
-        start, total = self.weights[chosen], curvature.sum()
-        # For any weights, the best intercept of the quadratic model is known. It is put in.
-        hessian -= np.outer(mixed, mixed) / total
-        hessian[np.diag_indices_from(hessian)] += l2 + JITTER * total
-        pull = slope_of_intercept / total
+        if last_gain > SMALL or not np.array_equal(chosen, self.chosen):
+            self.chosen, (self.curves, self.mixed, self.total) = chosen, _curvatures(self.z, chosen, p)
+        start, pull, hessian = self.weights[chosen], slope_of_intercept / self.total, self.curves.copy()
+        hessian[np.diag_indices_from(hessian)] += l2
         tolerance = INNER * max(wrong.max(), abs(slope_of_intercept))
         step = np.zeros_like(self.weights)
-        step[chosen] = minimum(hessian, slope[chosen] - mixed * pull, start, l1, tolerance) - start
-        step_of_intercept = -pull - mixed @ step[chosen] / total
+        step[chosen] = minimum(hessian, slope[chosen] - self.mixed * pull, start, l1, tolerance) - start
+        step_of_intercept = -pull - self.mixed @ step[chosen] / self.total
         expected = slope @ step + slope_of_intercept * step_of_intercept
         expected += l1 * (np.abs(self.weights + step).sum() - np.abs(self.weights).sum())
         return self._search(step, step_of_intercept, (l1, l2), expected)
@@ -143,12 +146,19 @@ class _Newton:
         return float(loss + factors[0] * np.abs(weights).sum() + factors[1] / 2 * (weights @ weights))
 
 
-def _curvatures(z: FloatArray, chosen: IntArray, curvature: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the sums of curvature·zzᵀ [K, K] and curvature·z [K] over the rows, for the chosen columns."""
+def _curvatures(z: FloatArray, chosen: IntArray, p: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+    """Return the second derivatives of the mean log loss: by weights [K, K], mixed with the intercept [K], and by it.
+
+    For any weights, the best intercept of the quadratic model is known. It is put into the first.
+    """
+    curvature = p * (1 - p) / len(p)
     hessian, mixed, root = np.zeros((len(chosen), len(chosen))), np.zeros(len(chosen)), np.sqrt(curvature)
     for start in range(0, len(z), BLOCK):
         rows = slice(start, start + BLOCK)
         scaled = (z[rows] if len(chosen) == z.shape[1] else z[rows, chosen]) * root[rows, None]
         hessian += scaled.T @ scaled
         mixed += scaled.T @ root[rows]
-    return hessian, mixed
+    total = float(curvature.sum())
+    hessian -= np.outer(mixed, mixed) / total
+    hessian[np.diag_indices_from(hessian)] += JITTER * total
+    return hessian, mixed, total

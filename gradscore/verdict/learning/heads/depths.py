@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradscore.model.metadata import ACTIVATION, LAYER_STATISTICS
+from gradscore.verdict.learning.classifiers.noise import telling
 from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.transforms import LARGEST, SignedLog, Standard
 from gradscore.verdict.learning.verdict_nodes import VerdictNodes
@@ -76,7 +77,7 @@ class Depths:
     @classmethod
     def fit(cls, right: LabelledRows) -> "Depths":
         """Learn the scales."""
-        layers = layer_groups(right.names)
+        layers = [telling(layer, right.features, right.names) for layer in layer_groups(right.names)]
         statistics = SignedLog.fit(right.features, np.concatenate(layers))
         groups = (np.flatnonzero(np.isin(statistics.columns, layer)) for layer in layers)
         pooled = tuple(Standard.fit(right.features, group) for group in pooled_groups(right.names))

@@ -27,6 +27,28 @@ class RidgeHead:
         fitted = LogisticRegression(C=1 / (penalty * len(z)), solver="newton-cholesky", tol=1e-8).fit(z, positive)
         return cls(np.asarray(fitted.coef_[0], dtype=np.float64), float(fitted.intercept_[0]))
 
+    @classmethod
+    def fit_falling(
+        cls, z: FloatArray, positive: npt.NDArray[np.bool_], penalty: float, falling: int
+    ) -> "RidgeHead":  # fmt: skip
+        """Minimise the same, with none of the first `falling` weights above 0."""
+        from scipy.optimize import minimize  # noqa: PLC0415 - loaded for fitting only; scikit-learn brings it
+
+        sign = np.where(positive, 1.0, -1.0)
+
+        def objective(parameters: FloatArray) -> tuple[float, FloatArray]:
+            weights, margin = parameters[:-1], sign * (z @ parameters[:-1] + parameters[-1])
+            slope = -sign * sigmoid(-margin) / len(z)
+            loss = float(np.logaddexp(0, -margin).mean() + penalty / 2 * weights @ weights)
+            return loss, np.append(z.T @ slope + penalty * weights, slope.sum())
+
+        bounds = [(None, 0.0)] * falling + [(None, None)] * (z.shape[1] - falling + 1)
+        settings = {"maxiter": 2000, "ftol": 1e-12, "gtol": 1e-8}
+        found = minimize(
+            objective, np.zeros(z.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=bounds, options=settings
+        )
+        return cls(np.asarray(found.x[:-1]), float(found.x[-1]))
+
     def __call__(self, z: FloatArray) -> FloatArray:
         """Return the log odds [N]."""
         return np.asarray(z @ self.weights + self.bias)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gradscore.verdict.learning.classifiers.noise import telling
 from gradscore.verdict.learning.heads.ridge_head import RidgeHead
 from gradscore.verdict.learning.rows import LabelledRows
 from gradscore.verdict.learning.transforms import SMALLEST_SPREAD, SignedLog
@@ -50,7 +51,7 @@ class RightHead:
         residual = known.names.index(RESIDUAL)
         odds = _log_odds(known.features[:, residual])
         scale = SOFTMAX_SPREAD / float(odds.std()) if odds.std() > SMALLEST_SPREAD else 0.0
-        scores = SignedLog.fit(known.features, columns)
+        scores = SignedLog.fit(known.features, telling(columns, known.features, known.names))
         z = np.c_[scale * odds, scores(known.features)]
         return cls(residual, scale, scores, RidgeHead.fit(z, known.right, PENALTY))
 

@@ -2,7 +2,8 @@
 
 The first head reads the softmax and the gradient, and is fitted to known inputs alone. The second one reads the scores of the
 logits, and how unusual the input is at each depth. Distances are learned from right predictions by cross-fitting, so that the
-head sees distances of rows that did not take part in learning them, as it will later. P(correct) is the product of both.
+head sees distances of rows that did not take part in learning them, as it will later. A larger distance never raises P(known).
+P(correct) is the product of both.
 """
 
 from dataclasses import dataclass
@@ -99,7 +100,9 @@ class TwoHeadsRecipe(Recipe):
         std = np.where(std > SMALLEST_SPREAD, std, 1.0)
         fitted = usual | ~rows.known
         z = np.c_[(distances - mean) / std, logits(rows.features)][fitted]
-        head = RidgeHead.fit(z, rows.known[fitted], PENALTY).shifted(_shift(rows.take(fitted)))
+        # What the made kinds have in common must not teach that a small distance is unknown.
+        head = RidgeHead.fit_falling(z, rows.known[fitted], PENALTY, distances.shape[1])
+        head = head.shifted(_shift(rows.take(fitted)))
         unusual = Unusual.fit(depths, scaled.take(usual), rows.label[usual], seed)
         return TwoHeads(right, logits, depths, unusual, mean, std, head)
 
