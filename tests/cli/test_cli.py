@@ -667,7 +667,7 @@ def test_extra_features_from_scoring_to_the_comparison(run, world, tmp_path):
         "the verdict also reads energy, gradnorm, 0.activation.l1, …, which",
     )
     refused(run("score", world / "scoring.onnx", world / "known", "-o", tmp_path / "x.parquet", "--features", "odin"),
-            "no extra feature 'odin': --features takes max_logit")  # fmt: skip
+            "no extra feature 'odin': --features takes recommended, max_logit")  # fmt: skip
 
 
 def test_fit_flags_reach_the_verdict(run, world, tmp_path):
