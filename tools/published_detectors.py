@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 SEED = 1
 KNOWN, NEW, CLASSES, WIDTH, LAYERS = 240, 20, 5, 16, (6, 8)
+PASSES = 7
 
 Drawn = Mapping[str, NDArray[Any]]
 
@@ -62,6 +63,11 @@ def drawn(seed: int) -> dict[str, NDArray[Any]]:
     return single
 
 
+def drawn_passes(seed: int) -> NDArray[np.float64]:
+    """Return logits of several passes for the same rows, [T, N, q]."""
+    return 2 * np.random.default_rng(seed).standard_normal((PASSES, NEW, CLASSES))
+
+
 def published(features: Drawn) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Return pytorch-ood's outlier scores of the new rows by detector, and OpenMax's fits.
 
@@ -103,8 +109,11 @@ def published(features: Drawn) -> tuple[dict[str, list[float]], dict[str, list[f
     matching = theirs.KLMatching(None).fit_logits(double["known_logits"], label)
     open_max = theirs.OpenMax(None, tailsize=20, alpha=CLASSES).fit_logits(double["known_logits"], label)
     new = double["new_logits"]
+    passes = torch.from_numpy(drawn_passes(SEED))
     return {
         **in_single,
+        "passes": numbers(theirs.MCD(recorded(passes), PASSES, "mean").predict(new)),
+        "passes_variance": numbers(theirs.MCD(recorded(passes), PASSES, "var").predict(new)),
         "max_softmax": numbers(theirs.MaxSoftmax.score(new)),
         "entropy": numbers(theirs.Entropy.score(new)),
         "max_logit": numbers(theirs.MaxLogit.score(new)),
@@ -126,6 +135,22 @@ def published(features: Drawn) -> tuple[dict[str, list[float]], dict[str, list[f
         "gradnorm": numbers(theirs.GradNorm(linear, param_filter=lambda name: name == "weight").to("cpu").predict(double["new"])),
         "all_ones": numbers(theirs.GradUncertainty(linear).to("cpu").predict(double["new"])),
     }, tails(open_max)  # fmt: skip
+
+
+def recorded(passes: Any) -> Any:
+    """Return a module that answers with one pass after the other."""
+    import torch
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = 0
+
+        def forward(self, _: Any) -> Any:
+            self.calls += 1
+            return passes[self.calls - 1]
+
+    return Model()
 
 
 def tails(open_max: Any) -> dict[str, list[float]]:

