@@ -123,11 +123,13 @@ def _pooled(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> li
 
 
 def _penultimate(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[ColumnBlock]:  # noqa: ARG001
+    """Append the input of the layer that makes the logits."""
     vector = _as_double(graph, str(penultimate_of(model, "penultimate")[1].activation))
     return [ColumnBlock.of(vector.value, penultimate_names(model))]
 
 
 def _logits(graph: ir.Graph, model: ModelMetadata, wanted: frozenset[str]) -> list[ColumnBlock]:  # noqa: ARG001
+    """Append the logits."""
     return [ColumnBlock.of(_as_double(graph, model.logits).value, logit_names(model))]
 
 
