@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from gradscore.detectors import DETECTORS
 from gradscore.errors import ModelError
 from gradscore.fusing.tolerance import is_alike, is_close, scale_of
 from gradscore.graph.checking import DRAWS
@@ -18,6 +17,7 @@ from gradscore.model.metadata import HEAD_FEATURES
 from gradscore.model.model_file import read_metadata
 from gradscore.model.selfscoring import SelfScoringMetadata
 from gradscore.runtime.session import open_session
+from gradscore.scoring.detector_columns import DETECTOR_COLUMNS
 from gradscore.scoring.extra_features import features_with
 from gradscore.scoring.scorer import Scorer
 from gradscore.scoring.scores import Scores
@@ -79,7 +79,7 @@ def _checks(
     own = list(metadata.outputs)
     checks = {name: _like(values) for name, values in zip(own, open_session(scoring).run(own, batch), strict=True)}
     columns = (*metadata.used_features, *metadata.feature_names)
-    detectors = [name for name in columns if name in DETECTORS]
+    detectors = [name for name in columns if name in DETECTOR_COLUMNS]
     extras = (*features_with(columns, read_metadata(scoring)), *detectors)
     with Scorer.load(scoring, features=extras, reference=reference) as scorer:
         scores = scorer.score(batch)
