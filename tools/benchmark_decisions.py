@@ -16,17 +16,18 @@ import torch
 from platformdirs import user_cache_path
 
 from tools.decisions import report
-from tools.decisions.confidences import CONFIDENCES
+from tools.decisions.confidences import CONFIDENCES, SUM
 from tools.decisions.measured import Measured
 from tools.decisions.pictures import Pictures
 from tools.decisions.repetition import repetition
-from tools.decisions.results import Results
+from tools.decisions.results import DEFAULT, SOFTMAX, Results
 from tools.decisions.scoring import scored
 from tools.decisions.tasks import MINIATURE, TASKS
 from tools.decisions.timing import time_ratio
 
 SEEDS = (0, 1, 2)
 SLOW = ("ridge", "nn", "lasso")  # single heads that the miniature leaves out, unless --confidence names them
+REFERENCES = (DEFAULT, SUM, SOFTMAX)  # what the text compares: always there
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -87,7 +88,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--task", action="append", help=f"only this task, of {', '.join(TASKS)}; repeatable")
     parser.add_argument("--seed", action="append", type=int, help="only this seed; repeatable")
     parser.add_argument("-o", "--output", type=Path, help="folder for decisions.md, decisions.png and results.json")
-    parser.add_argument("--confidence", action="append", help="only this verdict or detector; repeatable")
+    parser.add_argument(
+        "--confidence", action="append", help="only this verdict or detector, and what it is compared with; repeatable"
+    )
     parser.add_argument("--miniature", action="store_true", help="two small tasks that need no data, and one seed")
     parser.add_argument("--only-score", action="store_true", help="train and score, and stop there")
     parser.add_argument("--only-cached", action="store_true", help="fit nothing: report the fits that are cached")
@@ -99,7 +102,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     options.cache = options.cache or user_cache_path("gradscore") / "decisions"
     options.seed = options.seed or (SEEDS[:1] if options.miniature else SEEDS)
     options.task = options.task or list(options.tasks)
-    options.confidence = options.confidence or [one for one in CONFIDENCES if not (options.miniature and one in SLOW)]
+    chosen = options.confidence or [one for one in CONFIDENCES if not (options.miniature and one in SLOW)]
+    options.confidence = [*dict.fromkeys((*REFERENCES, *chosen))]
     if strange := [name for name in options.confidence if name not in CONFIDENCES]:
         parser.error(f"there is no confidence {strange[0]!r}: --confidence takes {', '.join(CONFIDENCES)}")
     if unknown := [name for name in options.task if name not in options.tasks]:

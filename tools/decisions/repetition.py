@@ -12,6 +12,9 @@ from tools.decisions.confidences import CONFIDENCES, VERDICTS
 from tools.decisions.measured import Measured
 from tools.decisions.measures import calibration, measures
 
+_CODE = {name: b"".join(path.read_bytes() for path in one.sources) for name, one in CONFIDENCES.items()}
+"""The code of each confidence as it was when this program started, which is what it runs."""
+
 
 @dataclass(frozen=True)
 class Repetition:
@@ -63,8 +66,7 @@ def answered(
 
 def _place(file: Path, name: str, cache: Path, digest: Any) -> Path:
     """Return where answers are kept: the name changes with the scored rows and with the code that answers."""
-    for source in CONFIDENCES[name].sources:
-        digest.update(source.read_bytes())
+    digest.update(_CODE[name])
     return cache / "answers" / f"{file.stem}-{name.replace(' ', '-')}-{digest.hexdigest()[:16]}.npz"
 
 
