@@ -172,7 +172,7 @@ def test_only_what_the_verdict_reads_is_computed(digits, tmp_path):
     verdict = verdict_for(scorer, rows, select=["*fc2.*"])
     metadata = fuse(folder / "s.onnx", tmp_path / "few.onnx", verdict=verdict)
     fuse(folder / "s.onnx", tmp_path / "all.onnx", features=["*"])
-    assert set(metadata.used_features) == set(verdict.summary["used_features"])
+    assert set(metadata.used_features) == {*verdict.summary["used_features"], "residual"}  # P(right) is the softmax's
     few, whole = (onnx.load(tmp_path / name).graph.node for name in ("few.onnx", "all.onnx"))
     assert len(few) < 0.7 * len(whole)
     gradients = [node for node in few if node.op_type in ("Conv", "ConvTranspose", "ScatterElements")]

@@ -170,7 +170,7 @@ def test_a_model_that_lacks_the_layer_keeps_the_others(prepared, tmp_path, rng):
 def test_impossible_columns_are_refused_at_loading(model, reference, prepared, tmp_path):
     with pytest.raises(InputError, match=r"vim .*no reference: `gradscore reference MODEL KNOWN_INPUTS -o reference"):
         Scorer.load(model, features=["vim"])
-    with pytest.raises(InputError, match=r"--features takes max_logit, .*knn"):
+    with pytest.raises(InputError, match=r"--features takes recommended, max_logit, .*knn"):
         Scorer.load(model, features=["knnn"], reference=reference)
     with pytest.raises(InputError, match="ash_s needs the inputs of layers"):
         Scorer.load(model, backend="graph", features=["gen", "ash_s"])
@@ -224,7 +224,7 @@ def test_tables_of_other_references_are_not_mixed_and_comparisons_show_detectors
     verdicts = [
         Verdict.fit(
             cases.features, cases.correct, feature_names=known.feature_names, model_fingerprint=known.model_fingerprint,
-            select=["knn", "gen"], folds=0, reference_sha256=sha256,
+            method="lasso", select=["knn", "gen"], folds=0, reference_sha256=sha256,
         )
         for sha256 in (known.reference_sha256, "0" * 64)
     ]  # fmt: skip
