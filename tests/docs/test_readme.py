@@ -31,7 +31,7 @@ def test_every_make_target_exists():
 def test_demo_ends_with_a_better_verdict(demo):
     output = (demo / "output.txt").read_text(encoding="utf-8")
     rows = {name: float(auroc) for name, auroc in re.findall(r"(\w+)\s*│\s*all\s*│\s*([\d.]+)", output)}
-    assert set(rows) == {"max_softmax", "entropy", "verdict"}
+    assert set(rows) == {"max_softmax", "entropy", "max_logit", "energy", "margin", "verdict"}
     assert rows["verdict"] > rows["max_softmax"] + 5
     assert (demo / "demo/verdicts.parquet").exists()
     told = {name: float(auroc) for name, auroc in re.findall(r"^\| ([\w ]+) \| \**([\d.]+)\**", README, re.MULTILINE)}

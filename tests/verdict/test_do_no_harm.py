@@ -66,18 +66,12 @@ def test_a_method_that_is_worse_is_saved_with_a_warning():
     assert fitted(given).method == FALLBACK
 
 
-def test_features_that_help_in_the_fit_and_not_outside():
-    """What is far is unknown, says the one kind; what is near, says the other. Each misleads about the other."""
+def test_a_kind_that_looks_too_usual_does_not_teach_that_the_usual_is_unknown():
+    """One kind is far from known inputs, the other one nearer than they are. A fit to the second must not harm on the first."""
     given = harmful(rows(kinds=2, each=100))
-    assert fitted(given).method == FALLBACK
-    verdict = fitted(given, TWO)
-    trial = verdict.summary["trial"]["comparisons"]
-    own = roc_auc_score(
-        given.right[given.right | ~given.known], verdict.apply(given.features)[given.right | ~given.known]
-    )
-    assert trial["unknown"]["auroc"] < own - 0.03
-    worse = [name for name, one in trial.items() if one["gain_high"] < 0]
-    assert (f"WORSE than maximum softmax on held-out rows ({', '.join(worse)})" in notes(verdict)) is bool(worse)
+    trial = fitted(given, TWO).summary["trial"]["comparisons"]
+    assert all(one["gain_high"] > 0 for one in trial.values())
+    assert fitted(given).method == (TWO if trial["all"]["gain_low"] > 0 else FALLBACK)
 
 
 def test_ten_wrong_rows_say_how_many_more_are_needed():

@@ -69,11 +69,28 @@ def test_the_head_of_known_inputs_is_fitted_to_cross_fitted_distances():
     fitted = usual | ~GIVEN.known
     mean, std = distances[usual].mean(axis=0), distances[usual].std(axis=0)
     z = np.c_[(distances - mean) / std, judge.logits(GIVEN.features)][fitted]
-    head = RidgeHead.fit(z, GIVEN.known[fitted], PENALTY)
+    head = RidgeHead.fit_falling(z, GIVEN.known[fitted], PENALTY, distances.shape[1])
+    assert (judge.known.weights[: distances.shape[1]] <= 0).all()
     share = np.mean(~GIVEN.known[fitted])
     moved = np.log((1 - UNKNOWN_SHARE) / UNKNOWN_SHARE) - np.log((1 - share) / share)
     np.testing.assert_allclose(judge.known.weights, head.weights, rtol=1e-9)
     assert judge.known.bias == pytest.approx(head.bias + moved)
+
+
+def test_a_head_without_bounds_is_the_ridge_and_with_bounds_no_direction_is_better():
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=(300, 6))
+    positive = rng.random(300) < 1 / (1 + np.exp(-(z[:, 0] - z[:, 1] - 0.5 * z[:, 2])))
+    free, plain = RidgeHead.fit_falling(z, positive, 0.01, 0), RidgeHead.fit(z, positive, 0.01)
+    np.testing.assert_allclose(free.weights, plain.weights, atol=1e-5)
+    bound = RidgeHead.fit_falling(z, positive, 0.01, 4)
+    assert (bound.weights[:4] <= 0).all()
+    assert bound.weights[0] == 0
+    slope = z.T @ (1 / (1 + np.exp(-bound(z))) - positive) / 300 + 0.01 * bound.weights
+    inside = bound.weights < 0
+    inside[4:] = True
+    np.testing.assert_allclose(slope[inside], 0, atol=1e-5)
+    assert (slope[~inside] < 0).all(), "only a positive weight would lower the loss"
 
 
 def test_unusual_is_each_distance_by_itself():

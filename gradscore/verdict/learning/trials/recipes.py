@@ -51,6 +51,6 @@ def choose(rows: LabelledRows, seed: int) -> Choice:
 
 
 def is_better(comparisons: Mapping[str, Comparison]) -> bool:
-    """Tell whether a recipe gains on the widest question that the rows can ask, and certainly loses on no question."""
+    """Tell whether a recipe certainly gains on the widest question that the rows can ask, and certainly loses on none."""
     widest = comparisons.get("all") if "unknown" in comparisons else comparisons.get("wrong")
-    return widest is not None and widest.gain > 0 and not any(one.is_worse for one in comparisons.values())
+    return widest is not None and widest.gain_low > 0 and not any(one.is_worse for one in comparisons.values())

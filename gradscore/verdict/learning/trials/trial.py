@@ -69,11 +69,6 @@ class Comparison:
     gain_high: float
 
     @property
-    def gain(self) -> float:
-        """AUROC above that of maximum softmax."""
-        return self.auroc - self.max_softmax
-
-    @property
     def is_worse(self) -> bool:
         """Whether the whole interval of the gain is negative."""
         return self.gain_high < 0
