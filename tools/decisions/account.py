@@ -31,9 +31,11 @@ def protocol(results: Results) -> list[str]:
         "Gimpel's**: AUPR-In and AUPR-Out on `all`. AURC: on known inputs. ECE: 15 bins, on known inputs.",
         "- **The sum** adds all detectors, each standardised by the right known inputs of the fit. **The best single detector** of a task "
         "is the one with the largest mean AUROC on `all`, chosen on the test itself: nobody can choose so well beforehand.",
-        "- **Against peeking.** Recipes, their constants and the rule of `auto` were chosen on the tasks "
-        f"{' and '.join(CHOSEN_ON)}, seed 0, on {CHOSEN_AT}, and are reported on all tasks and seeds. The figures of these two flatter; "
-        "those of the others do not.",
+        "- **Against peeking.** Recipes and their constants were chosen on the tasks "
+        f"{' and '.join(CHOSEN_ON)} on {CHOSEN_AT}, and are reported on all tasks and seeds. The figures of these two flatter. Two things "
+        "were seen elsewhere first: that the rule of `auto` must compare within parts (mnist, seed 0), and that weights of distances need "
+        "a bound (text, seed 0). Which bound was then chosen on the two tasks, seeds 0 to 2. So seed 0 of mnist and text flatters, "
+        "too; seeds 1 and 2 there, vit and tabular were not looked at for any choice.",
         "",
     ]
 
