@@ -119,7 +119,10 @@ def test_each_question_is_answered_by_its_probability():
     assert all(one.is_worse for one in turned.values())
     same = -given.features[:, given.names.index("residual")]
     level = compare(Judgement(same, same, same), given, one_part(given))
-    assert all(one.auroc == one.max_softmax and one.gain_low == one.gain_high == 0 and not one.is_worse for one in level.values())
+    assert all(
+        one.auroc == one.max_softmax and one.gain_low == one.gain_high == 0 and not one.is_worse
+        for one in level.values()
+    )
 
 
 def test_questions_without_rows_are_left_out():
