@@ -17,6 +17,8 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse
 
 from gradscore import InputError, MismatchError, Scorer, Verdict
+from gradscore.model.model_file import read_metadata
+from gradscore.scoring.extra_features import features_with
 
 LARGEST = 20_000_000  # bytes of an image at most
 
@@ -29,6 +31,9 @@ def from_environment() -> FastAPI:
 def service(scoring: Path, verdict_file: Path) -> FastAPI:
     """Return the service for a scoring model and its verdict."""
     verdict = Verdict.load(verdict_file)
+    features = features_with(
+        verdict.feature_names, read_metadata(Path(scoring))
+    )  # those that the verdict was fitted with
     counts, lock = Counter[str](), threading.Lock()
 
     def count(name: str, increase: float) -> None:
@@ -37,7 +42,7 @@ def service(scoring: Path, verdict_file: Path) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with Scorer.load(scoring) as scorer:
+        with Scorer.load(scoring, features=features) as scorer:
             if verdict.model_fingerprint != scorer.fingerprint:
                 raise MismatchError(f"{verdict_file} was not fitted to scores of {scoring}")
             scorer.count_with(count)

@@ -29,7 +29,7 @@ def demo(tmp_path_factory):
     export_classifier(DigitsCNN().eval(), torch.zeros(2, 1, 8, 8), folder / "classifier.onnx")
     prepare(folder / "classifier.onnx", folder / "scoring.onnx")
     rng = np.random.default_rng(0)
-    with Scorer.load(folder / "scoring.onnx") as scorer:
+    with Scorer.load(folder / "scoring.onnx", features=["recommended"]) as scorer:
         scores = scorer.score(rng.integers(0, 256, (120, 1, 8, 8), dtype=np.uint8))
         correct = scores.entropy + rng.normal(0, 0.01, 120) < np.median(scores.entropy)
         Verdict.fit(
@@ -76,7 +76,7 @@ def test_the_service_answers_as_the_scorer_does(app, demo):
     from fastapi.testclient import TestClient
 
     pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
-    with Scorer.load(demo / "scoring.onnx") as scorer:
+    with Scorer.load(demo / "scoring.onnx", features=["recommended"]) as scorer:
         scores = scorer.score(pixels)
         names = [scorer.metadata.label_name(label) for label in scores.label.tolist()]
     wanted = Verdict.load(demo / "verdict.onnx").apply(scores.features)
