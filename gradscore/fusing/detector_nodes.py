@@ -9,7 +9,7 @@ import onnx_ir as ir
 from gradscore.errors import ModelError
 from gradscore.graph.assemble.feature_table import FeatureTable
 from gradscore.graph.nodes.emitter import Emitter
-from gradscore.model.layer_inputs import WIDEST, penultimate_of, projection
+from gradscore.model.layer_inputs import WIDEST, penultimate_of, positions_of, projection
 from gradscore.model.metadata import ModelMetadata
 from gradscore.scoring.detector_columns import DetectorColumn, depths_of
 
@@ -100,7 +100,7 @@ def with_detectors(
 def _pooled(nodes: GraphNodes, value: ir.Value, depth: Any) -> str:
     """Return the name of a layer's input as its means over all positions, double [B, C]."""
     rank = len(value.shape) if value.shape is not None else 2
-    positions = list(range(2, rank)) if depth.channels_first else list(range(1, rank - 1))
+    positions = list(positions_of(rank, depth.channels_first))
     name = nodes.named(value)
     means = nodes("ReduceMean", name, axes=positions, keepdims=0) if positions else name
     double = nodes("Cast", means, to=ir.DataType.DOUBLE)

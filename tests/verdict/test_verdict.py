@@ -84,7 +84,7 @@ def verdict():
 
 
 def extremes():
-    """LabelledRows of features far outside those seen in training."""
+    """Rows of features far outside those seen in training."""
     values = [0.0, -0.0, 1e-300, 1e-40, -1e-30, 1e-30, 1.0, -1e10, 1e30, -1e30, 1e300]
     rng = np.random.default_rng(5)
     return np.vstack([np.tile(np.array(values)[:, None], len(NAMES)), rng.choice(values, size=(200, len(NAMES)))])

@@ -55,7 +55,7 @@ def calibrated(judge: Judge, held_out: Judgement, rows: LabelledRows, unknown_sh
 
 
 def mix_weights(known: npt.NDArray[np.bool_], unknown_share: float) -> FloatArray:
-    """Return a weight per row [N], such that unknown rows have this share of the sum, N. LabelledRows of one kind all weigh 1."""
+    """Return a weight per row [N], such that unknown rows have this share of the sum, N. Rows of one kind all weigh 1."""
     share = float(np.mean(~known))
     if share in (0.0, 1.0):
         return np.ones(len(known))

@@ -1,4 +1,4 @@
-"""LabelledRows and settings -> a calibrated judge, its threshold, and what held-out rows say of it."""
+"""Rows and settings -> a calibrated judge, its threshold, and what held-out rows say of it."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -15,7 +15,7 @@ KNOWN = -1  # kind of the rows that are no unknown inputs
 
 @dataclass(frozen=True, eq=False)
 class LabelledRows:
-    """LabelledRows of features with their outcomes.
+    """Rows of features with their outcomes.
 
     Attributes
     ----------
@@ -59,6 +59,14 @@ class LabelledRows:
             kind=self.kind[rows],
             label=self.label[rows],
         )
+
+    def dealt(self, parts: int, rng: np.random.Generator) -> IntArray:
+        """Deal the rows to parts at random [N], right, wrong and unknown ones evenly."""
+        outcome = np.where(self.known, self.right.astype(np.int64), 2)
+        order = np.lexsort((rng.permutation(len(self)), outcome))
+        part = np.empty(len(self), dtype=np.int64)
+        part[order] = np.arange(len(self)) % parts
+        return part
 
     def columns(self, names: Sequence[str]) -> IntArray:
         """Return the indices of those of these features that the rows have, in their order."""

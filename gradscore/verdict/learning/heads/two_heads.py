@@ -122,11 +122,7 @@ def cross_fitted(depths: Depths, scaled: Scaled, rows: LabelledRows, seed: int) 
 
 def parts_of(rows: LabelledRows, parts: int, seed: int) -> npt.NDArray[np.int64]:
     """Deal the rows to parts [N], right, wrong and unknown ones evenly."""
-    kind = np.where(rows.known, rows.right.astype(np.int64), 2)
-    order = np.lexsort((np.random.default_rng(seed).permutation(len(rows)), kind))
-    part = np.empty(len(rows), dtype=np.int64)
-    part[order] = np.arange(len(rows)) % parts
-    return part
+    return rows.dealt(parts, np.random.default_rng(seed))
 
 
 def _shift(rows: LabelledRows) -> float:

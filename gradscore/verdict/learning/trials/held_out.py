@@ -38,9 +38,7 @@ def divides_kinds(rows: LabelledRows) -> bool:
 def outer_parts(rows: LabelledRows, seed: int) -> IntArray:
     """Return the part of each row [N]: known ones evenly, right and wrong ones alike; unknown ones by kind."""
     rng = np.random.default_rng([seed, PARTS])
-    order = np.lexsort((rng.permutation(len(rows)), np.where(rows.known, rows.right, 2)))
-    part = np.empty(len(rows), dtype=np.int64)
-    part[order] = np.arange(len(rows)) % PARTS
+    part = rows.dealt(PARTS, rng)
     if divides_kinds(rows):
         for place, kind in enumerate(rng.permutation(rows.kinds)):
             part[rows.kind == kind] = place % PARTS
